@@ -1,0 +1,85 @@
+"""Govern quantized language models in MLflow: measured evidence before a protected alias or stage.
+
+Importing this package costs next to nothing: every name below is loaded on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Public name -> (module, attribute).
+_EXPORTS: dict[str, tuple[str, str]] = {
+    "Calibration": ("mlflow_quantgov.evidence.calibration_data", "CalibrationData"),
+    "Comparison": ("mlflow_quantgov.evidence.statistics", "Comparison"),
+    "Decision": ("mlflow_quantgov.policy.decision", "Decision"),
+    "QuantgovError": ("mlflow_quantgov.errors", "QuantgovError"),
+    "Statement": ("mlflow_quantgov.evidence.statement", "Statement"),
+    "archive": ("mlflow_quantgov.api", "archive"),
+    "assess_calibration": ("mlflow_quantgov.api", "assess_calibration"),
+    "attach": ("mlflow_quantgov.api", "attach"),
+    "benchmark": ("mlflow_quantgov.api", "benchmark"),
+    "check": ("mlflow_quantgov.api", "check"),
+    "compare": ("mlflow_quantgov.evidence.statistics", "compare"),
+    "confirm_kernels": ("mlflow_quantgov.api", "confirm_kernels"),
+    "drill": ("mlflow_quantgov.api", "drill"),
+    "evaluate": ("mlflow_quantgov.api", "evaluate"),
+    "get_default_conda_env": ("mlflow_quantgov.flavor", "get_default_conda_env"),
+    "get_default_pip_requirements": ("mlflow_quantgov.flavor", "get_default_pip_requirements"),
+    "inspect": ("mlflow_quantgov.artifact.inspect", "inspect"),
+    "load_model": ("mlflow_quantgov.api", "load_model"),
+    "log_model": ("mlflow_quantgov.flavor", "log_model"),
+    "log_parent": ("mlflow_quantgov.flavor", "log_parent"),
+    "measure_fidelity": ("mlflow_quantgov.api", "measure_fidelity"),
+    "promote": ("mlflow_quantgov.api", "promote"),
+    "rollback": ("mlflow_quantgov.api", "rollback"),
+    "save_model": ("mlflow_quantgov.flavor", "save_model"),
+}
+
+__all__ = ["__version__", *_EXPORTS]
+
+if TYPE_CHECKING:
+    from mlflow_quantgov.api import (
+        archive,
+        assess_calibration,
+        attach,
+        benchmark,
+        check,
+        confirm_kernels,
+        drill,
+        evaluate,
+        load_model,
+        measure_fidelity,
+        promote,
+        rollback,
+    )
+    from mlflow_quantgov.artifact.inspect import inspect
+    from mlflow_quantgov.errors import QuantgovError
+    from mlflow_quantgov.evidence.calibration_data import CalibrationData as Calibration
+    from mlflow_quantgov.evidence.statement import Statement
+    from mlflow_quantgov.evidence.statistics import Comparison, compare
+    from mlflow_quantgov.flavor import (
+        get_default_conda_env,
+        get_default_pip_requirements,
+        log_model,
+        log_parent,
+        save_model,
+    )
+    from mlflow_quantgov.policy.decision import Decision
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use."""
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _EXPORTS[name]
+    value = getattr(importlib.import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Public names, loaded or not."""
+    return sorted(__all__)

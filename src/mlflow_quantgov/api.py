@@ -1,0 +1,425 @@
+"""The public operations on a registered version: measure, attach, check, promote, roll back.
+
+Each measuring function finds the version's files and its parent's, measures on this machine, and attaches the statement:
+the gate takes in the bytes where there is one, and a copy goes beside the model for people to read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow_quantgov.artifact.manifest import Manifest
+from mlflow_quantgov.errors import LineageError, UsageError
+from mlflow_quantgov.evidence.predicates import Predicate
+from mlflow_quantgov.evidence.statement import Statement
+from mlflow_quantgov.evidence.store import upload_copy
+from mlflow_quantgov.evidence.targets import Target, find_target
+from mlflow_quantgov.flavor import GenerationModel, load_model as _load_verified
+from mlflow_quantgov.flavor.download import LocalModel, cache_folder, local_model
+from mlflow_quantgov.flavor.layout import LINEAGE_FILE, LineageRecord, SavedModel
+from mlflow_quantgov.gate.client import find_gate
+from mlflow_quantgov.policy.decision import Decision
+from mlflow_quantgov.production.promotion import Rollback, promote as _promote, rollback
+
+Progress = Callable[[str, float], None]
+
+__all__ = [
+    "Rollback",
+    "archive",
+    "assess_calibration",
+    "attach",
+    "benchmark",
+    "check",
+    "confirm_kernels",
+    "drill",
+    "evaluate",
+    "load_model",
+    "measure_fidelity",
+    "promote",
+    "report",
+    "restore",
+    "rollback",
+]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A quantized version and its parent, both on this machine, with their weights digests."""
+
+    quantized: LocalModel
+    quantized_weights: str
+    parent: LocalModel
+    parent_weights: str
+    target: Target | None
+
+
+def evaluate(
+    uri: str,
+    tasks: str | Path,
+    *,
+    runtime: str | None = None,
+    capabilities: dict[str, str] | None = None,
+    metrics: dict[str, str] | None = None,
+    limit: int | None = None,
+    settings: dict[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Statement:
+    """Run a folder of lm-eval tasks on both sides, item by item, and attach the result.
+
+    Args:
+        uri: The quantized version, `models:/NAME/VERSION`.
+        tasks: Folder of lm-eval task YAML; its Python code runs on this machine.
+        runtime: Runtime for both sides; None for the target's.
+        capabilities: Task name to capability, for tasks that do not say.
+        metrics: Task name to metric, where not the first one.
+        limit: Use only the first items of each task.
+        settings: Runtime and generation settings, equal on both sides.
+        progress: Called with a message and a fraction from 0 to 1.
+
+    Raises:
+        UsageError: The folder does not exist or holds no tasks.
+        MissingExtraError: lm-eval or the runtime is not installed.
+    """
+    from mlflow_quantgov.evidence.measure import task_eval
+
+    pair = _pair(uri)
+    found = task_eval.evaluate(
+        pair.parent.artifact,
+        pair.quantized.artifact,
+        parent_weights=pair.parent_weights,
+        quantized_weights=pair.quantized_weights,
+        tasks=Path(tasks),
+        runtime=runtime or _runtime(pair),
+        settings=settings or {},
+        capabilities=capabilities,
+        metrics=metrics,
+        limit=limit,
+        cache=cache_folder(),
+        progress=progress,
+    )
+    return _attach(pair.quantized, pair.quantized_weights, found)
+
+
+def measure_fidelity(
+    uri: str, text: str | Path, *, runtime: str | None = None, progress: Progress | None = None
+) -> Statement:
+    """Measure KL divergence, same-top-token rate and perplexity against the parent, and attach the result.
+
+    Args:
+        uri: The quantized version.
+        text: Text or JSONL file with production-like documents.
+        runtime: Runtime for both sides; None for the target's.
+        progress: Called with a message and a fraction from 0 to 1.
+    """
+    from mlflow_quantgov.evidence.measure import fidelity
+
+    pair = _pair(uri)
+    found = fidelity.measure(
+        pair.parent.artifact,
+        pair.quantized.artifact,
+        text=Path(text),
+        parent_weights=pair.parent_weights,
+        quantized_weights=pair.quantized_weights,
+        runtime=runtime or _runtime(pair),
+        cache=cache_folder(),
+        progress=progress,
+    )
+    return _attach(pair.quantized, pair.quantized_weights, found)
+
+
+def assess_calibration(
+    uri: str,
+    data: str | Path,
+    production: str | Path | None = None,
+    *,
+    source: str | None = None,
+    license: str | None = None,
+) -> Statement:
+    """Record which data calibrated a version and how like production it is, and attach the result."""
+    from mlflow_quantgov.evidence.measure import calibration
+
+    model = local_model(uri)
+    sample = Path(production) if production is not None else None
+    found = calibration.assess(Path(data), sample, source=source, license=license)
+    return _attach(model, model.manifest().weights_digest, found)
+
+
+def confirm_kernels(
+    uri: str, target: str | Path | Target | None = None, *, progress: Progress | None = None
+) -> Statement:
+    """Look up which kernel serves a version on its target, probe the runtime here, and attach the result."""
+    from mlflow_quantgov.evidence.measure import kernels
+
+    model = local_model(uri)
+    facts = model.facts()
+    found = kernels.confirm(
+        model.artifact,
+        facts.quantization,
+        _target(model, target),
+        weights=facts.weights,
+        cache=cache_folder(),
+        progress=progress,
+    )
+    return _attach(model, facts.weights, found)
+
+
+def benchmark(
+    uri: str, target: str | Path | Target | None = None, *, rounds: int = 5, progress: Progress | None = None
+) -> Statement:
+    """Time a version against its parent on this machine at the target's loads, and attach the result."""
+    from mlflow_quantgov.evidence.measure import benchmark as measure
+
+    pair = _pair(uri)
+    found = measure.run(
+        pair.parent.artifact,
+        pair.quantized.artifact,
+        _target(pair.quantized, target),
+        parent_weights=pair.parent_weights,
+        quantized_weights=pair.quantized_weights,
+        rounds=rounds,
+        cache=cache_folder(),
+        progress=progress,
+    )
+    return _attach(pair.quantized, pair.quantized_weights, found)
+
+
+def archive(uri: str, store: str | None = None) -> Statement:
+    """Archive the full-precision parent of a version (or the version itself, if it is one) and attach the proof.
+
+    Args:
+        uri: A quantized version or a parent.
+        store: Folder or URL of the archive; None for `QUANTGOV_ARCHIVE`.
+    """
+    from mlflow_quantgov.evidence.measure import archive as measure
+
+    parent = _full_precision(uri)
+    manifest = parent.manifest()
+    found = measure.archive(parent.artifact, manifest, store)
+    return _attach(_attach_to(uri, parent), manifest.weights_digest, found)
+
+
+def drill(uri: str, store: str | None = None, *, prompt: str = "The capital of France is") -> Statement:
+    """Restore the archived parent, verify every digest, load it and have it answer; attach what happened.
+
+    Args:
+        uri: A quantized version or a parent.
+        store: Folder or URL of the archive; None for `QUANTGOV_ARCHIVE`.
+        prompt: What the restored model has to answer.
+    """
+    from mlflow_quantgov.evidence.measure import drill as measure
+
+    parent = _full_precision(uri)
+    manifest = parent.manifest()
+    target = _declared_target(parent)
+    found = measure.drill(
+        manifest.digest,
+        store,
+        runtime=target.runtime if target else None,
+        prompt=prompt,
+        cache=cache_folder(),
+    )
+    return _attach(_attach_to(uri, parent), manifest.weights_digest, found)
+
+
+def restore(uri: str, folder: Path, store: str | None = None) -> Manifest:
+    """Bring the archived parent of a version back into a new folder, every digest verified.
+
+    Args:
+        uri: A quantized version or a parent.
+        folder: Folder to create.
+        store: Folder or URL of the archive; None for `QUANTGOV_ARCHIVE`.
+    """
+    from mlflow_quantgov.evidence.measure import archive as measure
+
+    record = _record(local_model(uri))
+    digest = record.parent["manifest"] if record and record.parent else local_model(uri).manifest().digest
+    return measure.restore(digest, store, folder)
+
+
+def report(uri: str, output: Path, to: str = "@champion") -> Decision:
+    """Write the report of a version as one self-contained HTML file, and return the decision that it shows.
+
+    Args:
+        uri: Registered version.
+        output: HTML file to write.
+        to: Destination that the report judges.
+    """
+    import mlflow
+
+    from mlflow_quantgov.gate.facts import gather_client
+    from mlflow_quantgov.pages.report import render_report
+
+    name, version = _registered(local_model(uri))
+    facts = gather_client(mlflow.MlflowClient(), name, version)
+    decision = check(uri, to)
+    output.write_text(render_report(facts, decision, title=f"{name} version {version}"), encoding="utf-8")
+    return decision
+
+
+def attach(uri: str, statement: str | Path | bytes | Statement) -> dict[str, Any]:
+    """Attach a statement that was made elsewhere.
+
+    Raises:
+        EvidenceError: It is malformed, about other bytes, or its summary is not what its records give.
+    """
+    from mlflow_quantgov.evidence.statement import parse_statement
+
+    model = local_model(uri)
+    if isinstance(statement, str | Path):
+        path = Path(statement)
+        if not path.is_file():
+            raise UsageError(f"{path} does not exist.", why="Nothing was attached.", fix=f"ls {path.parent}")
+        statement = parse_statement(path.read_bytes(), where=path.name)
+    elif isinstance(statement, bytes):
+        statement = parse_statement(statement)
+    return _send(model, statement)
+
+
+def check(uri: str, to: str, policy: str | Path | None = None) -> Decision:
+    """The decision, before asking for it, by the very engine that the gate runs.
+
+    Args:
+        uri: Registered version.
+        to: `@alias` or a stage.
+        policy: A policy file to ask "what if"; None for the gate's own, or the default policy where nothing is gated.
+    """
+    from mlflow_quantgov.gate.facts import gather_client
+    from mlflow_quantgov.policy.engine import decide
+    from mlflow_quantgov.policy.loader import load_policy
+
+    name, version = _registered(local_model(uri))
+    gate = find_gate() if policy is None else None
+    if gate is not None:
+        return gate.check(name, version, to)
+    import mlflow
+
+    facts = gather_client(mlflow.MlflowClient(), name, version)
+    return decide(load_policy(policy), facts, to, what_if=True)
+
+
+def promote(uri: str, to: str) -> Decision:
+    """Ask the gate for a destination; where it refuses, the decision says why and nothing has changed."""
+    from mlflow_quantgov.flavor.download import find_version
+
+    version = find_version(uri)
+    if version is None:
+        raise _not_registered(uri)
+    return _promote(version.name, str(version.version), to)
+
+
+def load_model(model_uri: str, dst_path: str | None = None, verify: bool = True) -> GenerationModel:
+    """Load a model after checking every digest, and through a protected alias or stage its approval too.
+
+    Args:
+        model_uri: Any URI that MLflow reads.
+        dst_path: Folder to download to; None for this package's cache.
+        verify: False loads whatever is there.
+
+    Raises:
+        TamperingError: A file is not the one that was logged.
+        UsageError: The alias or stage is protected, and the gate has not approved this version there.
+    """
+    if verify:
+        from mlflow_quantgov.production.approval import require_approval
+
+        require_approval(model_uri)
+    return _load_verified(model_uri, dst_path=dst_path, verify=verify)
+
+
+def _pair(uri: str) -> Pair:
+    quantized = local_model(uri)
+    parent = _parent_of(quantized)
+    if parent is None:
+        raise LineageError(
+            f"{uri} names no parent.",
+            why="Only a comparison with its full-precision parent shows what the quantization has cost.",
+            fix='log it with mlflow_quantgov.log_model(..., parent="models:/NAME/VERSION")',
+        )
+    return Pair(
+        quantized,
+        quantized.manifest().weights_digest,
+        parent,
+        parent.manifest().weights_digest,
+        _declared_target(quantized),
+    )
+
+
+def _record(model: LocalModel) -> LineageRecord | None:
+    return SavedModel(model.root).lineage() if (model.root / LINEAGE_FILE).is_file() else None
+
+
+def _parent_of(model: LocalModel) -> LocalModel | None:
+    record = _record(model)
+    return local_model(record.parent["uri"]) if record and record.parent else None
+
+
+def _full_precision(uri: str) -> LocalModel:
+    model = local_model(uri)
+    return _parent_of(model) or model
+
+
+def _attach_to(uri: str, parent: LocalModel) -> LocalModel:
+    """The parent where it is registered itself, else the version that was named."""
+    return parent if parent.version is not None else local_model(uri)
+
+
+def _declared_target(model: LocalModel) -> Target | None:
+    record = _record(model)
+    return record.target if record else None
+
+
+def _target(model: LocalModel, given: str | Path | Target | None) -> Target:
+    found = find_target(given) if isinstance(given, str | Path) else given or _declared_target(model)
+    if found is None:
+        raise UsageError(
+            f"{model.uri} was logged without a target.",
+            why="Kernels and speed mean something only for a named runtime on named hardware.",
+            fix=f"quantgov kernels {model.uri} --target cpu-llamacpp",
+        )
+    return found
+
+
+def _runtime(pair: Pair) -> str | None:
+    return pair.target.runtime if pair.target else None
+
+
+def _registered(model: LocalModel) -> tuple[str, str]:
+    if model.version is None:
+        raise _not_registered(model.uri)
+    return model.version.name, str(model.version.version)
+
+
+def _not_registered(uri: str) -> UsageError:
+    return UsageError(
+        f"{uri} is not a registered version.",
+        why="Evidence and decisions belong to a version of a registered model.",
+        fix="name it as models:/NAME/VERSION",
+    )
+
+
+def _attach(model: LocalModel, weights: str, content: Predicate) -> Statement:
+    name = model.version.name if model.version is not None else model.root.name
+    statement = Statement.about(weights, content, name=name)
+    _send(model, statement)
+    return statement
+
+
+def _send(model: LocalModel, statement: Statement) -> dict[str, Any]:
+    """Have the gate take a statement in, then put the copy beside the model."""
+    gate = find_gate() if model.version is not None else None
+    result: dict[str, Any] = {
+        "kind": statement.kind,
+        "statement_digest": statement.digest,
+        "subject": statement.subject_digest,
+        "attached": True,
+    }
+    if gate is not None:
+        name, version = _registered(model)
+        result = gate.attach(name, version, statement.to_bytes())
+    if model.model_id is not None:
+        upload_copy(model.model_id, statement)
+    return result
+

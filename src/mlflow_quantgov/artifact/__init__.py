@@ -1,0 +1,1 @@
+"""Floor 0: what a model file is, read from its bytes alone (no torch, no mlflow)."""

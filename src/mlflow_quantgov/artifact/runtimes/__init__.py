@@ -1,0 +1,1 @@
+"""The runtimes that can load an artifact on this machine, behind one interface."""

@@ -1,0 +1,153 @@
+"""One interface for every runtime: load, score, generate, count resident bytes, name the kernel in use."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class RuntimeFacts:
+    """What the runtime says about itself and the loaded weights."""
+
+    runtime: str
+    """Name as targets spell it: `llama.cpp`, `transformers`, `onnxruntime`."""
+    version: str
+    library: str
+    """Distribution that carried it here, with version (`xllamacpp 2026.10.11549`)."""
+    kernel: str | None
+    """Kernel or buffer type that holds most weights (`CPU_REPACK q4_0_8x8`); None where the runtime cannot tell."""
+    dequantized: bool
+    """True where weights were expanded on load, so that nothing quantized runs."""
+    resident_bytes: int | None
+    """Bytes that the weights occupy once loaded."""
+    parameter_types: dict[str, int]
+    """Storage type of the loaded weights to number of tensors."""
+    twin: str
+    """`own-files`, or `lossless-twin` where a proved equal conversion was loaded, or `converted` (a confounder)."""
+    settings: dict[str, Any]
+    """Threads, context length, compute dtype: whatever must be equal on both sides."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Log-probability of one continuation given its context."""
+
+    logprob: float
+    """Sum over the continuation's tokens, natural logarithm."""
+    is_greedy: bool
+    """Whether every token of the continuation was the most likely one."""
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One timed run of a load."""
+
+    prefill_tokens_per_second: float
+    decode_tokens_per_second: float
+
+
+class Runtime(ABC):
+    """A model loaded by one runtime. Use as a context manager; `close` frees it."""
+
+    name: str
+
+    @abstractmethod
+    def facts(self) -> RuntimeFacts:
+        """What the runtime really did with the weights."""
+
+    @abstractmethod
+    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
+        """Token ids of a text; special tokens written out in it (`<|im_start|>`) are parsed."""
+
+    @abstractmethod
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """Text of token ids."""
+
+    @property
+    @abstractmethod
+    def vocabulary_size(self) -> int:
+        """Number of logits per position."""
+
+    @property
+    @abstractmethod
+    def context_length(self) -> int:
+        """Tokens that fit into one sequence."""
+
+    @property
+    @abstractmethod
+    def chat_template(self) -> str | None:
+        """Jinja source of the model's own chat template, if it has one."""
+
+    @abstractmethod
+    def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Next-token logits at every position, shape [len(tokens), vocabulary_size]."""
+
+    @abstractmethod
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
+        """Log-probability of each (context, continuation)."""
+
+    @abstractmethod
+    def generate(
+        self, prompts: Sequence[str], *, max_tokens: int, stop: Sequence[str] = (), batch: int = 8
+    ) -> list[str]:
+        """Greedy continuation of each prompt, answered in batches; stops at end of text or a stop string (left out)."""
+
+    @abstractmethod
+    def time(self, *, batch: int, prompt_tokens: int, output_tokens: int) -> Timing:
+        """Run one load (random prompt of a fixed seed) and time it on this machine, right now."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the model."""
+
+    def render_chat(self, messages: Sequence[dict[str, str]]) -> str:
+        """The model's own prompt for a conversation, ready for the answer; the bare text where it has no template."""
+        if self.chat_template is None:
+            return "\n".join(message["content"] for message in messages)
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, autoescape=False)
+        template = environment.from_string(self.chat_template)
+        return template.render(messages=list(messages), add_generation_prompt=True, bos_token="", eos_token="")
+
+    def __enter__(self) -> Runtime:
+        """Return the loaded model."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Free the model."""
+        self.close()
+
+
+class RuntimeAdapter(ABC):
+    """Opens artifacts in one runtime."""
+
+    name: str
+    """Name as targets spell it."""
+
+    @abstractmethod
+    def reason_not_loadable(self, path: Path) -> str | None:
+        """None where this runtime can load the artifact here, else why not, in one sentence."""
+
+    @abstractmethod
+    def open(self, path: Path, *, cache: Path | None = None, **settings: Any) -> Runtime:
+        """Load an artifact (folder or file).
+
+        Args:
+            path: The model folder or file.
+            cache: Folder in which a converted twin may be kept; a temporary one where None.
+            **settings: `threads`, `context`, ...; unknown ones are an error.
+
+        Raises:
+            MissingExtraError: The runtime's library is not installed.
+            ArtifactError: The files do not load.
+        """

@@ -1,0 +1,112 @@
+"""Opens GGUF files, and full-precision Llama folders through a lossless twin, in llama.cpp."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from mlflow_quantgov.artifact.runtimes.interface import RuntimeAdapter
+from mlflow_quantgov.artifact.runtimes.llama_cpp.runtime import NAME, LlamaRuntime, LlamaSettings
+from mlflow_quantgov.artifact.runtimes.llama_cpp.twin import TwinType, gguf_twin, reason_no_twin
+from mlflow_quantgov.errors import ArtifactError, UsageError
+
+_TWIN_TYPES: tuple[TwinType, ...] = ("auto", "BF16", "F16", "F32")
+
+
+class LlamaCppAdapter(RuntimeAdapter):
+    """llama.cpp, as packed in `xllamacpp`."""
+
+    name = NAME
+
+    def reason_not_loadable(self, path: Path) -> str | None:
+        """None for a .gguf file, a folder with exactly one, or a Llama folder that a lossless twin can stand in for."""
+        if importlib.util.find_spec("xllamacpp") is None:
+            return "xllamacpp is not installed (pip install 'mlflow-quantgov[gguf]')"
+        if not path.exists():
+            return f"{path} does not exist"
+        files = gguf_files(path)
+        if len(files) > 1:
+            return f"it holds {len(files)} .gguf files, and only one is a model"
+        if files:
+            with files[0].open("rb") as file:
+                return None if file.read(4) == b"GGUF" else f"{files[0].name} is no GGUF file"
+        return reason_no_twin(path) if path.is_dir() else f"{path.name} is no .gguf file"
+
+    def open(self, path: Path, *, cache: Path | None = None, **settings: Any) -> LlamaRuntime:
+        """Load an artifact.
+
+        Args:
+            path: A .gguf file, a folder with exactly one, or a full-precision Llama folder.
+            cache: Folder in which a twin is kept; where None it is removed once loaded.
+            **settings: `threads` (default: all cores), `context` (default: as trained, at most 2048), `batch`
+                (tokens per call, default 512), `twin_dtype` (`auto`, `BF16`, `F16`, `F32`).
+
+        Raises:
+            MissingExtraError: `xllamacpp` or, for a twin, `gguf` is not installed.
+            ArtifactError: The files do not load.
+            UsageError: A setting is unknown or out of range.
+        """
+        dtype = settings.pop("twin_dtype", "auto")
+        chosen = read_settings(settings)
+        if dtype not in _TWIN_TYPES:
+            raise _bad_setting("twin_dtype", dtype, f"one of {', '.join(_TWIN_TYPES)}")
+        reason = self.reason_not_loadable(path)
+        if reason is not None:
+            raise ArtifactError(
+                f"llama.cpp cannot load {path.name}: {reason}.",
+                why="What does not load cannot be measured.",
+                fix=f"quantgov inspect {path}",
+            )
+        files = gguf_files(path)
+        if files:
+            return LlamaRuntime(files[0], chosen)
+        if cache is not None:
+            return self._open_twin(path, cache, chosen, dtype)
+        with tempfile.TemporaryDirectory(prefix="quantgov-twin-") as folder:
+            return self._open_twin(path, Path(folder), chosen, dtype)
+
+    @staticmethod
+    def _open_twin(path: Path, cache: Path, settings: LlamaSettings, dtype: TwinType) -> LlamaRuntime:
+        twin = gguf_twin(path, cache, dtype=dtype)
+        notes = {"twin_dtype": twin.proof.dtype, "twin_tensors_equal": twin.proof.tensors}
+        return LlamaRuntime(twin.path, settings, twin="lossless-twin", notes=notes)
+
+
+def gguf_files(path: Path) -> list[Path]:
+    """The .gguf files that an artifact consists of (a file: itself)."""
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if file.suffix.lower() == ".gguf" and file.is_file())
+    return [path] if path.suffix.lower() == ".gguf" else []
+
+
+def read_settings(values: dict[str, Any]) -> LlamaSettings:
+    """Checked settings; what is not given gets its default.
+
+    Raises:
+        UsageError: A name is unknown, or a value is not a whole number above 0.
+    """
+    known = {field.name for field in fields(LlamaSettings)}
+    for name, value in values.items():
+        if name not in known:
+            raise _bad_setting(name, value, f"one of {', '.join(sorted(known))}, twin_dtype")
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 2**20):
+            raise _bad_setting(name, value, "a whole number above 0")
+    given = {name: value for name, value in values.items() if value is not None}
+    return LlamaSettings(**{"threads": _cores()} | given)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _bad_setting(name: str, value: object, wanted: str) -> UsageError:
+    return UsageError(
+        f"The llama.cpp runtime does not take {name}={value!r}.",
+        why="A setting that is silently ignored makes two sides incomparable.",
+        fix=f"use {wanted}",
+    )

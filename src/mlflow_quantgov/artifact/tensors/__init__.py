@@ -1,0 +1,20 @@
+"""Bounded, safe readers of tensor containers: headers first, payloads only on request."""
+
+from mlflow_quantgov.artifact.tensors.gguf import GgufFile, read_gguf
+from mlflow_quantgov.artifact.tensors.safetensors import (
+    SafetensorsFile,
+    open_safetensors,
+    read_safetensors,
+    write_safetensors,
+)
+from mlflow_quantgov.artifact.tensors.types import Tensor
+
+__all__ = [
+    "GgufFile",
+    "SafetensorsFile",
+    "Tensor",
+    "open_safetensors",
+    "read_gguf",
+    "read_safetensors",
+    "write_safetensors",
+]

@@ -1,0 +1,111 @@
+"""The `quantgov` command: thin, one file per noun; a command's module is imported only when it runs."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from typing import Any
+
+import click
+
+from mlflow_quantgov import __version__
+from mlflow_quantgov.errors import QuantgovError
+
+# Command -> (module, one line for the overview). The line stands here so that `--help` imports nothing.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "inspect": ("inspect", "What a model artifact really is, from its bytes."),
+    "targets": ("targets", "Deployment targets: list them, or capture this machine as one."),
+    "compare": ("compare", "Not worse? Paired non-inferiority for anybody's per-item scores."),
+    "schema": ("schema", "JSON Schemas of statements, policy and target."),
+    "log-parent": ("log", "Log and register a full-precision parent."),
+    "log": ("log", "Log and register a quantized model against its parent."),
+    "evaluate": ("evaluate", "Task evaluation of both sides, item by item."),
+    "fidelity": ("fidelity", "KL divergence and perplexity against the parent."),
+    "calibration": ("calibration", "Likeness of calibration data to production."),
+    "kernels": ("kernels", "Which kernel serves a version on its target."),
+    "benchmark": ("kernels", "Speed and memory against the parent, on this machine."),
+    "archive": ("archive", "Archive the parent of a version."),
+    "drill": ("archive", "Prove that the archived parent comes back."),
+    "restore": ("archive", "Bring the archived parent back into a folder."),
+    "attach": ("attach", "Attach a statement that was made elsewhere."),
+    "check": ("promote", "The decision, before asking for it."),
+    "promote": ("promote", "Ask for a protected alias or stage."),
+    "rollback": ("promote", "Move an alias back to the full-precision parent."),
+    "report": ("report", "Write the report of a version as one HTML file."),
+    "audit": ("audit", "The ledger: show it, verify it."),
+    "server": ("server", "A gated MLflow server."),
+    "doctor": ("doctor", "Is this deployment really gated?"),
+    "demo": ("demo", "The whole story on real models, on this machine."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module only when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the story, not of the alphabet."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module that holds the command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"mlflow_quantgov.cli.{COMMANDS[cmd_name][0]}_command")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The overview, without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "QUANTGOV"})
+@click.version_option(__version__, prog_name="quantgov")
+def cli() -> None:
+    """Let a quantized model reach users only on measured evidence.
+
+    Exit codes: 0 done or allowed, 1 refused, 2 usage or connection error, 3 refused because something is missing or
+    inconclusive, 4 tampering detected.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the `quantgov` command: every error is one clear message and an exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = cli.main(args=given, prog_name="quantgov", standalone_mode=False)
+    except QuantgovError as error:
+        _fail(error.to_dict(), error.exit_code, given)
+    except click.exceptions.Abort:
+        _fail({"message": "Stopped.", "why": "Nothing more was written.", "fix": ""}, 2, given)
+    except click.ClickException as error:
+        usage = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "quantgov"
+        _fail({"message": error.format_message(), "why": "", "fix": f"{usage} --help"}, 2, given)
+    except Exception as error:  # noqa: BLE001  (the last line of defence: a person sees one line, not a traceback)
+        if os.environ.get("QUANTGOV_DEBUG"):
+            raise
+        _fail(_unexpected(error), 2, given)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _unexpected(error: Exception) -> dict[str, str]:
+    first = (str(error) or type(error).__name__).splitlines()[0][:500]
+    if type(error).__module__.startswith(("mlflow", "requests", "urllib3", "sqlalchemy")):
+        return {"message": first, "why": "MLflow or its server did not do what was asked.", "fix": "quantgov doctor"}
+    return {
+        "message": f"Unexpected {type(error).__name__}: {first}",
+        "why": "This is a defect of mlflow-quantgov; nothing was decided.",
+        "fix": "QUANTGOV_DEBUG=1 quantgov ...  (and report what it prints)",
+    }
+
+
+def _fail(error: dict[str, Any], code: int, arguments: list[str]) -> None:
+    if "--json" in arguments:
+        print(json.dumps({"error": error}))
+    else:
+        lines = [f"error: {error['message']}", error.get("why", ""), f"Fix: {error['fix']}" if error.get("fix") else ""]
+        print("\n".join(line for line in lines if line), file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,35 @@
+"""`quantgov kernels` and `quantgov benchmark`."""
+
+from __future__ import annotations
+
+import click
+
+from mlflow_quantgov.cli.measuring import measure
+from mlflow_quantgov.cli.output import json_option
+
+
+@click.command()
+@click.argument("uri")
+@click.option("--target", help="Name or path of a target; default: the version's own.")
+@json_option
+def kernels(uri: str, target: str | None, as_json: bool) -> None:
+    """Look up the kernel for the target, and probe what the runtime here really selects."""
+    from mlflow_quantgov import api
+
+    measure("kernels", lambda progress: api.confirm_kernels(uri, target, progress=progress), as_json=as_json)
+
+
+@click.command()
+@click.argument("uri")
+@click.option("--target", help="Name or path of a target; default: the version's own.")
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(3, 1000), help="Interleaved repetitions.")
+@json_option
+def benchmark(uri: str, target: str | None, rounds: int, as_json: bool) -> None:
+    """Time the version against its parent on this machine, at the target's loads."""
+    from mlflow_quantgov import api
+
+    measure(
+        "benchmark",
+        lambda progress: api.benchmark(uri, target, rounds=rounds, progress=progress),
+        as_json=as_json,
+    )

@@ -1,0 +1,67 @@
+"""`quantgov log-parent` and `quantgov log`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlflow_quantgov.cli.output import json_option, pairs_table, print_json
+
+
+@click.command(name="log-parent")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="Name of the logged model.")
+@click.option("--register", required=True, help="Registered model to make it a version of.")
+@click.option("--target", help="Name or path of the target on which it can serve after a rollback.")
+@json_option
+def log_parent(path: Path, name: str, register: str, target: str | None, as_json: bool) -> None:
+    """Log and register a full-precision parent."""
+    from mlflow_quantgov.flavor import log_parent as write
+
+    _report(write(path, name=name, registered_model_name=register, target=target), register, as_json)
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--parent", required=True, help="models:/NAME/VERSION that it was quantized from.")
+@click.option("--target", required=True, help="Name or path of the deployment target.")
+@click.option("--name", required=True, help="Name of the logged model.")
+@click.option("--register", required=True, help="Registered model to make it a version of.")
+@click.option("--calibration", type=click.Path(path_type=Path), help="Data that the quantizer saw.")
+@click.option("--production", type=click.Path(path_type=Path), help="Sample of production traffic.")
+@click.option("--source", help="Where the calibration data came from, in words.")
+@json_option
+def log(
+    path: Path,
+    parent: str,
+    target: str,
+    name: str,
+    register: str,
+    calibration: Path | None,
+    production: Path | None,
+    source: str | None,
+    as_json: bool,
+) -> None:
+    """Log and register a quantized model against its parent."""
+    from mlflow_quantgov.evidence.calibration_data import CalibrationData
+    from mlflow_quantgov.flavor import log_model
+
+    data = CalibrationData(calibration, production, source) if calibration is not None else None
+    info = log_model(
+        path, name=name, parent=parent, target=target, calibration=data, registered_model_name=register
+    )
+    _report(info, register, as_json)
+
+
+def _report(info: Any, register: str, as_json: bool) -> None:
+    from mlflow_quantgov.flavor.download import local_model
+
+    uri = f"models:/{register}/{info.registered_model_version}"
+    digest = local_model(uri).manifest().weights_digest
+    result = {"model_uri": uri, "model_id": info.model_id, "digest": digest}
+    if as_json:
+        print_json(result)
+    else:
+        pairs_table("[bold]logged[/bold]", result)

@@ -1,0 +1,37 @@
+"""What the measuring commands share: run, attach, print."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mlflow_quantgov.cli.output import print_json, print_statement, progress_bar
+from mlflow_quantgov.evidence.statement import Statement
+
+Progress = Callable[[str, float], None]
+
+
+def measure(title: str, run: Callable[[Progress | None], Statement], *, as_json: bool) -> None:
+    """Run one measurement with a progress bar and print its statement.
+
+    Args:
+        title: Words for the progress bar.
+        run: Takes the progress function and returns the attached statement.
+        as_json: Print the JSON contract instead of a table.
+    """
+    with progress_bar(title, quiet=as_json) as progress:
+        statement = run(progress)
+    summary: dict[str, Any] = statement.content().stated()
+    outcome = summary.get("outcome")
+    if as_json:
+        print_json({
+            "kind": statement.kind,
+            "statement_digest": statement.digest,
+            "subject": statement.subject_digest,
+            "attached": True,
+            "outcome": outcome,
+            "numbers": summary,
+        })
+    else:
+        numbers = {key: value for key, value in summary.items() if key != "outcome"}
+        print_statement(statement.kind, statement.digest, outcome, numbers)

@@ -1,0 +1,144 @@
+"""What a command prints: one JSON document for machines, tables and a progress bar for people."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from mlflow_quantgov.policy.decision import Decision
+
+COLOURS = {
+    "pass": "green",
+    "allowed": "green",
+    "yes": "green",
+    "fail": "red",
+    "refused": "red",
+    "no": "red",
+    "missing": "red",
+    "inconclusive": "yellow",
+    "waived": "red",
+    "not-applicable": "dim",
+}
+
+stdout = Console(soft_wrap=False)
+stderr = Console(stderr=True)
+
+
+def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--json`; the command gets it as `as_json`."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else on stdout.")
+    @functools.wraps(function)
+    def with_json(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return with_json
+
+
+def print_json(value: Any) -> None:
+    """The one JSON document of a command."""
+    print(json.dumps(value, indent=2, default=str))
+
+
+def coloured(word: str) -> str:
+    """An outcome in its colour; the word itself carries the meaning."""
+    colour = COLOURS.get(word)
+    return f"[{colour}]{word}[/{colour}]" if colour else word
+
+
+def pairs_table(title: str, rows: dict[str, Any]) -> None:
+    """Two columns: what, and its value; None is left out."""
+    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for label, value in rows.items():
+        if value is not None:
+            table.add_row(label, number(value))
+    stdout.print(table)
+
+
+def number(value: Any) -> str:
+    """A value as people read it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict | list | tuple):
+        return json.dumps(value, default=str)
+    return str(value)
+
+
+@contextmanager
+def progress_bar(title: str, *, quiet: bool) -> Iterator[Callable[[str, float], None] | None]:
+    """A progress bar on stderr; yields the function that collectors call, or None where nobody looks."""
+    if quiet or not sys.stderr.isatty():
+        yield None if quiet else _plain_progress()
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    with Progress(*columns, TimeElapsedColumn(), console=stderr, transient=True) as bar:
+        job = bar.add_task(title, total=1.0)
+        yield lambda message, fraction: bar.update(job, completed=fraction, description=f"{title}: {message}")
+
+
+def _plain_progress() -> Callable[[str, float], None]:
+    """One line per tenth, for logs."""
+    shown = -1
+
+    def report(message: str, fraction: float) -> None:
+        nonlocal shown
+        tenth = int(fraction * 10)
+        if tenth > shown:
+            shown = tenth
+            stderr.print(f"  {fraction:4.0%}  {message}", highlight=False)
+
+    return report
+
+
+def print_decision(decision: Decision) -> None:
+    """Verdict, checks with their remedies, and the five answers."""
+    verdict = "allowed" if decision.allowed else "refused"
+    what_if = "  (what if)" if decision.what_if else ""
+    stdout.print(
+        f"[bold]{coloured(verdict)}[/bold]  {decision.model} version {decision.version} at {decision.destination}"
+        f"  [dim]policy {decision.policy_name} {decision.policy_digest[:19]}{what_if}[/dim]"
+    )
+    if decision.summary:
+        stdout.print(decision.summary)
+    if decision.checks:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for column in ("check", "outcome", "reason"):
+            table.add_column(column, overflow="fold")
+        for check in decision.checks:
+            table.add_row(check.check, coloured(check.outcome), check.reason)
+        stdout.print(table)
+    for fix in dict.fromkeys(check.fix for check in decision.checks if check.refuses and check.fix):
+        stdout.print(f"[bold]Fix:[/bold] {fix}", soft_wrap=True, highlight=False)
+    for answer in decision.self_audit:
+        waived = " (waived)" if answer.waived else ""
+        stdout.print(f"{coloured(answer.answer)}{waived}  {answer.question}  [dim]{answer.why}[/dim]")
+    for label in decision.labels:
+        stdout.print(f"[yellow]note[/yellow]  {label}")
+
+
+def print_statement(kind: str, digest: str, outcome: str | None, numbers: dict[str, Any]) -> None:
+    """What a measuring command found."""
+    stdout.print(f"[bold]{kind}[/bold] attached  [dim]{digest}[/dim]")
+    if outcome:
+        stdout.print(f"outcome  {coloured(outcome)}")
+    for key, value in numbers.items():
+        if isinstance(value, dict):
+            pairs_table(f"\n{key}", value)
+        else:
+            stdout.print(f"{key}  {number(value)}")

@@ -1,0 +1,80 @@
+"""A gated MLflow server of the demo's own: a free port, everything in one folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+
+from mlflow_quantgov.errors import UnreachableError
+
+START_SECONDS = 120
+
+
+def free_port() -> int:
+    """A port on the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def gated_server(folder: Path, policy: Path) -> Iterator[str]:
+    """Run `quantgov server` on a database and artifacts inside a folder; yields its URL and stops it afterwards.
+
+    Raises:
+        UnreachableError: The server did not come up; its log is named.
+    """
+    url = f"http://127.0.0.1:{free_port()}"
+    log = folder / "server.log"
+    command = [
+        *(sys.executable, "-m", "mlflow_quantgov", "server", "--policy", str(policy)),
+        *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
+        *("--artifacts-destination", str(folder / "artifacts")),
+        *("--host", "127.0.0.1", "--port", url.rsplit(":", 1)[1], "--workers", "1"),
+    ]
+    # Neither the client's addresses nor its caches may leak into the server.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_TRACKING")}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+    try:
+        _wait(url, process, log)
+        yield url
+    finally:
+        _stop(process)
+
+
+def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if requests.get(f"{url}/quantgov/api/status", timeout=5).ok:
+                return
+        except requests.RequestException:
+            time.sleep(0.5)
+    last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:] or ["it printed nothing"]
+    raise UnreachableError(
+        f"The demo's server did not come up: {last[0][:300]}", why="The story needs it.", fix=f"less {log}"
+    )
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the process group that was started here, and nothing else."""
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is not None:
+            return
+        os.killpg(process.pid, how)
+        try:
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            continue

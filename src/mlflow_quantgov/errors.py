@@ -1,0 +1,104 @@
+"""One small tree of errors: every message says what happened, why it matters, and how to mend it."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import ClassVar
+
+
+class QuantgovError(Exception):
+    """Base of every error that this package raises on purpose.
+
+    Attributes:
+        what: What happened, one sentence.
+        why: Why it matters to the person who reads it, one sentence (may be empty).
+        fix: A command to paste or an action to take.
+        exit_code: What the `quantgov` command exits with.
+    """
+
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, what: str, *, why: str = "", fix: str = "") -> None:
+        """Keep the three parts apart, so that `--json` can print them apart."""
+        self.what = " ".join(what.split())
+        self.why = " ".join(why.split())
+        self.fix = fix.strip()
+        super().__init__(self.one_line())
+
+    def one_line(self) -> str:
+        """The whole message as one line: what, why, `Fix: ...`."""
+        parts = [self.what, self.why, f"Fix: {self.fix}" if self.fix else ""]
+        return " ".join(part for part in parts if part)
+
+    def to_dict(self) -> dict[str, str]:
+        """The three parts as the JSON contract names them."""
+        return {"message": self.what, "why": self.why, "fix": self.fix}
+
+
+class UsageError(QuantgovError):
+    """The request itself is wrong: an unknown name, a missing argument, an impossible value."""
+
+
+class ArtifactError(QuantgovError):
+    """A model file cannot be read, contradicts itself, or is of a kind that is not accepted."""
+
+
+class UnknownFormatError(ArtifactError):
+    """The folder holds a model in a format that no reader knows."""
+
+
+class LineageError(QuantgovError):
+    """A quantized model does not fit the parent that it names."""
+
+
+class EvidenceError(QuantgovError):
+    """A statement is malformed, about other bytes, or says what its own records do not give."""
+
+
+class PolicyError(QuantgovError):
+    """A policy or target file is wrong."""
+
+
+class UnreachableError(QuantgovError):
+    """A server or store cannot be reached, or is not gated where it has to be."""
+
+
+class TamperingError(QuantgovError):
+    """Something that must not change has changed."""
+
+    exit_code = 4
+
+
+class MissingExtraError(QuantgovError):
+    """A library that belongs to an optional extra is not installed."""
+
+    def __init__(self, library: str, extra: str, purpose: str) -> None:
+        """Name the extra to install."""
+        super().__init__(
+            f"The library {library!r} is not installed.",
+            why=f"It is needed to {purpose}.",
+            fix=f"pip install 'mlflow-quantgov[{extra}]'",
+        )
+
+
+def require(module: str, *, extra: str, purpose: str) -> ModuleType:
+    """Import an optional library, or say which extra brings it.
+
+    Args:
+        module: Dotted name of the module to import.
+        extra: The extra of this package that installs it.
+        purpose: What it is needed for, completing "It is needed to ...".
+
+    Returns:
+        The imported module.
+
+    Raises:
+        MissingExtraError: The library is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
+            raise
+        raise MissingExtraError(module.split(".")[0], extra, purpose) from error

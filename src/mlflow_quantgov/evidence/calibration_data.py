@@ -1,0 +1,36 @@
+"""What an author says about calibration when logging: which data, which sample of production."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow_quantgov.evidence.statement import Statement
+
+
+@dataclass(frozen=True)
+class CalibrationData:
+    """The data that the quantizer saw, and a sample of what production sends (`mlflow_quantgov.Calibration`)."""
+
+    data: str | Path
+    """Text or JSONL file with `text` or `messages`."""
+    production: str | Path | None = None
+    """A sample of production traffic in the same form; without it, likeness is not measured."""
+    source: str | None = None
+    """Where the data came from, in words."""
+    license: str | None = None
+
+    def statement(self, weights: str) -> Statement:
+        """Assess the data and state it about a quantized model.
+
+        Args:
+            weights: Weights digest of the quantized model.
+
+        Raises:
+            UsageError: A file does not exist or holds no documents.
+        """
+        from mlflow_quantgov.evidence.measure.calibration import assess
+
+        production = Path(self.production) if self.production is not None else None
+        found = assess(Path(self.data), production, source=self.source, license=self.license)
+        return Statement.about(weights, found, name="calibration")

@@ -1,0 +1,1 @@
+"""One collector per kind of evidence; each knows its heavy library and nothing of policy."""

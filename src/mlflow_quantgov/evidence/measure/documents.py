@@ -1,0 +1,59 @@
+"""Documents of a text or JSONL file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from mlflow_quantgov.errors import UsageError
+
+MAX_BYTES = 256 * 1024 * 1024
+
+
+def read_documents(path: Path) -> list[str]:
+    """Texts of a JSONL file with `text` or `messages`, or the paragraphs of a plain text file.
+
+    Raises:
+        UsageError: The file does not exist, is too large, is not text, or holds no documents.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist.", why="There is no text to measure on.", fix=f"ls {path.parent}")
+    if path.stat().st_size > MAX_BYTES:
+        raise _bad(path, f"it is larger than {MAX_BYTES // 2**20} MB")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise _bad(path, "it is not UTF-8 text") from error
+    if path.suffix in {".jsonl", ".json"}:
+        documents = [_document(path, number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    else:
+        documents = [part.strip() for part in text.split("\n\n")]
+    documents = [one for one in documents if one.strip()]
+    if not documents:
+        raise _bad(path, "it holds no documents")
+    return documents
+
+
+def file_digest(path: Path) -> str:
+    """`sha256:...` of a file."""
+    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def _document(path: Path, number: int, line: str) -> str:
+    try:
+        record: Any = json.loads(line)
+        if isinstance(record.get("text"), str):
+            return str(record["text"])
+        return "\n".join(str(message["content"]) for message in record["messages"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _bad(path, f"line {number} is not JSON with `text` or `messages`") from error
+
+
+def _bad(path: Path, problem: str) -> UsageError:
+    return UsageError(
+        f"{path.name}: {problem}.",
+        why="Nothing was measured.",
+        fix='write one document per line, such as {"text": "..."}',
+    )

@@ -1,0 +1,62 @@
+"""Which kernel serves these weights on the target: the table's word, and what the runtime here really selected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from mlflow_quantgov.artifact.quantization import Quantization
+from mlflow_quantgov.artifact.runtimes.registry import find_runtime
+from mlflow_quantgov.errors import QuantgovError
+from mlflow_quantgov.evidence.kernel_table import lookup
+from mlflow_quantgov.evidence.measure.provenance import provenance, side
+from mlflow_quantgov.evidence.predicates import Kernels
+from mlflow_quantgov.evidence.targets import Target
+
+
+def confirm(
+    model: Path,
+    quantization: Quantization,
+    target: Target,
+    *,
+    weights: str,
+    cache: Path | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> Kernels:
+    """Look the weights up in the table, and load them in the target's runtime where it is installed here.
+
+    Args:
+        model: Folder or file.
+        quantization: What inspection found.
+        target: The deployment.
+        weights: Weights digest of the model.
+        cache: Folder for converted twins.
+        progress: Called with a message and a fraction from 0 to 1.
+    """
+    report = progress or (lambda message, fraction: None)
+    report("looking up the table", 0.1)
+    common = {
+        "provenance": provenance("xllamacpp", "transformers", "torch"),
+        "target": target.name,
+        "target_digest": target.digest,
+        "lookup": lookup(quantization, target),
+    }
+    try:
+        adapter = find_runtime(target.runtime)
+        reason = adapter.reason_not_loadable(model)
+        if reason is None:
+            report("loading the model", 0.3)
+            with adapter.open(model, cache=cache) as runtime:
+                facts = runtime.facts()
+            report("done", 1.0)
+            return Kernels.measured(
+                **common,
+                probed=True,
+                side=side(weights, facts),
+                dequantized=facts.dequantized,
+                resident_bytes=facts.resident_bytes,
+                parameter_types=facts.parameter_types,
+            )
+    except QuantgovError as error:
+        reason = error.what
+    return Kernels.measured(**common, probed=False, not_probed_because=reason[:1000])

@@ -1,0 +1,70 @@
+"""What a statement may say: one pydantic model per kind, each with a versioned type URI."""
+
+from __future__ import annotations
+
+from mlflow_quantgov.errors import EvidenceError
+from mlflow_quantgov.evidence.predicates.archive import Archive, ArchivedFile, Drill
+from mlflow_quantgov.evidence.predicates.base import Predicate, Provenance, Side
+from mlflow_quantgov.evidence.predicates.benchmark import Benchmark, Fingerprint, Load, Round
+from mlflow_quantgov.evidence.predicates.calibration import Calibration, DataRecord, Likeness
+from mlflow_quantgov.evidence.predicates.fidelity import DocumentRecord, Fidelity
+from mlflow_quantgov.evidence.predicates.kernels import Kernels, Lookup
+from mlflow_quantgov.evidence.predicates.task_eval import Answer, TaskEval, TaskItem, TaskResult
+from mlflow_quantgov.evidence.predicates.training import Training
+from mlflow_quantgov.evidence.predicates.waiver import Waiver
+
+PREDICATES: dict[str, type[Predicate]] = {
+    predicate.KIND: predicate
+    for predicate in (TaskEval, Fidelity, Calibration, Kernels, Benchmark, Archive, Drill, Training, Waiver)
+}
+
+__all__ = [
+    "PREDICATES",
+    "Answer",
+    "Archive",
+    "ArchivedFile",
+    "Benchmark",
+    "Calibration",
+    "DataRecord",
+    "DocumentRecord",
+    "Drill",
+    "Fidelity",
+    "Fingerprint",
+    "Kernels",
+    "Likeness",
+    "Load",
+    "Lookup",
+    "Predicate",
+    "Provenance",
+    "Round",
+    "Side",
+    "TaskEval",
+    "TaskItem",
+    "TaskResult",
+    "Training",
+    "Waiver",
+    "kind_of_type",
+    "predicate_class",
+]
+
+
+def predicate_class(type_uri: str) -> type[Predicate]:
+    """The model that reads a predicate type.
+
+    Raises:
+        EvidenceError: No predicate of that type and version is known.
+    """
+    for predicate in PREDICATES.values():
+        if predicate.type_uri() == type_uri:
+            return predicate
+    known = ", ".join(sorted(PREDICATES))
+    raise EvidenceError(
+        f"The predicate type {type_uri[:200]!r} is not known.",
+        why=f"Only these kinds of evidence can be judged: {known}.",
+        fix="quantgov schema",
+    )
+
+
+def kind_of_type(type_uri: str) -> str:
+    """Short name (`task-eval`) of a predicate type URI."""
+    return predicate_class(type_uri).KIND

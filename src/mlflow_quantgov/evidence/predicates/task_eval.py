@@ -1,0 +1,99 @@
+"""Task evaluation of parent and quantized version, item by item."""
+
+from __future__ import annotations
+
+from statistics import fmean
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from mlflow_quantgov.evidence.predicates.base import MAX_ITEMS, Digest, Finite, Predicate, Record, ShortText, Side
+
+
+class Answer(Record):
+    """What one side answered to one item."""
+
+    score: Finite
+    """Higher is better; a metric where lower is better is stored negated."""
+    output: str | None = Field(None, max_length=20_000)
+    """Generated text, for tasks that generate."""
+    logprobs: tuple[Finite, ...] | None = None
+    """Log-probability of each choice or continuation, for tasks that score."""
+
+
+class TaskItem(Record):
+    """One item of a task, answered by both sides."""
+
+    id: ShortText
+    group: ShortText | None = None
+    """Items of one group (a passage, a template) are one cluster."""
+    prompt_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    parent: Answer
+    quantized: Answer
+
+
+class TaskResult(Record):
+    """One task on both sides."""
+
+    task: ShortText
+    task_digest: Digest
+    """Digest over the task's configuration, code and data files."""
+    capability: ShortText | None
+    """None: reported, and gates nothing."""
+    metric: ShortText
+    higher_is_better: bool
+    output_type: Literal["generate_until", "loglikelihood", "multiple_choice", "imported"]
+    few_shot: int = Field(0, ge=0)
+    items: tuple[TaskItem, ...] = Field(min_length=1, max_length=MAX_ITEMS)
+
+    @model_validator(mode="after")
+    def _ids_are_unique(self) -> Self:
+        if len({item.id for item in self.items}) != len(self.items):
+            raise ValueError(f"task {self.task!r} names an item twice")
+        return self
+
+
+class TaskEval(Predicate):
+    """Scores of both sides on the same items, under the same settings."""
+
+    KIND: ClassVar[str] = "task-eval"
+
+    parent: Side
+    quantized: Side
+    settings: dict[str, Any]
+    """Seed, batch, chat template, greedy or not: what was equal on both sides."""
+    tasks: tuple[TaskResult, ...] = Field(min_length=1, max_length=1000)
+    warnings: tuple[ShortText, ...] = ()
+    summary: dict[str, Any]
+    """Task name to counts and means, as `recompute` gives them."""
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if sum(len(task.items) for task in self.tasks) > MAX_ITEMS:
+            raise ValueError(f"more than {MAX_ITEMS:,} items")
+        if len({task.task for task in self.tasks}) != len(self.tasks):
+            raise ValueError("a task is named twice")
+        return self
+
+    def recompute(self) -> dict[str, Any]:
+        """Means of both sides, flips and equal answers, per task."""
+        return {task.task: summarize_task(task) for task in self.tasks}
+
+
+def summarize_task(task: TaskResult) -> dict[str, Any]:
+    """Counts and means of one task, computed from its items."""
+    parent = [item.parent.score for item in task.items]
+    quantized = [item.quantized.score for item in task.items]
+    return {
+        "capability": task.capability,
+        "metric": task.metric,
+        "items": len(task.items),
+        "parent_mean": fmean(parent),
+        "quantized_mean": fmean(quantized),
+        "lost": sum(q < p for p, q in zip(parent, quantized, strict=True)),
+        "gained": sum(q > p for p, q in zip(parent, quantized, strict=True)),
+        "identical_answers": sum(
+            item.parent.output == item.quantized.output and item.parent.logprobs == item.quantized.logprobs
+            for item in task.items
+        ),
+    }

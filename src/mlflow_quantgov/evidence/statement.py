@@ -1,0 +1,170 @@
+"""One piece of evidence about one subject digest: an in-toto Statement v1 in canonical JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mlflow_quantgov.errors import EvidenceError
+from mlflow_quantgov.evidence.predicates import Predicate, kind_of_type, predicate_class
+
+STATEMENT_TYPE: Literal["https://in-toto.io/Statement/v1"] = "https://in-toto.io/Statement/v1"
+MAX_STATEMENT_BYTES = 64 * 1024 * 1024
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one byte form of a JSON value: sorted keys, no spaces, UTF-8, no NaN.
+
+    Raises:
+        EvidenceError: The value holds something that JSON cannot carry.
+    """
+    try:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise EvidenceError(
+            f"A statement holds a value that JSON cannot carry: {error}.",
+            why="A statement is known by the digest of its bytes, so it must have one exact form.",
+            fix="Replace NaN and infinite numbers, and measure again.",
+        ) from error
+    return text.encode()
+
+
+def sha256_digest(data: bytes) -> str:
+    """`sha256:<hex>` of some bytes."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+class Subject(BaseModel):
+    """What a statement is about."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(max_length=500)
+    digest: dict[Literal["sha256"], str]
+
+    @property
+    def sha256(self) -> str:
+        """`sha256:<hex>` as the rest of the package writes digests."""
+        return f"sha256:{self.digest['sha256']}"
+
+
+class Statement(BaseModel):
+    """An in-toto Statement v1 with one subject.
+
+    Source: https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    type_: Literal["https://in-toto.io/Statement/v1"] = Field(STATEMENT_TYPE, alias="_type")
+    subject: tuple[Subject] = Field(description="Exactly one subject: the weights digest of a model.")
+    predicate_type: str = Field(alias="predicateType")
+    predicate: dict[str, Any]
+
+    @classmethod
+    def about(cls, digest: str, predicate: Predicate, *, name: str) -> Statement:
+        """State a predicate about a digest.
+
+        Args:
+            digest: `sha256:<hex>` of the subject (the weights digest of a model).
+            predicate: The typed content.
+            name: Words for people, such as the model's name; nothing is decided by it.
+        """
+        algorithm, _, value = digest.partition(":")
+        if algorithm != "sha256" or len(value) != 64:
+            raise EvidenceError(
+                f"{digest!r} is not a sha256 digest.",
+                why="Evidence is bound to exact bytes.",
+                fix="quantgov inspect PATH",
+            )
+        return cls(
+            subject=(Subject(name=name[:500], digest={"sha256": value}),),
+            predicate_type=predicate.type_uri(),
+            predicate=predicate.model_dump(mode="json"),
+        )
+
+    @property
+    def kind(self) -> str:
+        """`task-eval`, `fidelity`, ...: the short name of the predicate type."""
+        return kind_of_type(self.predicate_type)
+
+    @property
+    def subject_digest(self) -> str:
+        """`sha256:<hex>` of the subject."""
+        return self.subject[0].sha256
+
+    def to_bytes(self) -> bytes:
+        """Canonical bytes; `digest` is theirs."""
+        return canonical_json(self.model_dump(mode="json", by_alias=True))
+
+    @property
+    def digest(self) -> str:
+        """`sha256:<hex>` of the canonical bytes."""
+        return sha256_digest(self.to_bytes())
+
+    def content(self) -> Predicate:
+        """The typed predicate, validated, with its summary recomputed from its own records.
+
+        Raises:
+            EvidenceError: The predicate does not fit its schema, or says what its records do not give.
+        """
+        try:
+            predicate = predicate_class(self.predicate_type).model_validate(self.predicate)
+        except ValidationError as error:
+            raise EvidenceError(
+                f"The {self.kind} statement does not fit its schema: {_first_problem(error)}.",
+                why="Evidence that cannot be read cannot be judged.",
+                fix=f"quantgov schema {self.kind}",
+            ) from error
+        predicate.verify_summary()
+        return predicate
+
+
+def parse_statement(data: bytes, *, where: str = "the statement") -> Statement:
+    """Read a statement from untrusted bytes and recompute everything that it claims.
+
+    Args:
+        data: JSON text of an in-toto Statement v1.
+        where: What to call it in an error, usually the file's name.
+
+    Raises:
+        EvidenceError: Too large, not JSON, not a statement, or its summary is not what its records give.
+    """
+    if len(data) > MAX_STATEMENT_BYTES:
+        raise EvidenceError(
+            f"{where} has {len(data):,} bytes; at most {MAX_STATEMENT_BYTES:,} are taken in.",
+            why="Reading is bounded so that a hostile statement cannot exhaust the server.",
+            fix="Evaluate fewer items per statement.",
+        )
+    try:
+        value = json.loads(data, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        statement = Statement.model_validate(value)
+    except (ValueError, RecursionError) as error:
+        problem = _first_problem(error) if isinstance(error, ValidationError) else str(error)[:200]
+        raise EvidenceError(
+            f"{where} is not an in-toto statement: {problem}.",
+            why="Evidence that cannot be read cannot be judged.",
+            fix="quantgov schema",
+        ) from error
+    statement.content()
+    return statement
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("an object names a key twice")
+    return result
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number that evidence may hold")
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    return f"{where}: {problem['msg']}" if where else str(problem["msg"])

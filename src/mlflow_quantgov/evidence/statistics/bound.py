@@ -1,0 +1,96 @@
+"""A lower confidence bound for a mean over clusters of bounded values, made for small samples and rare large losses.
+
+The bound is Gaffke's. Give every cluster an independent Exp(1) weight, add one more cluster of the largest size that lost
+everything it could, and take the (1 - confidence) quantile of the weighted mean. What was not seen is never taken not to
+happen: the width stays above zero when all values are equal. For values of two kinds it is the Clopper-Pearson bound.
+
+With clusters of differing sizes the mean over items is a ratio, total / size. It is above d exactly where the mean of
+total - d * size is above 0, and that is a mean over clusters: the bound is Gaffke's for it, solved for d.
+
+Sources: N. Gaffke, "Three test statistics for a nonparametric one-sided hypothesis on the mean of a nonnegative
+variable", Mathematical Methods of Statistics 14 (2005) 451-467; E. Learned-Miller and P. Thomas, "A new confidence
+interval for the mean of a bounded random variable" (2019), arXiv:1905.06208. Its level is proved for two-point
+distributions and conjectured for all others; docs/explanation/statistics.md says what was enumerated and simulated here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlflow_quantgov.evidence.statistics.exponential_sums import tail_probability
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Clusters of items, equal ones counted once."""
+
+    totals: Floats
+    """Sum of the values in a cluster, shape [k]."""
+    sizes: Floats
+    """Items in a cluster, shape [k]."""
+    counts: Floats
+    """How many such clusters there are, shape [k]; need not be whole when planning."""
+
+    @classmethod
+    def of(cls, totals: Floats, sizes: Floats) -> Clusters:
+        """Count equal clusters once; the order of the clusters does not matter."""
+        distinct, counts = np.unique(np.column_stack([totals, sizes]), axis=0, return_counts=True)
+        return cls(distinct[:, 0], distinct[:, 1], counts.astype(float))
+
+    def negated(self) -> Clusters:
+        """The same clusters with gains for losses."""
+        return Clusters(-self.totals, self.sizes, self.counts)
+
+
+def chance_of_no_better(clusters: Clusters, mean: float, worst: float) -> float:
+    """How well the clusters agree with a true mean of at most `mean`: the p-value that the bound inverts.
+
+    Args:
+        clusters: What was seen.
+        mean: The mean per item that is doubted.
+        worst: Smallest value that an item can take.
+
+    Returns:
+        Small where the clusters speak for a larger mean.
+    """
+    largest = float(clusters.sizes.max())
+    values = np.append(clusters.totals - mean * clusters.sizes, (worst - mean) * largest)
+    return float(tail_probability(values, np.append(clusters.counts, 1.0)))
+
+
+def lower_bound(clusters: Clusters, worst: float, confidence: float) -> float:
+    """Lower bound for the true mean per item.
+
+    Args:
+        clusters: Independent clusters.
+        worst: Smallest value that an item can take.
+        confidence: One-sided, between 0.5 and 1.
+
+    Returns:
+        A number that is at or below the true mean with at least this confidence.
+    """
+    from scipy.optimize import brentq
+
+    means = clusters.totals / clusters.sizes
+    low, high = worst, float(means.max())
+    if high <= low:
+        return low
+    # At `low` the probability is 0 and at `high` it is 1, but for rounding.
+    level = 1 - confidence
+
+    def excess(mean: float) -> float:
+        if mean <= low:
+            return -level
+        return confidence if mean >= high else chance_of_no_better(clusters, mean, worst) - level
+
+    return float(brentq(excess, low, high, xtol=1e-10 * (high - low), rtol=1e-14))
+
+
+def lower_mean_bound(values: Floats, worst: float, confidence: float) -> float:
+    """Lower bound for the mean of independent values, each at or above `worst`."""
+    return lower_bound(Clusters.of(np.asarray(values, dtype=float), np.ones(len(values))), worst, confidence)

@@ -1,0 +1,34 @@
+"""Copies of statements beside the model, for people to read; the gate keeps the bytes that count."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from mlflow_quantgov.evidence.statement import Statement
+
+EVIDENCE_FOLDER = "quantgov/evidence"
+
+
+def copy_name(statement: Statement) -> str:
+    """File name of a copy: kind, and the first 16 hex digits of the digest."""
+    return f"{statement.kind}-{statement.digest.removeprefix('sha256:')[:16]}.json"
+
+
+def write_copy(root: Path, statement: Statement) -> Path:
+    """Write a statement into a saved model's folder, and return the file."""
+    folder = root / EVIDENCE_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / copy_name(statement)
+    path.write_bytes(statement.to_bytes())
+    return path
+
+
+def upload_copy(model_id: str, statement: Statement) -> None:
+    """Put a copy beside a LoggedModel (`m-...`) on the tracking server."""
+    import mlflow
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / copy_name(statement)
+        path.write_bytes(statement.to_bytes())
+        mlflow.MlflowClient().log_model_artifact(model_id, str(path), EVIDENCE_FOLDER)

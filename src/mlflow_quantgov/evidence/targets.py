@@ -1,0 +1,134 @@
+"""A target: a named deployment, declared before quantizing."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from mlflow_quantgov.errors import UsageError
+from mlflow_quantgov.evidence.predicates.benchmark import Fingerprint
+from mlflow_quantgov.resources import policies_dir
+from mlflow_quantgov.yaml_files import parse_yaml, read_yaml, validate
+
+
+class TargetLoad(BaseModel):
+    """A load at which speed counts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    batch: int = Field(1, ge=1)
+    prompt_tokens: int = Field(128, ge=1)
+    output_tokens: int = Field(32, ge=1)
+
+
+class Hardware(BaseModel):
+    """What the machine has to be."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    device: Literal["cpu", "cuda", "endpoint"]
+    architecture: str | None = None
+    """Family of kernels: `x86_64`, `hopper` (see policies/kernels)."""
+    match: Literal["exact", "class"] = "exact"
+    """`exact`: the whole fingerprint; `class`: CPU or GPU model."""
+    fingerprint: Fingerprint | None = None
+    """Captured on the machine; None in shipped templates, which then never serve the benchmark."""
+
+
+class Target(BaseModel):
+    """Runtime, version range, formats, hardware, load, and the switch behind which it serves."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_: Literal["quantgov/target/v1"] = Field("quantgov/target/v1", alias="schema")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")
+    description: str = ""
+    runtime: str
+    runtime_version: str = ""
+    """PEP 440 specifier; empty for any."""
+    formats: tuple[str, ...] = Field(min_length=1)
+    """Containers that the runtime loads and runs well, best first."""
+    hardware: Hardware
+    loads: tuple[TargetLoad, ...] = (TargetLoad(),)
+    must_improve: Literal["speed", "memory", "both"] = "both"
+    phase: Literal["prefill", "decode", "both"] = "decode"
+    """Which of the two counts as speed."""
+    flag: Literal["alias", "openfeature", "external"] | None = None
+    """The switch behind which the deployment serves; rollback needs one."""
+
+    @property
+    def digest(self) -> str:
+        """`sha256:<hex>` of the canonical JSON."""
+        text = json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
+        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def find_target(name_or_path: str | Path) -> Target:
+    """A target by name (in `QUANTGOV_TARGETS`, then among the shipped ones), or by path.
+
+    Raises:
+        UsageError: There is no target of that name; the near ones are listed.
+        PolicyError: The file is wrong.
+    """
+    given = Path(name_or_path)
+    if given.suffix in {".yaml", ".yml"} or given.is_file():
+        return read_target(given)
+    for folder in _folders():
+        if (folder / f"{name_or_path}.yaml").is_file():
+            return read_target(folder / f"{name_or_path}.yaml")
+    known = [target.name for target in list_targets()]
+    near = difflib.get_close_matches(str(name_or_path), known, n=3, cutoff=0.4) or known
+    raise UsageError(
+        f"There is no target {str(name_or_path)!r}.",
+        why=f"Near ones are {', '.join(near)}.",
+        fix="quantgov targets",
+    )
+
+
+def list_targets() -> list[Target]:
+    """Every target that can be named, a user's own before the shipped ones."""
+    found: dict[str, Target] = {}
+    for folder in _folders():
+        for path in sorted(folder.glob("*.yaml")):
+            target = read_target(path)
+            found.setdefault(target.name, target)
+    return list(found.values())
+
+
+def read_target(path: Path) -> Target:
+    """Read a target file.
+
+    Raises:
+        PolicyError: It does not exist, or a key is wrong.
+    """
+    return validate(Target, parse_yaml(read_yaml(path), path.name), path.name)
+
+
+def capture(name: str, base: Target, destination: Path) -> Target:
+    """Write a target with this machine's fingerprint.
+
+    Args:
+        name: Name of the new target.
+        base: Target whose runtime, formats and loads it takes.
+        destination: YAML file to write.
+    """
+    from mlflow_quantgov.evidence.measure.fingerprint import this_machine
+
+    hardware = base.hardware.model_copy(update={"fingerprint": this_machine()})
+    captured = base.model_copy(update={"name": name, "hardware": hardware, "description": f"Captured from {base.name}."})
+    captured = Target.model_validate(captured.model_dump(mode="json", by_alias=True))
+    text = yaml.safe_dump(captured.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
+    destination.write_text(text, encoding="utf-8")
+    return captured
+
+
+def _folders() -> list[Path]:
+    own = [Path(one) for one in os.environ.get("QUANTGOV_TARGETS", "").split(os.pathsep) if one]
+    return [*own, policies_dir() / "targets"]

@@ -1,0 +1,148 @@
+"""From a model URI to files on this machine, downloaded once."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from mlflow_quantgov.artifact.inspect import inspect
+from mlflow_quantgov.artifact.manifest import Manifest, build_manifest
+from mlflow_quantgov.errors import UnreachableError, UsageError
+from mlflow_quantgov.flavor.layout import MANIFEST_FILE, SavedModel, sole_model_file
+from mlflow_quantgov.lineage import ModelFacts
+
+_VERSION_URI = re.compile(r"^models:/(?P<name>[^/@]+)(?:/(?P<version>[^/@]+)|@(?P<alias>[^/]+))$")
+_LOGGED_URI = re.compile(r"^models:/(?P<id>m-[0-9a-f]+)$")
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A registered or logged model whose files lie on this machine."""
+
+    uri: str
+    """`models:/NAME/VERSION` where it is registered, else what was asked for."""
+    root: Path
+    artifact: Path
+    """What `inspect` and the runtimes read: a folder or one file."""
+    model_id: str | None
+    """LoggedModel (`m-...`); None where the version's source is something else."""
+    version: ModelVersion | None
+
+    def manifest(self) -> Manifest:
+        """Digests of the files as they lie here."""
+        return build_manifest(self.artifact)
+
+    def facts(self) -> ModelFacts:
+        """Digests and inspection of the files as they lie here."""
+        manifest = self.manifest()
+        found = inspect(self.artifact)
+        return ModelFacts(manifest.weights_digest, manifest.digest, found.quantization, found.structure)
+
+
+def cache_folder() -> Path:
+    """Where downloads, twins and cached answers lie: `QUANTGOV_CACHE`, else the user's cache folder."""
+    given = os.environ.get("QUANTGOV_CACHE")
+    base = Path(given) if given else Path.home() / ".cache" / "mlflow-quantgov"
+    base.mkdir(parents=True, exist_ok=True)
+    return base
+
+
+def find_version(uri: str) -> ModelVersion | None:
+    """The registered version behind `models:/NAME/VERSION` or `models:/NAME@ALIAS`; None for other URIs.
+
+    Raises:
+        UsageError: There is no such version or alias.
+        UnreachableError: The registry does not answer.
+    """
+    found = _VERSION_URI.match(uri)
+    if not found or _LOGGED_URI.match(uri):
+        return None
+    client = mlflow.MlflowClient()
+    try:
+        if found["alias"]:
+            return client.get_model_version_by_alias(found["name"], found["alias"])
+        if not found["version"].isdigit():
+            latest = client.get_latest_versions(found["name"], stages=[found["version"]])
+            if not latest:
+                raise UsageError(
+                    f"No version of {found['name']} is in the stage {found['version']}.",
+                    fix=f"quantgov check models:/{found['name']}/1 --to {found['version']}",
+                )
+            return latest[0]
+        return client.get_model_version(found["name"], found["version"])
+    except MlflowException as error:
+        raise _explain(uri, error) from error
+
+
+def local_model(uri: str) -> LocalModel:
+    """Files of a model URI, on this machine.
+
+    Args:
+        uri: `models:/NAME/VERSION`, `models:/NAME@ALIAS`, `models:/m-...`, `runs:/...`, or a local path of a saved model.
+
+    Raises:
+        UsageError: The URI names nothing.
+        UnreachableError: The server does not answer.
+    """
+    version = find_version(uri)
+    source = version.source if version is not None else uri
+    logged = _LOGGED_URI.match(source or "")
+    model_id = logged["id"] if logged else None
+    try:
+        root = _download_logged(model_id) if model_id else Path(_download(uri))
+    except MlflowException as error:
+        raise _explain(uri, error) from error
+    known = f"models:/{version.name}/{version.version}" if version is not None else uri
+    return LocalModel(known, root, model_artifact(root), model_id, version)
+
+
+def model_artifact(root: Path) -> Path:
+    """The model itself inside a downloaded folder, whatever flavor logged it."""
+    if (root / MANIFEST_FILE).is_file():
+        return SavedModel(root).artifact
+    for inner in ("model", "components/model"):
+        if (root / inner).is_dir():
+            return sole_model_file(root / inner) or root / inner
+    return root
+
+
+def _download_logged(model_id: str) -> Path:
+    location = mlflow.MlflowClient().get_logged_model(model_id).artifact_location
+    if location.startswith(("/", "file:")):
+        return Path(_download(f"models:/{model_id}"))
+    kept = cache_folder() / "models" / model_id
+    if not kept.is_dir():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
+            fresh = Path(_download(f"models:/{model_id}", scratch))
+            shutil.rmtree(fresh / "quantgov" / "evidence", ignore_errors=True)
+            fresh.replace(kept) if fresh != Path(scratch) else shutil.copytree(fresh, kept)
+    return kept
+
+
+def _download(uri: str, destination: str | None = None) -> str:
+    return str(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=destination))
+
+
+def _explain(uri: str, error: MlflowException) -> UsageError | UnreachableError:
+    """One clear error for what MLflow raised about a URI."""
+    first = str(error.message).splitlines()[0][:300]
+    if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"}:
+        return UsageError(
+            f"{uri} was not found: {first}",
+            why=f"The tracking server is {mlflow.get_tracking_uri()}.",
+            fix="check the name and version, and that MLFLOW_TRACKING_URI names the right server",
+        )
+    return UnreachableError(
+        f"{uri} could not be read from {mlflow.get_tracking_uri()}: {first}",
+        why="Nothing was changed.",
+        fix="quantgov doctor",
+    )

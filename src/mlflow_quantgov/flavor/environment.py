@@ -1,0 +1,88 @@
+"""The environment files of a saved model: requirements.txt, conda.yaml, python_env.yaml."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlflow_quantgov.errors import UsageError
+
+# Runtime as targets spell it -> distributions that load a model in it.
+RUNTIME_REQUIREMENTS: dict[str, tuple[str, ...]] = {
+    "llama.cpp": ("xllamacpp", "gguf"),
+    "transformers": ("torch", "transformers", "accelerate", "safetensors"),
+}
+
+
+def pinned(distribution: str) -> str:
+    """`name==installed version`, or the bare name where it is not installed here."""
+    try:
+        return f"{distribution}=={metadata.version(distribution)}"
+    except metadata.PackageNotFoundError:
+        return distribution
+
+
+def default_requirements(runtime: str | None) -> list[str]:
+    """Pinned requirements that load a model in a runtime."""
+    return [pinned(name) for name in ("mlflow", "mlflow-quantgov", *RUNTIME_REQUIREMENTS.get(runtime or "", ()))]
+
+
+def conda_environment(requirements: Sequence[str]) -> dict[str, Any]:
+    """A conda environment that installs the requirements by pip."""
+    return {
+        "name": "mlflow-env",
+        "channels": ["conda-forge"],
+        "dependencies": [f"python={platform.python_version()}", "pip", {"pip": list(requirements)}],
+    }
+
+
+def write_environment(
+    folder: Path,
+    *,
+    runtime: str | None,
+    conda_env: dict[str, Any] | str | None,
+    pip_requirements: Sequence[str] | str | None,
+    extra_pip_requirements: Sequence[str] | str | None,
+) -> None:
+    """Write the three files, following the conventions of MLflow's own flavors.
+
+    Raises:
+        UsageError: `conda_env` was given together with pip requirements, or both kinds of pip requirements.
+    """
+    given = [conda_env, pip_requirements, extra_pip_requirements]
+    if sum(value is not None for value in given) > 1:
+        raise UsageError(
+            "Only one of conda_env, pip_requirements and extra_pip_requirements may be given.",
+            why="They describe the same environment, and could contradict each other.",
+            fix="keep extra_pip_requirements if the defaults only lack something",
+        )
+    if conda_env is not None:
+        loaded: Any = yaml.safe_load(Path(conda_env).read_text()) if isinstance(conda_env, str) else conda_env
+        lists = [part["pip"] for part in loaded.get("dependencies", []) if isinstance(part, dict) and "pip" in part]
+        requirements = [line for part in lists for line in part]
+    elif pip_requirements is not None:
+        requirements = _lines(pip_requirements)
+        loaded = conda_environment(requirements)
+    else:
+        requirements = default_requirements(runtime) + _lines(extra_pip_requirements or [])
+        loaded = conda_environment(requirements)
+    python = {
+        "python": platform.python_version(),
+        "build_dependencies": ["pip", "setuptools", "wheel"],
+        "dependencies": ["-r requirements.txt"],
+    }
+    (folder / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
+    (folder / "conda.yaml").write_text(yaml.safe_dump(loaded, sort_keys=False), encoding="utf-8")
+    (folder / "python_env.yaml").write_text(yaml.safe_dump(python, sort_keys=False), encoding="utf-8")
+
+
+def _lines(requirements: Sequence[str] | str) -> list[str]:
+    if isinstance(requirements, str):
+        text = Path(requirements).read_text(encoding="utf-8")
+        return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return list(requirements)

@@ -1,0 +1,95 @@
+"""What lies where in a saved model: the files as produced under `model/`, ours under `quantgov/`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow_quantgov.artifact.manifest import Manifest
+from mlflow_quantgov.errors import ArtifactError
+from mlflow_quantgov.evidence.targets import Target
+
+MODEL_FOLDER = "model"
+OWN_FOLDER = "quantgov"
+MANIFEST_FILE = f"{OWN_FOLDER}/manifest.json"
+QUANTIZATION_FILE = f"{OWN_FOLDER}/quantization.json"
+LINEAGE_FILE = f"{OWN_FOLDER}/lineage.json"
+MAX_JSON_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class LineageRecord:
+    """What was written down at logging about role, parent and target."""
+
+    role: str
+    parent: dict[str, str] | None
+    """`uri`, `weights`, `manifest` of the parent; None for a parent itself."""
+    target: Target | None
+
+    def to_json(self) -> str:
+        """Readable JSON."""
+        target = self.target.model_dump(mode="json", by_alias=True) if self.target else None
+        return dump({"role": self.role, "parent": self.parent, "target": target})
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> LineageRecord:
+        """Read what `to_json` wrote."""
+        target = data.get("target")
+        return cls(
+            role=str(data.get("role")),
+            parent=data.get("parent"),
+            target=Target.model_validate(target) if target else None,
+        )
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A model folder in MLflow's format that this flavor wrote."""
+
+    root: Path
+
+    @property
+    def files(self) -> Path:
+        """Folder that holds the model as produced."""
+        return self.root / MODEL_FOLDER
+
+    @property
+    def artifact(self) -> Path:
+        """What `inspect` reads: the folder, or the one file in it that is a whole model (GGUF, ONNX)."""
+        return sole_model_file(self.files) or self.files
+
+    def manifest(self) -> Manifest:
+        """Digests that were written at logging."""
+        return Manifest.from_json(_read(self.root / MANIFEST_FILE))
+
+    def lineage(self) -> LineageRecord:
+        """Role, parent and target as written at logging."""
+        return LineageRecord.from_dict(json.loads(_read(self.root / LINEAGE_FILE)))
+
+
+def sole_model_file(folder: Path) -> Path | None:
+    """The one `.gguf` or `.onnx` file of a folder that holds nothing else, or None."""
+    entries = list(folder.iterdir())
+    if len(entries) == 1 and entries[0].suffix in {".gguf", ".onnx"} and entries[0].is_file():
+        return entries[0]
+    return None
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise OSError("it is too large")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(
+            f"{path.name} of the logged model cannot be read: {error}.",
+            why="Without it nobody can tell whether the files are those that were logged.",
+            fix="log the model again with mlflow_quantgov.log_model",
+        ) from error
+
+
+def dump(value: dict[str, Any]) -> str:
+    """Readable JSON with a fixed order of keys."""
+    return json.dumps(value, indent=2, sort_keys=True) + "\n"

@@ -1,0 +1,30 @@
+"""Who asks, and how that is known."""
+
+from __future__ import annotations
+
+import getpass
+import os
+
+
+def current_actor() -> tuple[str, str]:
+    """Name and source: `basic-auth`, `environment` or `os-user`; over HTTP without sign-in, `anonymous`."""
+    try:
+        from flask import has_request_context, request
+    except ImportError:
+        return _local()
+    if has_request_context():
+        signed_in = request.authorization
+        if signed_in is not None and signed_in.username:
+            return signed_in.username[:300], "basic-auth"
+        return "anonymous", f"http from {request.remote_addr or 'unknown'}"[:40]
+    return _local()
+
+
+def _local() -> tuple[str, str]:
+    name = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    if name:
+        return name[:300], "environment"
+    try:
+        return getpass.getuser()[:300], "os-user"
+    except (KeyError, OSError):
+        return str(os.getuid()), "os-user"

@@ -1,0 +1,239 @@
+"""Talk to the gate from a client: over HTTP where a gated server runs, in process where the store is `quantgov:`."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from typing import Any
+
+import mlflow
+import requests
+
+from mlflow_quantgov.errors import EvidenceError, QuantgovError, UnreachableError, UsageError
+from mlflow_quantgov.policy.decision import AuditAnswer, CheckResult, Decision
+
+TIMEOUT_SECONDS = 600
+
+
+class Gate(ABC):
+    """What a client may ask the gate."""
+
+    @abstractmethod
+    def status(self) -> dict[str, Any]:
+        """Version, store and policy of the gate."""
+
+    @abstractmethod
+    def policy(self) -> dict[str, Any]:
+        """`name`, `digest` and `text` of the policy in force."""
+
+    @abstractmethod
+    def check(self, name: str, version: str, destination: str) -> Decision:
+        """The decision, before asking for it; nothing is recorded."""
+
+    @abstractmethod
+    def attach(self, name: str, version: str, statement: bytes) -> dict[str, Any]:
+        """Have a statement taken in.
+
+        Raises:
+            EvidenceError: It was not taken in, and why.
+        """
+
+    @abstractmethod
+    def decision(self, decision_id: str) -> Decision | None:
+        """A decision of the ledger."""
+
+    @abstractmethod
+    def ledger(self, model: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+        """Rows of the ledger, newest first."""
+
+    @abstractmethod
+    def verify(self) -> dict[str, Any]:
+        """`ok`, `rows`, `first_bad` of the hash chain."""
+
+
+class HttpGate(Gate):
+    """A gated MLflow server."""
+
+    def __init__(self, url: str) -> None:
+        """Remember the server's address and how this user signs in."""
+        self.url = url.rstrip("/")
+        self._session = requests.Session()
+        user = os.environ.get("MLFLOW_TRACKING_USERNAME")
+        if user is not None:
+            self._session.auth = (user, os.environ.get("MLFLOW_TRACKING_PASSWORD", ""))
+        elif token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
+            self._session.headers["Authorization"] = f"Bearer {token}"
+        self._session.verify = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() not in {"true", "1"}
+
+    def status(self) -> dict[str, Any]:
+        """See `Gate`."""
+        return self._ask("GET", "status")
+
+    def policy(self) -> dict[str, Any]:
+        """See `Gate`."""
+        return self._ask("GET", "policy")
+
+    def check(self, name: str, version: str, destination: str) -> Decision:
+        """See `Gate`."""
+        return decision_from_dict(self._ask("POST", "check", json={"name": name, "version": version, "to": destination}))
+
+    def attach(self, name: str, version: str, statement: bytes) -> dict[str, Any]:
+        """See `Gate`."""
+        body = {"name": name, "version": version, "statement": statement.decode()}
+        return self._ask("POST", "statements", json=body)
+
+    def decision(self, decision_id: str) -> Decision | None:
+        """See `Gate`."""
+        found = self._ask("GET", f"decisions/{decision_id}")
+        return decision_from_dict(found)
+
+    def ledger(self, model: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+        """See `Gate`."""
+        rows = self._ask("GET", "ledger", params={"model": model, "limit": limit})["rows"]
+        return list(rows)
+
+    def verify(self) -> dict[str, Any]:
+        """See `Gate`."""
+        return self._ask("GET", "ledger/verify")
+
+    def _ask(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
+        try:
+            answer = self._session.request(
+                method, f"{self.url}/quantgov/api/{path}", timeout=TIMEOUT_SECONDS, **kwargs
+            )
+            body = answer.json()
+        except (requests.RequestException, ValueError) as error:
+            raise UnreachableError(
+                f"The server {self.url} did not answer as a gated MLflow server: {type(error).__name__}.",
+                why="Nothing was changed.",
+                fix="quantgov doctor",
+            ) from error
+        if not answer.ok:
+            problem = body.get("error", {}) if isinstance(body, dict) else {}
+            kind = EvidenceError if path == "statements" else UsageError
+            raise kind(
+                str(problem.get("message", f"The server answered {answer.status_code}.")),
+                why=str(problem.get("why", "")),
+                fix=str(problem.get("fix", "quantgov doctor")),
+            )
+        return dict(body)
+
+
+class StoreGate(Gate):
+    """A `quantgov:` store opened in this process."""
+
+    def __init__(self, uri: str) -> None:
+        """Open the store."""
+        from mlflow_quantgov.gate.registry_store import open_store
+
+        self._store = open_store(uri)
+        self._uri = uri
+
+    def status(self) -> dict[str, Any]:
+        """See `Gate`."""
+        from mlflow_quantgov import __version__
+
+        policy = self._store.quantgov_policy()
+        return {
+            "gated": True,
+            "version": __version__,
+            "store": "in process",
+            "policy": {"name": policy.name, "digest": policy.digest, "mode": policy.mode},
+        }
+
+    def policy(self) -> dict[str, Any]:
+        """See `Gate`."""
+        policy = self._store.quantgov_policy()
+        return {"name": policy.name, "digest": policy.digest, "text": policy.text}
+
+    def check(self, name: str, version: str, destination: str) -> Decision:
+        """See `Gate`."""
+        return self._store.quantgov_check(name, version, destination)
+
+    def attach(self, name: str, version: str, statement: bytes) -> dict[str, Any]:
+        """See `Gate`."""
+        taken = self._store.quantgov_take_in(name, version, statement)
+        return {"kind": taken.kind, "statement_digest": taken.digest, "subject": taken.subject, "attached": True}
+
+    def decision(self, decision_id: str) -> Decision | None:
+        """See `Gate`."""
+        found = self._store.quantgov_decision(decision_id)
+        return decision_from_dict(found) if found else None
+
+    def ledger(self, model: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+        """See `Gate`."""
+        return self._store.quantgov_ledger(model, limit)
+
+    def verify(self) -> dict[str, Any]:
+        """See `Gate`."""
+        found = self._store.quantgov_verify()
+        return {"ok": found.ok, "rows": found.rows, "first_bad": found.first_bad}
+
+
+def find_gate() -> Gate | None:
+    """The gate in front of the registry that MLflow is set to, or None where nothing is gated.
+
+    Raises:
+        UnreachableError: The server does not answer at all.
+    """
+    uri = mlflow.get_registry_uri()
+    if uri.startswith("quantgov:"):
+        return StoreGate(uri)
+    if not uri.startswith(("http://", "https://")):
+        return None
+    gate = HttpGate(uri)
+    try:
+        gate.status()
+    except QuantgovError:
+        _must_answer(uri)
+        return None
+    return gate
+
+
+def require_gate(purpose: str) -> Gate:
+    """The gate, or an error that says that nothing is gated.
+
+    Raises:
+        UnreachableError: Nothing is gated, or the server does not answer.
+    """
+    gate = find_gate()
+    if gate is None:
+        raise UnreachableError(
+            f"The registry {mlflow.get_registry_uri()} is not gated.",
+            why=f"Only a gated server can {purpose}.",
+            fix="quantgov doctor",
+        )
+    return gate
+
+
+def _must_answer(uri: str) -> None:
+    try:
+        requests.get(f"{uri.rstrip('/')}/health", timeout=10)
+    except requests.RequestException as error:
+        raise UnreachableError(
+            f"The server {uri} does not answer ({type(error).__name__}).",
+            why="Nothing was changed.",
+            fix="start it with `quantgov server`, or set MLFLOW_TRACKING_URI to the one that runs",
+        ) from error
+
+
+def decision_from_dict(data: dict[str, Any]) -> Decision:
+    """Read what `Decision.to_dict` wrote."""
+    policy = data["policy"]
+    return Decision(
+        allowed=data["decision"] == "allowed",
+        destination=data["destination"],
+        model=data["model"],
+        version=str(data["version"]),
+        policy_name=policy["name"],
+        policy_digest=policy["digest"],
+        mode=policy.get("mode", "enforce"),
+        checks=tuple(
+            CheckResult(**{**check, "evidence": tuple(check.get("evidence", ()))}) for check in data.get("checks", ())
+        ),
+        self_audit=tuple(AuditAnswer(**answer) for answer in data.get("self_audit", ())),
+        decision_id=data.get("decision_id", ""),
+        what_if=policy.get("what_if", False),
+        labels=tuple(data.get("labels", ())),
+        summary=data.get("summary", ""),
+    )

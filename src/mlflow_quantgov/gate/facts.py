@@ -1,0 +1,213 @@
+"""Gather everything that is known about one version, before any transaction."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import mlflow
+from pydantic import ValidationError
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from mlflow_quantgov.artifact.inspect import inspect
+from mlflow_quantgov.artifact.manifest import build_manifest
+from mlflow_quantgov.artifact.quantization import Inspection
+from mlflow_quantgov.errors import ArtifactError, EvidenceError, QuantgovError
+from mlflow_quantgov.evidence.statement import MAX_STATEMENT_BYTES, parse_statement
+from mlflow_quantgov.evidence.store import EVIDENCE_FOLDER, copy_name
+from mlflow_quantgov.flavor.download import model_artifact
+from mlflow_quantgov.flavor.layout import LINEAGE_FILE, MANIFEST_FILE, LineageRecord, SavedModel
+from mlflow_quantgov.gate.intake import kept, take_in
+from mlflow_quantgov.gate.sources import VersionRef, local_files
+from mlflow_quantgov.lineage import Lineage, ModelFacts, prove
+from mlflow_quantgov.policy.facts import Evidence, Facts, Role
+
+_PARENT_URI = re.compile(r"^models:/(?P<name>[^/@]+)/(?P<version>\d+)$")
+_WEIGHT_SUFFIXES = {".safetensors", ".gguf", ".onnx", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack"}
+# Larger files than this are weights of something, whatever their name; only small models count as `other`.
+_OTHER_BYTES = 50_000_000
+
+
+class Registry(Protocol):
+    """What gathering needs of a registry: the store on the server, a client elsewhere."""
+
+    def reference(self, name: str, version: str) -> VersionRef:
+        """One version."""
+
+    def references(self, name: str) -> Iterable[VersionRef]:
+        """Every version of a model."""
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What one version's files hold."""
+
+    role: Role
+    model: ModelFacts | None
+    recorded: str | None
+    record: LineageRecord | None
+    copies: tuple[tuple[str, bytes], ...]
+    problems: tuple[str, ...]
+
+
+@dataclass
+class Gatherer:
+    """Gathers facts; keeps inspections of files that have not changed."""
+
+    registry: Registry
+    engine: Engine | None
+    sessions: Callable[[], Any] | None
+    """Context manager that yields a session and commits; None on a client, which keeps nothing."""
+
+    def gather(self, name: str, version: str, requester: str | None = None) -> Facts:
+        """Everything that is known about a version; what cannot be read is named in `problems`."""
+        ref = self.registry.reference(name, version)
+        now = datetime.now(UTC)
+        try:
+            found = self._read(ref)
+        except QuantgovError as error:
+            return Facts(name, version, "unknown", now, requester, problems=(error.what,))
+        facts = Facts(name, version, found.role, now, requester, found.model, found.recorded, problems=found.problems)
+        if found.model is None:
+            return facts
+        lineage, parent_copies = self._lineage(name, found)
+        role: Role = "quantized" if lineage is not None or found.model.quantization.is_quantized else "parent"
+        subjects = {found.model.weights} | ({lineage.parent.weights} if lineage and lineage.parent else set())
+        evidence, problems = self._evidence(ref, subjects, found.copies + parent_copies)
+        return replace(
+            facts,
+            role=role,
+            lineage=lineage,
+            target=found.record.target if found.record else None,
+            evidence=tuple(evidence),
+            problems=found.problems + tuple(problems),
+        )
+
+    def _read(self, ref: VersionRef) -> _Read:
+        with local_files(ref, self.engine) as root:
+            artifact = model_artifact(root) if root.is_dir() else root
+            inspection, problem = _inspect(root, artifact)
+            if inspection is None:
+                return _Read("unknown" if problem else "other", None, None, None, (), (problem,) if problem else ())
+            manifest = build_manifest(artifact)
+            model = ModelFacts(manifest.weights_digest, manifest.digest, inspection.quantization, inspection.structure)
+            recorded, record, problems = _own_files(root)
+            return _Read("quantized", model, recorded, record, tuple(_copies(root)), problems)
+
+    def _lineage(self, name: str, found: _Read) -> tuple[Lineage | None, tuple[tuple[str, bytes], ...]]:
+        """The proved link, and the copies of evidence beside the parent."""
+        assert found.model is not None
+        claimed = found.record.parent if found.record else None
+        if claimed is None:
+            return (prove(found.model, None, None), ()) if found.model.quantization.is_quantized else (None, ())
+        parent = self._parent(str(claimed.get("uri", "")))
+        lineage = prove(found.model, parent.model if parent else None, claimed)
+        if lineage.parent is None:
+            return lineage, ()
+        version = self._version_with(name, lineage.parent.weights)
+        return replace(lineage, parent_version=version), parent.copies if parent else ()
+
+    def _parent(self, uri: str) -> _Read | None:
+        named = _PARENT_URI.match(uri)
+        try:
+            if named:
+                return self._read(self.registry.reference(named["name"], named["version"]))
+            return self._read(VersionRef("parent", "0", uri, 0))
+        except (QuantgovError, mlflow.exceptions.MlflowException):
+            return None
+
+    def _version_with(self, name: str, weights: str) -> str | None:
+        """The version of a model whose files hold these weights."""
+        for ref in self.registry.references(name):
+            try:
+                found = self._read(ref)
+            except QuantgovError:
+                continue
+            if found.model is not None and found.model.weights == weights:
+                return ref.version
+        return None
+
+    def _evidence(
+        self, ref: VersionRef, subjects: set[str], copies: tuple[tuple[str, bytes], ...]
+    ) -> tuple[list[Evidence], list[str]]:
+        """Kept statements, and copies beside the model that nobody attached; altered copies are problems."""
+        problems, sound = [], []
+        for name, data in copies:
+            try:
+                statement = parse_statement(data, where=name)
+                if copy_name(statement) != name:
+                    raise EvidenceError(f"{name} has been edited: its digest is now {statement.digest[:19]}.")
+                if statement.subject_digest in subjects:
+                    sound.append((name, data, Evidence(statement, statement.content(), statement.digest, None)))
+            except EvidenceError as error:
+                problems.append(f"The copy {EVIDENCE_FOLDER}/{name} was altered: {error.what}")
+        if self.sessions is None:
+            return [one for _, _, one in sound], problems
+        with self.sessions() as session:
+            _take_in_all(session, ref, subjects, sound)
+            return kept(session, subjects), problems
+
+
+def _take_in_all(session: Session, ref: VersionRef, subjects: set[str], sound: list[tuple[str, bytes, Evidence]]) -> None:
+    for name, data, _ in sound:
+        take_in(session, ref, data, subjects, actor=None, actor_source=None, where=name)
+
+
+def _inspect(root: Path, artifact: Path) -> tuple[Inspection | None, str | None]:
+    """What the files are; (None, None) for a model of another kind, (None, problem) where nobody can tell."""
+    try:
+        found = inspect(artifact)
+        return (found, None) if found.is_language_model or found.quantization.is_quantized else (None, None)
+    except ArtifactError as error:
+        files = [one for one in root.rglob("*") if one.is_file()]
+        weights = any(one.suffix in _WEIGHT_SUFFIXES or one.stat().st_size > _OTHER_BYTES for one in files)
+        ours = (root / MANIFEST_FILE).exists()
+        return None, (error.what if weights or ours or not files else None)
+
+
+def _own_files(root: Path) -> tuple[str | None, LineageRecord | None, tuple[str, ...]]:
+    if not (root / MANIFEST_FILE).is_file():
+        return None, None, ()
+    saved = SavedModel(root)
+    try:
+        manifest, record = saved.manifest(), saved.lineage() if (root / LINEAGE_FILE).is_file() else None
+        return manifest.digest, record, ()
+    except (QuantgovError, ValidationError, ValueError) as error:
+        return None, None, (f"The files under quantgov/ are wrong: {str(error)[:200]}",)
+
+
+def _copies(root: Path) -> Iterable[tuple[str, bytes]]:
+    for path in sorted((root / EVIDENCE_FOLDER).glob("*.json")):
+        if path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_STATEMENT_BYTES:
+            yield path.name, path.read_bytes()
+
+
+class ClientRegistry:
+    """A registry as a plain MLflow client sees it."""
+
+    def __init__(self, client: mlflow.MlflowClient) -> None:
+        """Use a client."""
+        self._client = client
+
+    def reference(self, name: str, version: str) -> VersionRef:
+        """See `Registry`."""
+        return reference_of(self._client.get_model_version(name, version))
+
+    def references(self, name: str) -> Iterable[VersionRef]:
+        """See `Registry`."""
+        return [reference_of(one) for one in self._client.search_model_versions(f"name = '{name}'")]
+
+
+def reference_of(version: Any) -> VersionRef:
+    """What identifies one of MLflow's model versions."""
+    return VersionRef(version.name, str(version.version), version.source, int(version.creation_timestamp))
+
+
+def gather_client(client: mlflow.MlflowClient, name: str, version: str) -> Facts:
+    """Facts through a plain client, for `qg.check` and reports where nothing is gated; nothing is kept."""
+    return Gatherer(ClientRegistry(client), None, None).gather(name, version)

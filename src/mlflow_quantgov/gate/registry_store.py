@@ -1,0 +1,305 @@
+"""The registry store `quantgov:<database uri>`: MLflow's own store, with the policy in front of every pointer.
+
+REST, the web UI, `MlflowClient` and in-process use all end in these methods. Facts are gathered and judged before the
+transaction; inside it only digests are compared again, then the ledger row and the change commit together.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModel
+from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from mlflow_quantgov.errors import QuantgovError
+from mlflow_quantgov.gate import ledger
+from mlflow_quantgov.gate.actor import current_actor
+from mlflow_quantgov.gate.facts import Gatherer, reference_of
+from mlflow_quantgov.gate.guards import Guards
+from mlflow_quantgov.gate.intake import kept_digests, take_in
+from mlflow_quantgov.gate.ledger import Entry
+from mlflow_quantgov.gate.session import JoinedSessions
+from mlflow_quantgov.gate.sources import VersionRef
+from mlflow_quantgov.gate.tables import PolicyRow
+from mlflow_quantgov.gate.upgrade import upgrade
+from mlflow_quantgov.policy.decision import Decision
+from mlflow_quantgov.policy.engine import decide
+from mlflow_quantgov.policy.facts import Evidence, Facts
+from mlflow_quantgov.policy.loader import load_policy
+from mlflow_quantgov.policy.matching import creation_gated, destination_kind
+from mlflow_quantgov.policy.schema import Policy
+
+SCHEME = "quantgov:"
+_ATTEMPTS = 3
+Result = TypeVar("Result")
+
+
+def open_store(store_uri: str, tracking_uri: str | None = None) -> SqlAlchemyStore:
+    """MLflow's plugin entry point: open the gated store.
+
+    Args:
+        store_uri: `quantgov:` and a database URI.
+        tracking_uri: Given by MLflow; not used.
+    """
+    database = store_uri.removeprefix(SCHEME)
+    workspaces = os.environ.get("MLFLOW_ENABLE_WORKSPACES", "").lower() in {"1", "true"}
+    return (GatedWorkspaceStore if workspaces else GatedStore)(database)
+
+
+class _Gate(Guards):
+    """The gate; mixed into each of MLflow's store classes."""
+
+    def __init__(self, db_uri: str, read_db_uri: str | None = None) -> None:
+        super().__init__(db_uri, read_db_uri=read_db_uri)
+        self._policy = load_policy(os.environ.get("QUANTGOV_POLICY"))
+        self._sessions = JoinedSessions(self.ManagedSessionMaker)
+        self.ManagedSessionMaker = self._sessions
+        upgrade(self.engine)
+        self._gatherer = Gatherer(self, self.engine, self._sessions.transaction)
+        self._remember_policy()
+
+    # What others in this process ask.
+
+    def quantgov_policy(self) -> Policy:
+        """The policy in force."""
+        return self._policy
+
+    def quantgov_facts(self, name: str, version: str) -> Facts:
+        """Everything that is known about a version."""
+        return self._gatherer.gather(name, version, current_actor()[0])
+
+    def quantgov_check(self, name: str, version: str, destination: str) -> Decision:
+        """The decision, before asking for it; nothing is recorded."""
+        return decide(self._policy, self.quantgov_facts(name, version), destination)
+
+    def quantgov_take_in(self, name: str, version: str, data: bytes) -> Evidence:
+        """Take in a statement about a version or its parent.
+
+        Raises:
+            EvidenceError: Malformed, about other bytes, or its summary is not what its records give.
+        """
+        facts = self.quantgov_facts(name, version)
+        subjects = {one.weights for one in (facts.model, facts.lineage.parent if facts.lineage else None) if one}
+        actor, source = current_actor()
+        with self._sessions.transaction() as session:
+            taken = take_in(session, self.reference(name, version), data, subjects, actor=actor, actor_source=source)
+            body = {"statement": taken.digest, "kind": taken.kind, "subject": taken.subject}
+            ledger.append(session, Entry("statement", actor, source, name, version, None, "recorded", None, body))
+        return taken
+
+    def quantgov_decision(self, decision_id: str) -> dict[str, Any] | None:
+        """One decision of the ledger."""
+        with self._sessions() as session:
+            return ledger.decision(session, decision_id)
+
+    def quantgov_ledger(self, model: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+        """Rows of the ledger, newest first."""
+        with self._sessions() as session:
+            return ledger.rows(session, model, limit)
+
+    def quantgov_verify(self) -> ledger.Verification:
+        """Whether the ledger's chain is unbroken."""
+        with self._sessions() as session:
+            return ledger.verify(session)
+
+    def reference(self, name: str, version: str) -> VersionRef:
+        """What identifies a version now."""
+        return reference_of(self.get_model_version(name, version))
+
+    def references(self, name: str) -> Iterable[VersionRef]:
+        """Every version of a model."""
+        query = "name = '{}'".format(name.replace("'", "''"))
+        return [reference_of(one) for one in self.search_model_versions(query, max_results=10_000)]
+
+    # The doors.
+
+    def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
+        """Gated: point an alias to a version."""
+        self._gated(name, str(version), f"@{alias}", lambda: super(_Gate, self).set_registered_model_alias(name, alias, version))
+
+    def transition_model_version_stage(self, name: str, version: str, stage: str, archive_existing_versions: bool) -> Any:
+        """Gated: move a version to a stage."""
+        return self._gated(
+            name,
+            str(version),
+            stage,
+            lambda: super(_Gate, self).transition_model_version_stage(name, version, stage, archive_existing_versions),
+        )
+
+    def create_model_version(self, name: str, source: str, *args: Any, **kwargs: Any) -> Any:
+        """Gated where the policy says `create: gated`; this is also where "Promote model" and copies end."""
+        if not creation_gated(self._policy, name):
+            return super().create_model_version(name, source, *args, **kwargs)
+        decision = self._judge_creation(name, source)
+        with self._sessions.transaction() as session:
+            self._lock(session, name)
+            if not decision.allowed and self._policy.mode == "enforce":
+                created = None
+            else:
+                created = super().create_model_version(name, source, *args, **kwargs)
+                decision = replace(decision, version=str(created.version))
+            if created is not None:
+                self._record(session, decision, changed=True)
+        if created is None:
+            self._deny(decision)
+        return created
+
+    def delete_registered_model_alias(self, name: str, alias: str) -> None:
+        """Recorded: an alias may always be taken away."""
+        self._recorded("alias-removed", name, None, f"@{alias}", lambda: super(_Gate, self).delete_registered_model_alias(name, alias))
+
+    def delete_model_version(self, name: str, version: str) -> None:
+        """Guarded: not while a gated pointer or a rollback needs it."""
+        self._guard(name, str(version), self.needed_by(self._policy, name, str(version)), "deleted")
+        self._recorded("deletion", name, str(version), None, lambda: super(_Gate, self).delete_model_version(name, version))
+
+    def delete_registered_model(self, name: str) -> None:
+        """Guarded: not while a gated pointer stands in it."""
+        self._guard(name, "", self.gated_pointers(self._policy, name), "deleted")
+        self._recorded("deletion", name, None, None, lambda: super(_Gate, self).delete_registered_model(name))
+
+    def rename_registered_model(self, name: str, new_name: str) -> Any:
+        """Guarded: pointers survive a rename, so it may not carry them past the policy."""
+        reasons = self.gated_pointers(self._policy, name)
+        reasons += ["the new name is protected"] if creation_gated(self._policy, new_name) else []
+        self._guard(name, "", reasons, "renamed")
+        return self._recorded("rename", name, None, new_name, lambda: super(_Gate, self).rename_registered_model(name, new_name))
+
+    # How a decision is made and bound.
+
+    def _gated(self, name: str, version: str, destination: str, change: Callable[[], Result]) -> Result:
+        if destination_kind(self._policy, name, destination) == "open":
+            return change()
+        for _ in range(_ATTEMPTS):
+            before = self.reference(name, version)
+            facts, decision = self._judge(name, version, destination)
+            if not decision.allowed and self._policy.mode == "enforce":
+                self._deny(decision)
+            with self._sessions.transaction() as session:
+                self._lock(session, name)
+                if self.reference(name, version) == before and self._same_evidence(session, facts):
+                    outcome = change()
+                    self._record(session, decision, changed=True)
+                    return outcome
+        raise _refusal(f"quantgov refused {name} version {version} at {destination}: it kept changing while it was judged.")
+
+    def _judge(self, name: str, version: str, destination: str) -> tuple[Facts, Decision]:
+        """Facts and decision; whatever goes wrong on the way refuses."""
+        try:
+            facts = self.quantgov_facts(name, version)
+        except MlflowException:
+            raise
+        except Exception as error:  # noqa: BLE001  (fail closed: what cannot be gathered cannot be allowed)
+            problem = error.what if isinstance(error, QuantgovError) else f"{type(error).__name__}: {str(error)[:200]}"
+            facts = Facts(name, version, "unknown", datetime.now(UTC), current_actor()[0], problems=(problem,))
+        return facts, decide(self._policy, facts, destination)
+
+    def _judge_creation(self, name: str, source: str) -> Decision:
+        """The decision on a version that does not exist yet, by the first gated destination of its model."""
+        from mlflow_quantgov.policy.matching import gated_destinations
+
+        destinations = gated_destinations(self._policy, name)
+        ref = VersionRef(name, "new", source, 0)
+        facts = Gatherer(_Pending(self, ref), self.engine, self._sessions.transaction).gather(name, "new", current_actor()[0])
+        return decide(self._policy, facts, destinations[0] if destinations else "@champion")
+
+    def _same_evidence(self, session: Session, facts: Facts) -> bool:
+        subjects = {one.weights for one in (facts.model, facts.lineage.parent if facts.lineage else None) if one}
+        return kept_digests(session, subjects) == frozenset(one.digest for one in facts.evidence)
+
+    def _record(self, session: Session, decision: Decision, *, changed: bool) -> str:
+        actor, source = current_actor()
+        word = "allowed" if decision.allowed else "observed" if changed else "refused"
+        entry = Entry(
+            "promotion" if changed else "denial",
+            actor,
+            source,
+            decision.model,
+            decision.version,
+            decision.destination,
+            word,
+            decision.policy_digest,
+            decision.to_dict(),
+        )
+        ledger.append(session, entry)
+        return entry.decision_id
+
+    def _deny(self, decision: Decision) -> None:
+        """Record a denial in a transaction of its own, and refuse."""
+        with self._sessions.transaction() as session:
+            decision_id = self._record(session, decision, changed=False)
+        raise _refusal(decision.one_line(report=f"/quantgov/decisions/{decision_id}"))
+
+    def _recorded(self, kind: str, name: str, version: str | None, what: str | None, change: Callable[[], Result]) -> Result:
+        actor, source = current_actor()
+        with self._sessions.transaction() as session:
+            self._lock(session, name)
+            outcome = change()
+            ledger.append(session, Entry(kind, actor, source, name, version, what, "recorded", self._policy.digest))
+        return outcome
+
+    def _guard(self, name: str, version: str, reasons: list[str], deed: str) -> None:
+        if not reasons or self._policy.mode != "enforce":
+            return
+        what = f"{name} version {version}" if version else name
+        actor, source = current_actor()
+        with self._sessions.transaction() as session:
+            entry = Entry("denial", actor, source, name, version or None, None, "refused", self._policy.digest, {"reasons": reasons})
+            ledger.append(session, entry)
+        raise _refusal(
+            f"quantgov refused: {what} cannot be {deed}, because {reasons[0]}. Fix: move the alias or stage away first."
+        )
+
+    def _lock(self, session: Session, name: str) -> None:
+        """PostgreSQL: nobody else changes this model until we commit; SQLite holds its write lock already."""
+        if session.get_bind().dialect.name != "sqlite":
+            session.execute(select(SqlRegisteredModel).where(SqlRegisteredModel.name == name).with_for_update())
+
+    def _remember_policy(self) -> None:
+        """Keep each policy whole, and enter a change of policy and the pointers that were here before us."""
+        actor, source = current_actor()
+        with self._sessions.transaction() as session:
+            if ledger.is_empty(session):
+                for name, version, destination in self.all_gated_pointers(self._policy):
+                    entry = Entry("inherited", actor, source, name, version, destination, "inherited", self._policy.digest)
+                    ledger.append(session, entry)
+            if session.get(PolicyRow, self._policy.digest) is None:
+                now = datetime.now(UTC)
+                session.add(PolicyRow(digest=self._policy.digest, name=self._policy.name, text=self._policy.text, first_seen=now))
+                body = {"name": self._policy.name, "mode": self._policy.mode}
+                ledger.append(session, Entry("policy", actor, source, decision="recorded", policy_digest=self._policy.digest, body=body))
+
+
+class _Pending:
+    """A registry in which one version is about to be created."""
+
+    def __init__(self, store: _Gate, ref: VersionRef) -> None:
+        self._store, self._ref = store, ref
+
+    def reference(self, name: str, version: str) -> VersionRef:
+        return self._ref if version == "new" else self._store.reference(name, version)
+
+    def references(self, name: str) -> Iterable[VersionRef]:
+        return self._store.references(name)
+
+
+class GatedStore(_Gate, SqlAlchemyStore):  # type: ignore[misc]
+    """MLflow's store behind the gate."""
+
+
+class GatedWorkspaceStore(_Gate, WorkspaceAwareSqlAlchemyStore):  # type: ignore[misc]
+    """MLflow's workspace-aware store behind the gate."""
+
+
+def _refusal(message: str) -> MlflowException:
+    return MlflowException(message, error_code=PERMISSION_DENIED)
+

@@ -1,0 +1,98 @@
+"""The link from a quantized version to its full-precision parent, and how far it is proved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mlflow_quantgov.artifact.quantization import Quantization, Structure
+
+LineageLevel = Literal["none", "declared", "digest", "structure", "numeric", "reproduced"]
+LEVELS: tuple[LineageLevel, ...] = ("none", "declared", "digest", "structure", "numeric", "reproduced")
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """One model's files, as read on the server from the version's source."""
+
+    weights: str
+    """Weights digest, `sha256:...`."""
+    manifest: str
+    """Digest over all files."""
+    quantization: Quantization
+    structure: Structure
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """How far the link to the parent is proved."""
+
+    level: LineageLevel
+    parent_uri: str | None
+    parent: ModelFacts | None
+    """The parent's own files; None where they could not be read."""
+    parent_version: str | None = None
+    """Version of the same registered model that rollback can move to."""
+    problems: tuple[str, ...] = ()
+    """Why the next level was not reached."""
+
+
+def prove(child: ModelFacts, parent: ModelFacts | None, claimed: dict[str, str] | None) -> Lineage:
+    """How far the claim "this was made from that" is borne out by the bytes of both.
+
+    Args:
+        child: The quantized version's own files.
+        parent: The files of the version that it names; None where they could not be read.
+        claimed: What was written down at logging: `uri`, `weights`, `manifest`; None where no parent was named.
+
+    Returns:
+        The highest level that holds, and why the next one does not.
+    """
+    if not claimed:
+        return Lineage("none", None, None, problems=("No full-precision parent is named.",))
+    uri = claimed.get("uri")
+    if parent is None:
+        return Lineage("declared", uri, None, problems=(f"The files of the parent {uri} cannot be read here.",))
+    if claimed.get("weights") != parent.weights:
+        problem = f"The parent {uri} now holds other weights than those that were named at logging."
+        return Lineage("declared", uri, parent, problems=(problem,))
+    if parent.weights == child.weights:
+        return Lineage("declared", uri, parent, problems=("A model cannot be its own parent.",))
+    problems = structure_problems(child, parent)
+    return Lineage("digest" if problems else "structure", uri, parent, problems=problems)
+
+
+def structure_problems(child: ModelFacts, parent: ModelFacts) -> tuple[str, ...]:
+    """Where the architecture of a quantized model is not its parent's; empty where it is."""
+    problems = []
+    for label, attribute in (
+        ("architecture", "architecture"),
+        ("hidden size", "hidden_size"),
+        ("number of layers", "num_layers"),
+        ("number of attention heads", "num_heads"),
+        ("number of key-value heads", "num_kv_heads"),
+        ("vocabulary size", "vocab_size"),
+    ):
+        mine, theirs = getattr(child.structure, attribute), getattr(parent.structure, attribute)
+        if mine is not None and theirs is not None and mine != theirs:
+            problems.append(f"The {label} is {mine}, the parent's is {theirs}.")
+    problems.extend(_tensor_problems(child, parent))
+    if parent.quantization.is_quantized:
+        problems.append(f"The parent is itself quantized ({parent.quantization.format}), not full precision.")
+    return tuple(problems)
+
+
+def _tensor_problems(child: ModelFacts, parent: ModelFacts) -> list[str]:
+    """Weight matrices that differ in shape, or that the quantized model lacks."""
+    theirs = {name: shape for name, shape in parent.structure.tensors.items() if len(shape) >= 2}
+    mine = child.structure.tensors
+    if not theirs:
+        return ["The parent's weight matrices could not be listed."]
+    for name in sorted(theirs.keys() & mine.keys()):
+        if tuple(mine[name]) != tuple(theirs[name]):
+            return [f"The matrix {name} is {tuple(mine[name])}, the parent's is {tuple(theirs[name])}."]
+    # A tied output matrix is stored once, in either file or in both.
+    missing = sorted(name for name in theirs.keys() - mine.keys() if not name.startswith("lm_head"))
+    if missing:
+        return [f"{len(missing)} weight matrices of the parent are missing, the first is {missing[0]}."]
+    return []

@@ -1,0 +1,1 @@
+"""One file per check: pure functions of (gate, yardsticks, facts)."""

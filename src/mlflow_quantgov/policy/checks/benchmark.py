@@ -1,0 +1,62 @@
+"""Is it faster or smaller than its parent, on the hardware that will serve it?"""
+
+from __future__ import annotations
+
+from mlflow_quantgov.evidence.measure.fingerprint import differences
+from mlflow_quantgov.evidence.predicates import Benchmark
+from mlflow_quantgov.policy.checks.interface import Question, result
+from mlflow_quantgov.policy.decision import CheckResult
+
+NAME = "benchmark"
+
+
+def run(question: Question) -> CheckResult:
+    """Numbers from another machine do not count."""
+    facts = question.facts
+    fix = f"quantgov benchmark {question.uri}"
+    if facts.target is None:
+        return result(NAME, "missing", "No deployment target is declared.", "log it with target=NAME (see: quantgov targets)")
+    if facts.target.hardware.fingerprint is None:
+        capture = f"quantgov targets capture NAME --from {facts.target.name}"
+        return result(NAME, "missing", f"Not measured: the target {facts.target.name} is a template without a captured machine.", capture)
+    parent = facts.lineage.parent.weights if facts.lineage and facts.lineage.parent else None
+    found = [
+        one
+        for one in facts.of_kind("benchmark")
+        if isinstance(one.content, Benchmark)
+        and one.content.target_digest == facts.target.digest
+        and one.content.parent.weights == parent
+    ]
+    if not found:
+        return result(NAME, "missing", f"Not measured: no benchmark on {facts.target.name}.", fix)
+    newest = found[-1:]
+    content = newest[0].content
+    assert isinstance(content, Benchmark)
+    elsewhere = differences(facts.target, content.fingerprint)
+    if elsewhere:
+        return result(NAME, "fail", f"Measured on another machine: {elsewhere[0]}.", fix, newest)
+    return _judge(question, content, newest, fix)
+
+
+def _judge(question: Question, content: Benchmark, newest: tuple[object, ...], fix: str) -> CheckResult:
+    target = question.facts.target
+    assert target is not None
+    summary = content.recompute()
+    phases = ("prefill", "decode") if target.phase == "both" else (target.phase,)
+    ratios = [load[phase] for load in summary["loads"] for phase in phases]
+    memory = summary["memory_ratio"]
+    worst = min(ratios, key=lambda one: one["ratio"])
+    speed = f"{worst['quantized']:.0f} against {worst['parent']:.0f} tokens/s (x{worst['ratio']:.2f})"
+    evidence = newest
+    if target.must_improve in {"speed", "both"}:
+        if any(one["ratio_high"] < 1 for one in ratios):
+            return result(NAME, "fail", f"Slower than its parent: {speed}.", f"quantgov targets; {fix}", evidence, **summary)  # type: ignore[arg-type]
+        if any(one["ratio_low"] < 1 for one in ratios):
+            return result(NAME, "inconclusive", f"Perhaps slower than its parent: {speed}.", f"{fix} --rounds 15", evidence, **summary)  # type: ignore[arg-type]
+    if target.must_improve in {"memory", "both"}:
+        if memory is None:
+            return result(NAME, "missing", "Not measured: resident memory.", fix, evidence, **summary)  # type: ignore[arg-type]
+        if memory >= 1:
+            return result(NAME, "fail", f"It takes {memory:.2f} times its parent's memory.", fix, evidence, **summary)  # type: ignore[arg-type]
+    share = f", {memory:.0%} of the memory" if memory is not None else ""
+    return result(NAME, "pass", f"{speed}{share}.", "", evidence, **summary)  # type: ignore[arg-type]

@@ -1,0 +1,38 @@
+"""Was the quantizer shown data like production's?"""
+
+from __future__ import annotations
+
+from mlflow_quantgov.evidence.predicates import Calibration
+from mlflow_quantgov.policy.checks.interface import Question, result
+from mlflow_quantgov.policy.decision import CheckResult
+
+NAME = "calibration"
+
+
+def run(question: Question) -> CheckResult:
+    """Not applicable where inspection shows that the method needs no data; a claim does not."""
+    facts = question.facts
+    if facts.model is not None and facts.model.quantization.calibration_required is False:
+        return result(NAME, "not-applicable", "This method needs no calibration data, by inspection.")
+    fix = f"quantgov calibration {question.uri} --calibration calib.jsonl --production traffic.jsonl"
+    found = [one for one in facts.of_kind("calibration") if isinstance(one.content, Calibration)]
+    if not found:
+        return result(NAME, "missing", "Not measured: no calibration data is recorded.", fix)
+    newest = found[-1]
+    content = newest.content
+    assert isinstance(content, Calibration)
+    if content.production is None:
+        return result(NAME, "missing", "Not measured: no production sample to compare with.", fix, (newest,))
+    pinned = question.yardsticks.production
+    if pinned and content.production.digest not in pinned:
+        return result(NAME, "fail", "Compared with another production sample than the policy pins.", fix, (newest,))
+    summary = content.recompute()
+    faults = {
+        "it is a known generic set": content.generic_set,
+        "calibration documents are also evaluation items": content.leaked_documents,
+        "calibration documents are also in the production sample": content.shared_with_production,
+    }
+    fault = next((words for words, present in faults.items() if present), None)
+    reason = f"The calibration data does not do: {fault}." if fault else f"Likeness to production: {summary['outcome']}."
+    outcome = summary["outcome"]
+    return result(NAME, outcome, reason, "" if outcome == "pass" else fix, (newest,), **summary)

@@ -1,0 +1,28 @@
+"""Are these the bytes that were logged, and is the evidence beside them unaltered?"""
+
+from __future__ import annotations
+
+from mlflow_quantgov.policy.checks.interface import Question, result
+from mlflow_quantgov.policy.decision import CheckResult
+
+NAME = "identity"
+
+
+def run(question: Question) -> CheckResult:
+    """Fail on anything altered or unreadable."""
+    facts = question.facts
+    if facts.problems:
+        more = f" ({len(facts.problems)} problems in all)" if len(facts.problems) > 1 else ""
+        return result(NAME, "fail", f"{facts.problems[0]}{more}", "quantgov doctor", problems=list(facts.problems))
+    if facts.model is None:
+        return result(NAME, "fail", "The model's files cannot be read.", "quantgov inspect PATH")
+    if facts.recorded_manifest is None:
+        return result(
+            NAME,
+            "missing",
+            "Not measured: no manifest was written when this version was logged.",
+            "log it with mlflow_quantgov.log_model",
+        )
+    if facts.recorded_manifest != facts.model.manifest:
+        return result(NAME, "fail", "The files are not those that were logged.", "log the model again")
+    return result(NAME, "pass", "Every file is the one that was logged.", manifest=facts.model.manifest)

@@ -1,0 +1,51 @@
+"""Does it come from an allowed full-precision parent, and how far is that proved?"""
+
+from __future__ import annotations
+
+from mlflow_quantgov.lineage import LEVELS
+from mlflow_quantgov.policy.checks.interface import Question, result
+from mlflow_quantgov.policy.decision import CheckResult
+
+NAME = "lineage"
+ON_GRID = "on-k-bit-grid"
+
+
+def run(question: Question) -> CheckResult:
+    """A parent stands for itself, if it is allowed; a quantized version needs the level that the gate demands."""
+    facts = question.facts
+    if facts.role == "parent":
+        return _parent(question)
+    found, wanted = facts.lineage, question.gate.lineage_level
+    if found is None or found.level == "none":
+        return result(NAME, "missing", "No full-precision parent is named.", "log it with parent=models:/NAME/VERSION")
+    if LEVELS.index(found.level) < LEVELS.index(wanted):
+        problem = found.problems[0] if found.problems else "More has not been shown."
+        return result(NAME, "fail", f"Proved up to {found.level}, {wanted} is demanded: {problem}", "log it again with its real parent")
+    allowed = question.yardsticks.parents
+    if allowed and (found.parent is None or found.parent.weights not in allowed):
+        return result(NAME, "fail", "Its parent is not among those that the policy allows.", "ask for the parent's digest in the policy")
+    if not allowed and found.parent is not None and ON_GRID in found.parent.quantization.warnings:
+        return result(
+            NAME,
+            "fail",
+            "Its parent's weights lie on a k-bit grid: the parent looks like a quantized model written back as floats.",
+            "name the original, or pin this parent's digest in the policy (yardsticks: parents)",
+        )
+    return result(NAME, "pass", f"Parent {found.parent_uri}, proved up to {found.level}.", level=found.level)
+
+
+def _parent(question: Question) -> CheckResult:
+    model = question.facts.model
+    allowed = question.yardsticks.parents
+    if model is None:
+        return result(NAME, "fail", "The parent's files cannot be read.", "quantgov doctor")
+    if allowed and model.weights not in allowed:
+        return result(NAME, "fail", "This full-precision model is not among those that the policy allows.", "ask for its digest in the policy")
+    if not allowed and ON_GRID in model.quantization.warnings:
+        return result(
+            NAME,
+            "fail",
+            "The weights lie on a k-bit grid: this looks like a quantized model written back as floats.",
+            "pin its digest in the policy (yardsticks: parents) if it really is an original",
+        )
+    return result(NAME, "pass", "A full-precision original.", level="original")

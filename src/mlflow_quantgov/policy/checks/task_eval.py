@@ -1,0 +1,104 @@
+"""Is every required capability not worse than the parent's by more than its margin?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlflow_quantgov.evidence.predicates import Fidelity, TaskEval, TaskResult
+from mlflow_quantgov.evidence.statistics import Comparison, compare
+from mlflow_quantgov.policy.checks.interface import Question, result
+from mlflow_quantgov.policy.decision import CheckResult, Outcome
+from mlflow_quantgov.policy.facts import Evidence
+from mlflow_quantgov.policy.schema import Capability
+
+NAME = "task-eval"
+_ENGAGED_TOKENS = 1000
+
+
+def run(question: Question) -> CheckResult:
+    """All required capabilities must pass; nothing is averaged away."""
+    tasks, evidence = newest_tasks(question)
+    fix = f"quantgov evaluate {question.uri} --tasks tasks/"
+    beside = _fidelity(question)
+    if beside.get("identical_tokens", 0) >= _ENGAGED_TOKENS and beside["identical_tokens"] == beside["tokens"]:
+        reason = f"Quantization never engaged: all {beside['tokens']:,} log-probabilities equal the parent's bit by bit."
+        return result(NAME, "fail", reason, f"quantgov kernels {question.uri}", evidence, fidelity=beside)
+    if not tasks:
+        return result(NAME, "missing", "Not measured: no task evaluation against this parent.", fix, fidelity=beside)
+    if not question.gate.capabilities:
+        return result(NAME, "missing", "The policy names no capability that must hold.", "add capabilities to the policy")
+    judged = {name: _judge(name, wanted, tasks, question) for name, wanted in question.gate.capabilities.items()}
+    numbers: dict[str, Any] = {name: verdict[2] for name, verdict in judged.items()}
+    if beside:
+        numbers["fidelity"] = beside
+    order: tuple[Outcome, ...] = ("fail", "missing", "inconclusive", "pass")
+    worst = next(outcome for outcome in order if any(verdict[0] == outcome for verdict in judged.values()))
+    reasons = [verdict[1] for verdict in judged.values() if verdict[0] == worst]
+    text = "; ".join(reasons)
+    if worst != "pass" and beside:
+        text += f" (perplexity {beside['parent_perplexity']:.2f} -> {beside['quantized_perplexity']:.2f}, reported beside)"
+    return CheckResult(NAME, worst, text, "" if worst == "pass" else fix, numbers, tuple(one.digest for one in evidence))
+
+
+def newest_tasks(question: Question) -> tuple[dict[str, TaskResult], tuple[Evidence, ...]]:
+    """The newest result of every task on exactly these two models (and only pinned tasks, where tasks are pinned)."""
+    facts, pinned = question.facts, question.yardsticks.tasks
+    parent = facts.lineage.parent.weights if facts.lineage and facts.lineage.parent else None
+    tasks: dict[str, TaskResult] = {}
+    used: dict[str, Evidence] = {}
+    for one in facts.of_kind("task-eval"):
+        content = one.content
+        if not isinstance(content, TaskEval) or content.parent.weights != parent:
+            continue
+        for task in content.tasks:
+            if not pinned or task.task_digest in pinned:
+                tasks[task.task] = task
+                used[task.task] = one
+    return tasks, tuple({one.digest: one for one in used.values()}.values())
+
+
+def _judge(
+    name: str, wanted: Capability, tasks: dict[str, TaskResult], question: Question
+) -> tuple[Outcome, str, dict[str, Any]]:
+    """Outcome, reason and numbers of one capability, over the items of all its tasks."""
+    mine = [one for one in tasks.values() if (one.task in wanted.tasks if wanted.tasks else one.capability == name)]
+    items = sum(len(one.items) for one in mine)
+    if not mine:
+        return "missing", f"Not measured: no task for {name}", {}
+    if not question.gate.scored_only and all(one.output_type == "multiple_choice" for one in mine):
+        return "missing", f"{name} rests on multiple choice alone, which barely moves when a model breaks", {"items": items}
+    found = _compare(mine, wanted)
+    numbers = found.to_dict()
+    before, after = f"{found.parent_mean:.1%}", f"{found.quantized_mean:.1%}"
+    if found.parent_mean == 0:
+        return "inconclusive", f"the parent scores 0 on {name}, so nothing could be lost", numbers
+    if found.outcome == "fail":
+        return "fail", f"{name} fell from {before} to {after} on {items} items (margin {wanted.margin:.1%})", numbers
+    if items < wanted.min_items:
+        return "inconclusive", f"{name} has {items} items, the policy wants {wanted.min_items}", numbers
+    if found.outcome == "inconclusive":
+        more = f"about {found.items_needed:,} items would settle it" if found.items_needed else "more items are needed"
+        loss = f"the loss may be as large as {-found.lower:.1%}, margin {wanted.margin:.1%}"
+        return "inconclusive", f"{name}: {before} -> {after} on {items} items; {loss}; {more}", numbers
+    return "pass", f"{name} held: {before} -> {after} on {items} items (at worst {-found.lower:.1%} lost)", numbers
+
+
+def _compare(tasks: list[TaskResult], wanted: Capability) -> Comparison:
+    parent, quantized = [], []
+    for task in tasks:
+        for item in task.items:
+            identity = f"{task.task}/{item.id}"
+            group = f"{task.task}/{item.group}" if item.group is not None else identity
+            parent.append({"id": identity, "score": item.parent.score, "group": group})
+            quantized.append({"id": identity, "score": item.quantized.score, "group": group})
+    return compare(parent, quantized, margin=wanted.margin, confidence=wanted.confidence)
+
+
+def _fidelity(question: Question) -> dict[str, Any]:
+    """The newest fidelity summary against this parent; reported, never sufficient."""
+    facts = question.facts
+    parent = facts.lineage.parent.weights if facts.lineage and facts.lineage.parent else None
+    for one in reversed(facts.of_kind("fidelity")):
+        if isinstance(one.content, Fidelity) and one.content.parent.weights == parent:
+            return one.content.recompute()
+    return {}

@@ -1,0 +1,152 @@
+"""(policy, facts, destination) -> Decision. Pure: the same input gives the same decision, here and on the gate."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+from mlflow_quantgov.policy.audit import answers
+from mlflow_quantgov.policy.checks import (
+    approvals,
+    benchmark,
+    bit_width,
+    calibration,
+    format_fit,
+    identity,
+    kernel_support,
+    lineage,
+    rollback_archive,
+    task_eval,
+)
+from mlflow_quantgov.policy.checks.interface import Check, Question
+from mlflow_quantgov.policy.decision import CheckResult, Decision
+from mlflow_quantgov.policy.facts import Facts
+from mlflow_quantgov.policy.matching import gate_for, gate_name, rule_for
+from mlflow_quantgov.policy.schema import Gate, Policy, Rule
+
+ENTRY_POINTS = "mlflow_quantgov.checks"
+OWN: dict[str, Check] = {
+    module.NAME: module.run
+    for module in (
+        identity,
+        lineage,
+        task_eval,
+        calibration,
+        bit_width,
+        kernel_support,
+        benchmark,
+        format_fit,
+        rollback_archive,
+        approvals,
+    )
+}
+# What a full-precision model is judged by: that it is what was logged, an allowed original, and can be brought back.
+PARENT_CHECKS = (identity.NAME, lineage.NAME, rollback_archive.NAME, approvals.NAME)
+
+
+def decide(policy: Policy, facts: Facts, destination: str, *, what_if: bool = False) -> Decision:
+    """Decide one request.
+
+    Args:
+        policy: What is demanded.
+        facts: What is known.
+        destination: `@alias` or a stage.
+        what_if: Asked with a policy that is not the gate's own.
+
+    Returns:
+        `allowed` only if every required check passes or does not apply.
+    """
+    name = gate_name(policy, facts.name, destination)
+    gate, rule = gate_for(policy, facts.name, destination), rule_for(policy, facts.name)
+    if gate is None or rule is None:
+        summary = "This destination is open." if name == "open" else f"No rule of the policy names {destination}."
+        return _decision(policy, facts, destination, name == "open", summary=summary, what_if=what_if)
+    if facts.role == "other":
+        summary = "No language-model weights: such models pass as on plain MLflow."
+        if rule.other == "refuse":
+            summary = "The policy lets only language models whose weights can be read through here."
+        return _decision(policy, facts, destination, rule.other == "open", summary=summary, what_if=what_if)
+    checks = tuple(_run(check, gate, rule, facts) for check in _required(gate, facts))
+    labels = _labels(rule, facts, checks)
+    chosen = [label for label in labels if label.startswith("chosen by author")]
+    strict = () if gate.author_may_choose or not chosen else (_unpinned(chosen),)
+    checks = checks + strict
+    allowed = bool(checks) and not any(check.refuses for check in checks)
+    return _decision(policy, facts, destination, allowed, checks=checks, labels=labels, what_if=what_if)
+
+
+def all_checks() -> dict[str, Check]:
+    """Our own checks, and those that third parties add by entry point."""
+    return {**{point.name: point.load() for point in metadata.entry_points(group=ENTRY_POINTS)}, **OWN}
+
+
+def _required(gate: Gate, facts: Facts) -> tuple[str, ...]:
+    if facts.role == "parent":
+        return tuple(name for name in gate.checks if name in PARENT_CHECKS)
+    return gate.checks
+
+
+def _run(name: str, gate: Gate, rule: Rule, facts: Facts) -> CheckResult:
+    try:
+        return all_checks()[name](Question(gate, rule.yardsticks, facts))
+    except Exception as error:  # noqa: BLE001  (a check that breaks refuses; it must never let anything through)
+        reason = f"The check itself failed: {type(error).__name__}: {str(error)[:200]}"
+        return CheckResult(name, "fail", reason, "report this as a defect of mlflow-quantgov")
+
+
+def _labels(rule: Rule, facts: Facts, checks: tuple[CheckResult, ...]) -> tuple[str, ...]:
+    """What decides nothing by itself, and must be seen: who chose the yardstick, who vouches for a measurement."""
+    if facts.role == "parent":
+        return ()
+    asked = {check.check for check in checks if check.outcome != "not-applicable"}
+    pins = rule.yardsticks
+    unpinned = [
+        label
+        for label, check, pinned in (
+            ("parent", "lineage", pins.parents),
+            ("tasks", "task-eval", pins.tasks),
+            ("production sample", "calibration", pins.production),
+            ("target", "format-fit", pins.targets),
+        )
+        if check in asked and not pinned
+    ]
+    labels = [f"chosen by author: {', '.join(unpinned)}"] if unpinned else []
+    digests = {digest for check in checks for digest in check.evidence}
+    used = [one for one in facts.evidence if one.digest in digests]
+    own = sorted({one.kind for one in used if one.signer is None or one.actor == facts.requester})
+    imported = sorted({one.kind for one in used if one.content.provenance.imported})
+    labels += [f"self-reported: {', '.join(own)}"] if own else []
+    labels += [f"imported: {', '.join(imported)}"] if imported else []
+    return tuple(labels)
+
+
+def _unpinned(chosen: list[str]) -> CheckResult:
+    return CheckResult(
+        "lineage", "missing", f"The policy wants pinned yardsticks; {chosen[0]}.", "pin their digests in the policy"
+    )
+
+
+def _decision(
+    policy: Policy,
+    facts: Facts,
+    destination: str,
+    allowed: bool,
+    *,
+    checks: tuple[CheckResult, ...] = (),
+    labels: tuple[str, ...] = (),
+    summary: str = "",
+    what_if: bool = False,
+) -> Decision:
+    return Decision(
+        allowed=allowed,
+        destination=destination,
+        model=facts.name,
+        version=facts.version,
+        policy_name=policy.name,
+        policy_digest=policy.digest,
+        mode=policy.mode,
+        checks=checks,
+        self_audit=answers(checks) if checks and facts.role != "parent" else (),
+        what_if=what_if,
+        labels=labels,
+        summary=summary,
+    )

@@ -1,0 +1,64 @@
+"""What a check may read. Gathered by the gate (or by `qg.check`) before any transaction; plain data from here on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from mlflow_quantgov.evidence.predicates import Predicate
+from mlflow_quantgov.evidence.statement import Statement
+from mlflow_quantgov.evidence.targets import Target
+from mlflow_quantgov.lineage import Lineage, ModelFacts
+
+Role = Literal["parent", "quantized", "other", "unknown"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One statement that was taken in, with how we know it."""
+
+    statement: Statement
+    content: Predicate
+    digest: str
+    actor: str | None
+    """Who attached it; None for a statement found only as an artifact."""
+    signer: str | None = None
+    """Role-bearing key that signed it; None for unsigned."""
+
+    @property
+    def kind(self) -> str:
+        """`task-eval`, `fidelity`, ..."""
+        return self.statement.kind
+
+    @property
+    def subject(self) -> str:
+        """Weights digest that the statement is about."""
+        return self.statement.subject_digest
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that is known about one version at one moment."""
+
+    name: str
+    version: str
+    role: Role
+    now: datetime
+    """UTC; what expiries are compared with."""
+    requester: str | None = None
+    model: ModelFacts | None = None
+    """None where the files hold no language model, or cannot be read."""
+    recorded_manifest: str | None = None
+    """Manifest digest written when the model was logged; None where it was logged by another flavor."""
+    lineage: Lineage | None = None
+    target: Target | None = None
+    evidence: tuple[Evidence, ...] = ()
+    problems: tuple[str, ...] = field(default=())
+    """Altered copies, unreadable files: each refuses by the identity check, and is shown whole."""
+
+    def of_kind(self, kind: str, subject: str | None = None) -> tuple[Evidence, ...]:
+        """Evidence of a kind about a subject (default: this model's weights), newest last."""
+        digest = subject or (self.model.weights if self.model else None)
+        found = [one for one in self.evidence if one.kind == kind and one.subject == digest]
+        return tuple(sorted(found, key=lambda one: one.content.provenance.measured_at))

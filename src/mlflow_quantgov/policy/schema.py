@@ -1,0 +1,124 @@
+"""The policy file as data; JSON Schema for editors is generated from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+CHECKS = (
+    "identity",
+    "lineage",
+    "task-eval",
+    "calibration",
+    "bit-width",
+    "kernel-support",
+    "benchmark",
+    "format-fit",
+    "rollback-archive",
+    "approvals",
+)
+CheckName = Literal[
+    "identity",
+    "lineage",
+    "task-eval",
+    "calibration",
+    "bit-width",
+    "kernel-support",
+    "benchmark",
+    "format-fit",
+    "rollback-archive",
+    "approvals",
+]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Capability(_Part):
+    """One thing that must not get worse."""
+
+    margin: float = Field(gt=0)
+    """Largest tolerated loss, in units of the score."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    min_items: int = Field(1, ge=1)
+    tasks: tuple[str, ...] = ()
+    """Tasks that measure it; empty: those whose own metadata name it."""
+
+
+class Yardsticks(_Part):
+    """What the measured party does not choose; empty means: chosen by the author, and shown as such."""
+
+    parents: tuple[str, ...] = ()
+    """Weights digests of parents that are allowed."""
+    tasks: tuple[str, ...] = ()
+    """Task digests."""
+    production: tuple[str, ...] = ()
+    """Digests of production samples."""
+    targets: tuple[str, ...] = ()
+    """Target digests."""
+
+
+class Gate(_Part):
+    """Which checks a destination requires, and how strictly."""
+
+    checks: tuple[CheckName, ...]
+    lineage_level: Literal["declared", "digest", "structure", "numeric", "reproduced"] = "structure"
+    capabilities: dict[str, Capability] = Field(default_factory=dict)
+    """Capabilities that must each be shown not worse."""
+    scored_only: bool = False
+    """Whether tasks that only score choices may carry a capability alone (they barely move when a model breaks)."""
+    least_bits: float = 4
+    """Below it, recorded quantization-aware training is required too."""
+    probe: bool = True
+    """Whether the kernel must have been seen in the runtime, not only in the table."""
+    drill_days: int = Field(90, ge=1)
+    """Age at which a restore drill expires."""
+    approvers: int = Field(0, ge=0)
+    author_may_choose: bool = True
+    """Whether yardsticks that are not pinned are accepted (and labelled)."""
+
+
+class Rule(_Part):
+    """What holds for the registered models whose name matches."""
+
+    models: str
+    """Glob; compared NFKC-casefolded."""
+    create: Literal["open", "gated"] = "open"
+    """`gated`: creating a version in such a model is itself a promotion."""
+    destinations: dict[str, str]
+    """`@alias` or stage to a gate's name, `open` or `refuse`."""
+    other_destinations: Literal["refuse", "open"] = "refuse"
+    other: Literal["open", "refuse"] = "open"
+    """What a model without language-model weights gets."""
+    yardsticks: Yardsticks = Yardsticks()
+
+
+class Policy(_Part):
+    """The whole policy."""
+
+    schema_: Literal["quantgov/policy/v1"] = Field(alias="schema")
+    name: str = Field(min_length=1, max_length=100)
+    mode: Literal["enforce", "observe"] = "enforce"
+    gates: dict[str, Gate]
+    rules: tuple[Rule, ...] = Field(min_length=1)
+    text: str = Field("", exclude=True)
+    """The file as it was read; no part of the digest."""
+
+    @model_validator(mode="after")
+    def _gates_exist(self) -> Policy:
+        for rule in self.rules:
+            for destination, gate in rule.destinations.items():
+                if gate not in {"open", "refuse", *self.gates}:
+                    raise ValueError(f"the destination {destination} names the gate {gate!r}, which is not defined")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """`sha256:...` of the canonical JSON."""
+        value = self.model_dump(mode="json", by_alias=True)
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

@@ -1,0 +1,1 @@
+"""After shipping: moving an alias, and taking it back."""

@@ -1,0 +1,57 @@
+"""Whether the version behind a protected alias or stage was approved there, as the ledger has it."""
+
+from __future__ import annotations
+
+import re
+
+import mlflow
+
+from mlflow_quantgov.errors import UsageError
+from mlflow_quantgov.flavor.download import find_version
+from mlflow_quantgov.gate.client import find_gate
+from mlflow_quantgov.policy.loader import load_policy, parse_policy
+from mlflow_quantgov.policy.matching import destination_kind
+
+_POINTER = re.compile(r"^models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<stage>[^/@0-9][^/@]*))$")
+_APPROVING = {"allowed", "inherited"}
+
+
+def require_approval(model_uri: str) -> None:
+    """Refuse to load through a protected pointer that no decision of the ledger allows.
+
+    By version number nothing is asked: whoever names a number knows what they load.
+
+    Raises:
+        UsageError: The pointer is protected and its version was not approved there, or nobody can tell.
+    """
+    pointer = _POINTER.match(model_uri)
+    version = find_version(model_uri) if pointer else None
+    if pointer is None or version is None:
+        return
+    destination = f"@{pointer['alias']}" if pointer["alias"] else str(pointer["stage"])
+    gate = find_gate()
+    policy = parse_policy(str(gate.policy()["text"]), source="the gate") if gate else load_policy(None)
+    if destination_kind(policy, version.name, destination) != "gated":
+        return
+    if gate is None:
+        raise UsageError(
+            f"{destination} of {version.name} is protected by the default policy, and {mlflow.get_registry_uri()} "
+            "is not gated.",
+            why="Nobody decided on evidence that this version may serve there.",
+            fix="quantgov doctor; or load_model(..., verify=False) to load it all the same",
+        )
+    for row in gate.ledger(version.name, 1000):
+        same = str(row.get("version")) == str(version.version)
+        if same and _fold(str(row.get("destination"))) == _fold(destination) and row.get("decision") in _APPROVING:
+            return
+    raise UsageError(
+        f"{version.name} version {version.version} stands at {destination}, and the ledger holds no approval for it.",
+        why="It may have been put there around the gate.",
+        fix=f"quantgov check models:/{version.name}/{version.version} --to {destination}",
+    )
+
+
+def _fold(destination: str) -> str:
+    import unicodedata
+
+    return unicodedata.normalize("NFKC", destination).casefold()

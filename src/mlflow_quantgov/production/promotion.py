@@ -1,0 +1,147 @@
+"""Ask for a promotion through the same doors as the web UI, and take one back in one operation."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from mlflow_quantgov.errors import UnreachableError, UsageError
+from mlflow_quantgov.gate.client import Gate, require_gate
+from mlflow_quantgov.policy.decision import Decision
+
+_DECISION = re.compile(r"/quantgov/decisions/([0-9A-Za-z-]+)")
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """One alias, moved back."""
+
+    model: str
+    alias: str
+    before: str | None
+    """Version that the alias pointed to."""
+    after: str
+    """Version that it points to now."""
+    decision_id: str
+
+
+def promote(name: str, version: str, destination: str) -> Decision:
+    """Ask for a destination.
+
+    Args:
+        name: Registered model.
+        version: Its version.
+        destination: `@alias` or a stage.
+
+    Returns:
+        The gate's decision; where it is refused, nothing has changed.
+
+    Raises:
+        UnreachableError: Nothing is gated, or the server does not answer.
+        UsageError: There is no such version or stage.
+    """
+    gate = require_gate("promote a version by evidence")
+    client = mlflow.MlflowClient()
+    try:
+        if destination.startswith("@"):
+            client.set_registered_model_alias(name, destination.removeprefix("@"), version)
+        else:
+            client.transition_model_version_stage(name, version, destination)
+    except MlflowException as error:
+        refused = _refusal(gate, error)
+        if refused is None:
+            raise _explain(name, version, destination, error) from error
+        return refused
+    return _newest(gate, name, version, destination)
+
+
+def rollback(name: str, alias: str, to: str | None = None) -> Rollback:
+    """Move an alias back in one operation.
+
+    Args:
+        name: Registered model.
+        alias: Alias without the `@`.
+        to: Version to move to; None for the full-precision parent of the version that serves now.
+
+    Raises:
+        UsageError: The alias is not set, or there is nothing to go back to, or the gate refuses.
+    """
+    gate = require_gate("record a rollback")
+    client = mlflow.MlflowClient()
+    alias = alias.removeprefix("@")
+    try:
+        before = str(client.get_model_version_by_alias(name, alias).version)
+    except MlflowException as error:
+        raise UsageError(
+            f"{name} has no alias {alias}.",
+            why="There is nothing to take back.",
+            fix=f"quantgov promote models:/{name}/1 --to @{alias}",
+        ) from error
+    after = to or _parent_version(name, before)
+    decision = promote(name, after, f"@{alias}")
+    if not decision.allowed:
+        raise UsageError(
+            f"The rollback of {name}@{alias} to version {after} was refused: {decision.one_line()}",
+            why="The alias still points to where it pointed before.",
+            fix=next((check.fix for check in decision.checks if check.refuses and check.fix), "quantgov doctor"),
+        )
+    row = next(iter(gate.ledger(name, 1)), {})
+    return Rollback(name, alias, before, after, decision.decision_id or str(row.get("decision_id", "")))
+
+
+def _parent_version(name: str, version: str) -> str:
+    """The version of the same registered model that holds the parent of a version."""
+    from mlflow_quantgov.flavor.download import local_model
+    from mlflow_quantgov.flavor.layout import SavedModel
+
+    here = local_model(f"models:/{name}/{version}")
+    parent = SavedModel(here.root).lineage().parent
+    if parent is None:
+        raise UsageError(
+            f"{name} version {version} is itself a parent.",
+            why="There is no full-precision version behind it to go back to.",
+            fix=f"quantgov rollback {name} --alias ALIAS --to VERSION",
+        )
+    for candidate in mlflow.MlflowClient().search_model_versions(f"name = '{name}'"):
+        other = local_model(f"models:/{name}/{candidate.version}")
+        if other.manifest().weights_digest == parent["weights"]:
+            return str(candidate.version)
+    raise UsageError(
+        f"No version of {name} holds the parent {parent['uri']}.",
+        why="An alias can only be moved to a version of its own registered model.",
+        fix=f"quantgov log-parent PATH --name parent --register {name}",
+    )
+
+
+def _refusal(gate: Gate, error: MlflowException) -> Decision | None:
+    if error.error_code != "PERMISSION_DENIED":
+        return None
+    found = _DECISION.search(str(error.message))
+    return gate.decision(found[1]) if found else None
+
+
+def _newest(gate: Gate, name: str, version: str, destination: str) -> Decision:
+    for row in gate.ledger(name, 20):
+        if str(row.get("version")) == version and str(row.get("destination")) == destination:
+            found = gate.decision(str(row["decision_id"]))
+            if found is not None:
+                return found
+    return gate.check(name, version, destination)
+
+
+def _explain(name: str, version: str, destination: str, error: MlflowException) -> UsageError | UnreachableError:
+    first = str(error.message).splitlines()[0][:1000]
+    if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "BAD_REQUEST"}:
+        return UsageError(
+            f"{name} version {version} was not promoted to {destination}: {first}",
+            why="Nothing was changed.",
+            fix=f"quantgov check models:/{name}/{version} --to {destination}",
+        )
+    return UnreachableError(
+        f"{name} version {version} was not promoted to {destination}: {first}",
+        why="Nothing was changed.",
+        fix="quantgov doctor",
+    )

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import importlib.metadata
+
+import pytest
+
+from mlflow_quantgov.artifact.runtimes import registry
+from mlflow_quantgov.artifact.runtimes.llama_cpp import LlamaCppAdapter
+from mlflow_quantgov.errors import ArtifactError, UsageError
+
+
+class OtherAdapter(LlamaCppAdapter):
+    name = "other"
+
+    def reason_not_loadable(self, path):
+        return None if path.suffix == ".other" else "it is no .other file"
+
+
+def entry_points(monkeypatch, **values):
+    entries = [importlib.metadata.EntryPoint(name, value, registry.ENTRY_POINTS) for name, value in values.items()]
+    real = importlib.metadata.entry_points
+    monkeypatch.setattr(
+        importlib.metadata,
+        "entry_points",
+        lambda **query: entries if query.get("group") == registry.ENTRY_POINTS else real(**query),
+    )
+
+
+def test_our_own_runtimes_are_found_by_name():
+    assert isinstance(registry.find_runtime("llama.cpp"), LlamaCppAdapter)
+    assert registry.runtime_names()[:2] == ["llama.cpp", "transformers"]
+    with pytest.raises(UsageError, match=r"llama\.cpp, transformers"):
+        registry.find_runtime("lama.cpp")
+
+
+def test_the_first_that_can_load_is_chosen(skills_folder, skills_q2):
+    assert registry.runtime_for(skills_q2).name == "llama.cpp"
+    assert registry.runtime_for(skills_folder).name == "llama.cpp"
+    assert registry.runtime_for(skills_q2, preferred="llama.cpp").name == "llama.cpp"
+
+
+def test_where_none_can_load_every_reason_is_listed(tmp_path):
+    (tmp_path / "x.bin").write_bytes(b"")
+    with pytest.raises(ArtifactError, match=r"llama\.cpp: .*; transformers: "):
+        registry.runtime_for(tmp_path / "x.bin")
+    with pytest.raises(ArtifactError) as caught:
+        registry.runtime_for(tmp_path / "x.bin", preferred="llama.cpp")
+    assert "transformers:" not in caught.value.what
+
+
+def test_third_parties_add_theirs_but_cannot_take_our_names(monkeypatch, tmp_path):
+    ours = f"{OtherAdapter.__module__}:OtherAdapter"
+    monkeypatch.setattr(registry, "_OWN", {"llama.cpp": registry._OWN["llama.cpp"]})
+    monkeypatch.setitem(__import__("sys").modules, OtherAdapter.__module__, __import__("types").SimpleNamespace(
+        OtherAdapter=OtherAdapter, NotOne=dict))  # fmt: skip
+    entry_points(monkeypatch, **{"other": ours, "llama.cpp": ours, "not-one": ours.replace("OtherAdapter", "NotOne")})
+    (tmp_path / "x.other").write_bytes(b"")
+    assert registry.runtime_for(tmp_path / "x.other").name == "other"
+    assert registry.find_runtime("llama.cpp").name == "llama.cpp"
+    with pytest.raises(UsageError, match="no RuntimeAdapter"):
+        registry.find_runtime("not-one")
+
+
+def test_an_entry_point_that_does_not_import_is_a_clear_error(monkeypatch):
+    entry_points(monkeypatch, broken="no_such_module_here:Adapter")
+    with pytest.raises(UsageError, match="does not load"):
+        registry.find_runtime("broken")
