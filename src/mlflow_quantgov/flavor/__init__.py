@@ -25,7 +25,7 @@ from mlflow_quantgov.flavor import layout
 from mlflow_quantgov.flavor.download import cache_folder, local_model
 from mlflow_quantgov.flavor.environment import conda_environment, default_requirements, write_environment
 from mlflow_quantgov.flavor.prepare import Prepared, files_of, prepare
-from mlflow_quantgov.flavor.pyfunc import DEFAULT_MAX_TOKENS, GenerationModel
+from mlflow_quantgov.flavor.generation import DEFAULT_MAX_TOKENS, GenerationModel
 from mlflow_quantgov.flavor.registration import describe_version, ensure_parent_version, log_facts
 
 FLAVOR_NAME = "quantgov"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,20 +95,43 @@ def _run(
     adapter = runtime_for(model, preferred=options["runtime"])
     with adapter.open(model, cache=cache / "twins" if cache else None, **options["settings"]) as runtime:
         facts = runtime.facts()
-        key = json.dumps([weights, digest, facts.runtime, facts.version, facts.settings, options], sort_keys=True)
-        kept = cache / "answers" / f"{hashlib.sha256(key.encode()).hexdigest()}.json" if cache else None
-        if kept is not None and kept.is_file():
-            samples = json.loads(kept.read_text(encoding="utf-8"))
-        else:
+        common = {key: value for key, value in options.items() if key != "limit"}
+        identity = [weights, digest, facts.runtime, facts.version, facts.settings, common]
+        samples = _kept(cache, identity, options["limit"])
+        if samples is None:
             raw = run_tasks(runtime, tasks, limit=options["limit"], batch=options["batch"], progress=progress)
             samples = {name: [_slim(one) for one in many] for name, many in raw.items()}
-            if kept is not None:
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                scratch = kept.with_suffix(f".{hashlib.sha256(key.encode()).hexdigest()[:8]}.part")
-                scratch.write_text(json.dumps(samples), encoding="utf-8")
-                scratch.replace(kept)
+            _keep(cache, identity, options["limit"], samples)
     progress(1.0)
     return side(weights, facts), samples
+
+
+def _kept(cache: Path | None, identity: list[Any], limit: int | None) -> Samples | None:
+    """Answers of the same run, or the first ones of the same run without a limit."""
+    for made_with in dict.fromkeys((limit, None)):
+        path = _answers(cache, identity, made_with)
+        if path is not None and path.is_file():
+            samples: Samples = json.loads(path.read_text(encoding="utf-8"))
+            return {name: many[:limit] for name, many in samples.items()}
+    return None
+
+
+def _keep(cache: Path | None, identity: list[Any], limit: int | None, samples: Samples) -> None:
+    """Keep answers for the next quantized version; the file appears whole or not at all."""
+    path = _answers(cache, identity, limit)
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(f".{os.getpid()}.part")
+    scratch.write_text(json.dumps(samples), encoding="utf-8")
+    scratch.replace(path)
+
+
+def _answers(cache: Path | None, identity: list[Any], limit: int | None) -> Path | None:
+    if cache is None:
+        return None
+    key = json.dumps([identity, limit], sort_keys=True)
+    return cache / "answers" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
 
 
 def _slim(sample: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,56 @@
+"""Where the story is told: numbered steps, one line per fact, verdicts in colour."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+from mlflow_quantgov.cli.output import coloured, print_decision, progress_bar, stdout
+from mlflow_quantgov.policy.decision import Decision
+
+
+class Screen:
+    """Prints to the terminal."""
+
+    def __init__(self) -> None:
+        """Begin with step 1."""
+        self._number = 0
+
+    def step(self, title: str) -> None:
+        """A new step of the story."""
+        self._number += 1
+        stdout.print(f"\n[bold]{self._number}. {title}[/bold]", highlight=False)
+
+    def say(self, text: str, *, good: bool | None = None) -> None:
+        """One fact; green or red where it is good or bad news."""
+        style = {True: "green", False: "red", None: None}[good]
+        stdout.print(f"   {text}", style=style, highlight=False, markup=False, soft_wrap=True)
+
+    def progress(self, title: str) -> AbstractContextManager[Callable[[str, float], None] | None]:
+        """A progress bar for something long."""
+        return progress_bar(f"   {title}", quiet=False)
+
+    def decision(self, decision: Decision) -> None:
+        """A whole decision."""
+        print_decision(decision)
+
+    def ledger(self, rows: list[dict[str, Any]]) -> None:
+        """Rows, oldest first."""
+        for row in reversed(rows):
+            what = f"{row['kind']:<14} version {row['version'] or '-':<3} {row['destination'] or '':<12}"
+            stdout.print(f"   {row['seq']:>3}  {what} {coloured(str(row['decision']))}  by {row['actor']}", highlight=False)
+
+    def wait(self, text: str) -> None:
+        """Wait for Enter, or for Ctrl-C where nobody can press it."""
+        self.say(text)
+        try:
+            for _ in _lines():
+                return
+        except KeyboardInterrupt:
+            return
+
+
+def _lines() -> Iterator[str]:
+    yield from sys.stdin

@@ -1,0 +1,83 @@
+"""The JSON API under /quantgov/api/."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+from mlflow.exceptions import MlflowException
+
+from mlflow_quantgov import __version__
+from mlflow_quantgov.errors import QuantgovError, UsageError
+from mlflow_quantgov.evidence.statement import MAX_STATEMENT_BYTES
+
+MAX_ROWS = 10_000
+
+
+def build_api(store: Callable[[], Any]) -> Blueprint:
+    """The blueprint; `store` returns the gated store of this process."""
+    api = Blueprint("quantgov_api", __name__, url_prefix="/quantgov/api")
+
+    @api.errorhandler(QuantgovError)
+    def _known(error: QuantgovError) -> tuple[Response, int]:
+        return jsonify(error=error.to_dict()), 400
+
+    @api.errorhandler(MlflowException)
+    def _mlflow(error: MlflowException) -> tuple[Response, int]:
+        return jsonify(error={"message": str(error.message), "why": "", "fix": ""}), error.get_http_status_code()
+
+    @api.get("/status")
+    def status() -> Response:
+        policy = store().quantgov_policy()
+        described = {"name": policy.name, "digest": policy.digest, "mode": policy.mode}
+        return jsonify(gated=True, version=__version__, policy=described, store=store().engine.dialect.name)
+
+    @api.get("/policy")
+    def policy() -> Response:
+        found = store().quantgov_policy()
+        return jsonify(name=found.name, digest=found.digest, text=found.text)
+
+    @api.post("/statements")
+    def statements() -> Response:
+        if (request.content_length or 0) > 2 * MAX_STATEMENT_BYTES:
+            raise UsageError("The request is too large.", why="At most 64 MB are taken in.", fix="evaluate fewer items")
+        name, version, statement = _fields("name", "version", "statement")
+        taken = store().quantgov_take_in(name, version, statement.encode())
+        return jsonify(kind=taken.kind, statement_digest=taken.digest, subject=taken.subject, attached=True)
+
+    @api.post("/check")
+    def check() -> Response:
+        return jsonify(store().quantgov_check(*_fields("name", "version", "to")).to_dict())
+
+    @api.get("/decisions/<decision_id>")
+    def decision(decision_id: str) -> tuple[Response, int] | Response:
+        found = store().quantgov_decision(decision_id)
+        if found is None:
+            missing = UsageError("There is no such decision.", fix="quantgov audit log")
+            return jsonify(error=missing.to_dict()), 404
+        return jsonify(found)
+
+    @api.get("/ledger")
+    def rows() -> Response:
+        limit = request.args.get("limit", "100")
+        if not limit.isdigit():
+            raise UsageError("`limit` is not a number.", why="It says how many rows to return.", fix="limit=100")
+        return jsonify(rows=store().quantgov_ledger(request.args.get("model"), min(int(limit), MAX_ROWS)))
+
+    @api.get("/ledger/verify")
+    def verify() -> Response:
+        found = store().quantgov_verify()
+        return jsonify(ok=found.ok, rows=found.rows, first_bad=found.first_bad)
+
+    return api
+
+
+def _fields(*names: str) -> list[str]:
+    body = request.get_json(silent=True)
+    if not isinstance(body, dict):
+        raise UsageError("The request holds no JSON object.", why="It has to name what it is about.", fix="send JSON")
+    missing = [name for name in names if not isinstance(body.get(name), str) or not body[name]]
+    if missing:
+        raise UsageError(f"The request lacks {missing[0]!r}.", why="It must be a text.", fix=f"send {', '.join(names)}")
+    return [body[name] for name in names]

@@ -1,0 +1,67 @@
+"""The report of one version as one self-contained HTML file: verdict, the five answers, then the evidence."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from mlflow_quantgov import __version__
+from mlflow_quantgov.pages.plot import Interval, interval_plot
+from mlflow_quantgov.pages.render import render
+from mlflow_quantgov.policy.decision import Decision
+from mlflow_quantgov.policy.facts import Facts
+
+
+def render_report(facts: Facts, decision: Decision | None, *, title: str) -> str:
+    """Render the report; nothing in it refers to another host.
+
+    Args:
+        facts: What is known about the version.
+        decision: The verdict to show, if one was asked for.
+        title: Heading.
+    """
+    capabilities = _capabilities(decision)
+    summaries = {one.kind: one.content.stated() for one in facts.evidence}
+    return render(
+        "report.html",
+        title=title,
+        facts=facts,
+        decision=decision,
+        plot=interval_plot([one["interval"] for one in capabilities]),
+        capabilities=capabilities,
+        fidelity=summaries.get("fidelity"),
+        benchmark=summaries.get("benchmark"),
+        layers=_layers(facts),
+        evidence=facts.evidence,
+        made_at=datetime.now(UTC).isoformat(),
+        version=__version__,
+    )
+
+
+def _capabilities(decision: Decision | None) -> list[dict[str, Any]]:
+    """Numbers of each judged capability, with its interval."""
+    check = next((one for one in decision.checks if one.check == "task-eval"), None) if decision else None
+    found = []
+    for name, numbers in (check.numbers if check else {}).items():
+        if isinstance(numbers, dict) and "lower" in numbers:
+            interval = Interval(
+                name, numbers["estimate"], numbers["lower"], numbers["upper"], numbers["margin"], numbers["outcome"]
+            )
+            found.append({"name": name, **numbers, "interval": interval})
+    return found
+
+
+def _layers(facts: Facts) -> list[dict[str, Any]]:
+    """How many matrices and weights have which width."""
+    kinds: dict[tuple[str, float], list[int]] = {}
+    for layer in facts.model.quantization.layers if facts.model else ():
+        entry = kinds.setdefault((layer.type or "", layer.bits), [0, 0])
+        entry[0] += 1
+        weights = 1
+        for side in layer.shape:
+            weights *= side
+        entry[1] += weights
+    return [
+        {"type": kind, "bits": bits, "matrices": count, "weights": weights}
+        for (kind, bits), (count, weights) in sorted(kinds.items(), key=lambda item: -item[1][1])
+    ]

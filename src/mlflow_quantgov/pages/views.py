@@ -1,0 +1,76 @@
+"""The pages under /quantgov/."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import Blueprint, abort
+from mlflow.exceptions import MlflowException
+
+from mlflow_quantgov.gate.client import decision_from_dict
+from mlflow_quantgov.pages.render import render
+from mlflow_quantgov.pages.report import render_report
+from mlflow_quantgov.policy.engine import decide
+from mlflow_quantgov.policy.matching import gated_destinations
+
+SHOWN = 200
+
+
+def build_views(store: Callable[[], Any]) -> Blueprint:
+    """The blueprint; `store` returns the gated store of this process."""
+    views = Blueprint("quantgov_views", __name__, url_prefix="/quantgov")
+
+    def page(template: str, **values: Any) -> str:
+        return render(template, policy=store().quantgov_policy(), **values)
+
+    @views.errorhandler(MlflowException)
+    def _mlflow(error: MlflowException) -> tuple[str, int]:
+        return page("message.html", heading="Not found", text=str(error.message)), error.get_http_status_code()
+
+    @views.get("/")
+    def index() -> str:
+        models = [_model(store(), model) for model in store().search_registered_models(max_results=1000)]
+        return page("index.html", models=models, rows=store().quantgov_ledger(None, 20))
+
+    @views.get("/models/<name>")
+    def model(name: str) -> str:
+        found = _model(store(), store().get_registered_model(name))
+        return page("model.html", model=found, rows=store().quantgov_ledger(name, SHOWN))
+
+    @views.get("/models/<name>/versions/<version>")
+    def version(name: str, version: str) -> str:
+        facts = store().quantgov_facts(name, version)
+        gated = gated_destinations(store().quantgov_policy(), name)
+        decision = decide(store().quantgov_policy(), facts, gated[0]) if gated else None
+        return render_report(facts, decision, title=f"{name} version {version}")
+
+    @views.get("/decisions/<decision_id>")
+    def decision(decision_id: str) -> str:
+        found = store().quantgov_decision(decision_id)
+        if found is None:
+            abort(404)
+        shown = decision_from_dict(found) if "checks" in found else None
+        return page("decision.html", decision=shown, raw=found)
+
+    @views.get("/ledger")
+    def ledger() -> str:
+        return page("ledger.html", rows=store().quantgov_ledger(None, SHOWN), chain=store().quantgov_verify())
+
+    return views
+
+
+def _model(store: Any, model: Any) -> dict[str, Any]:
+    """A registered model with its versions, newest first, and where each of them stands."""
+    aliases: dict[str, list[str]] = {}
+    for alias, version in dict(model.aliases or {}).items():
+        aliases.setdefault(str(version), []).append(f"@{alias}")
+    versions = [
+        {
+            "version": ref.version,
+            "stands": aliases.get(ref.version, []),
+            "description": store.get_model_version(model.name, ref.version).description or "",
+        }
+        for ref in sorted(store.references(model.name), key=lambda one: -int(one.version))
+    ]
+    return {"name": model.name, "versions": versions}
