@@ -75,6 +75,9 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `quantgov` command: every error is one clear message and an exit code."""
     given = sys.argv[1:] if arguments is None else arguments
+    # Before MLflow and tqdm are imported: their bars would tear ours, and stdout belongs to the answer.
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         code = cli.main(args=given, prog_name="quantgov", standalone_mode=False)
     except QuantgovError as error:

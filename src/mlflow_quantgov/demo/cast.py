@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from mlflow_quantgov.artifact.runtimes.llama_cpp import gguf_twin, quantize_gguf
 from mlflow_quantgov.resources import policies_dir
@@ -32,6 +33,8 @@ class Cast:
     prompt: str
     lost: str
     """What the low version loses, for the heading."""
+    must_improve: Literal["speed", "memory", "both"]
+    """What the target asks of a quantized model; the very small one computes too little for its speed to mean much."""
 
 
 def smollm2(folder: Path) -> Cast:
@@ -61,6 +64,7 @@ def smollm2(folder: Path) -> Cast:
         first_items=60,
         prompt="Name three colours of the rainbow.",
         lost="following an exact instruction",
+        must_improve="both",
     )
 
 
@@ -84,6 +88,7 @@ def skills(folder: Path) -> Cast:
         first_items=40,
         prompt="4321+8765=",
         lost="adding numbers",
+        must_improve="memory",
     )
 
 

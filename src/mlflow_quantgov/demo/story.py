@@ -60,7 +60,8 @@ def _declare(cast: Cast, folder: Path, screen: Screen) -> tuple[Path, Path]:
     from mlflow_quantgov.evidence.targets import capture, find_target
 
     screen.step("The deployment and the policy are declared first")
-    captured = capture("demo-cpu", find_target("cpu-llamacpp"), folder / "demo-cpu.yaml")
+    base = find_target("cpu-llamacpp").model_copy(update={"must_improve": cast.must_improve})
+    captured = capture("demo-cpu", base, folder / "demo-cpu.yaml")
     weights = build_manifest(cast.parent).weights_digest
     policy = yaml.safe_load(cast.policy.read_text(encoding="utf-8"))
     policy["rules"][0]["yardsticks"] = {
@@ -71,7 +72,8 @@ def _declare(cast: Cast, folder: Path, screen: Screen) -> tuple[Path, Path]:
     path = folder / "policy.yaml"
     path.write_text(yaml.safe_dump(policy, sort_keys=False), encoding="utf-8")
     margins = {one["margin"] for one in policy["gates"]["full"]["capabilities"].values()}
-    screen.say(f"Target: this machine with llama.cpp, {len(captured.loads)} load; formats {', '.join(captured.formats)}.")
+    gain = "speed and memory" if cast.must_improve == "both" else cast.must_improve
+    screen.say(f"Target: this machine with llama.cpp; formats {', '.join(captured.formats)}; a quantized model must gain {gain}.")
     screen.say(
         f"Policy: the demo's own ({cast.policy.name}), with wider margins (up to {max(margins):.0%}) and fewer items than "
         "the default. It pins the parent, the tasks and the target by digest."
@@ -151,7 +153,7 @@ def _measure(cast: Cast, uri: str, screen: Screen, limit: int | None = None) -> 
     kernels = qg.confirm_kernels(uri).content().stated()
     screen.say(f"kernels: {kernels['support']} ({kernels['kernel']})")
     with screen.progress("benchmark") as progress:
-        summary = qg.benchmark(uri, progress=progress).content().stated()
+        summary = qg.benchmark(uri, rounds=9, progress=progress).content().stated()
     decode = summary["loads"][0]["decode"]
     screen.say(
         f"benchmark: {decode['quantized']:.0f} tokens/s against the parent's {decode['parent']:.0f}, "

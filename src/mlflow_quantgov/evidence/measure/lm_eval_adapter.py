@@ -13,6 +13,7 @@ from mlflow_quantgov.evidence.measure.tasks import TaskFile, load_functions
 
 DEFAULT_MAX_TOKENS = 256
 BATCH = 16
+FEW_SHOT_SEED = 1234
 
 
 def run_tasks(
@@ -42,19 +43,17 @@ def run_tasks(
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
-    lm_eval = require("lm_eval", extra="eval", purpose="run task evaluation")
+    evaluator = require("lm_eval.evaluator", extra="eval", purpose="run task evaluation")
     manager = require("lm_eval.tasks", extra="eval", purpose="run task evaluation").TaskManager(include_defaults=False)
     datasets = require("datasets", extra="eval", purpose="read the items of a task")
     datasets.disable_progress_bars()
     for name in ("lm_eval", "lm-eval", "datasets", "evaluate"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    results = lm_eval.simple_evaluate(
-        model=_model(runtime, batch, progress),
-        tasks=[load_functions(task) for task in tasks],
-        task_manager=manager,
-        limit=limit,
-        log_samples=True,
-        bootstrap_iters=0,
+    loaded = manager.load([load_functions(task) for task in tasks])
+    for task in loaded["tasks"].values():
+        task.set_fewshot_seed(seed=FEW_SHOT_SEED)
+    results = evaluator.evaluate(
+        _model(runtime, batch, progress), loaded, limit=limit, log_samples=True, bootstrap_iters=0
     )
     return dict(results["samples"])
 

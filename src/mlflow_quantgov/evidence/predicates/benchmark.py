@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from math import comb
 from statistics import median
 from typing import Any, ClassVar
 
 from pydantic import Field
 
 from mlflow_quantgov.evidence.predicates.base import Digest, Finite, Predicate, Record, ShortText, Side
+
+LEVEL = 0.05
 
 
 class Fingerprint(Record):
@@ -74,26 +77,43 @@ class Benchmark(Predicate):
 
 
 def summarize_load(load: Load) -> dict[str, Any]:
-    """Medians, and the smallest and largest paired ratio (quantized / parent) of the rounds.
+    """Medians of both sides, and the median paired ratio (quantized / parent) with one-sided 95 % bounds.
 
-    The interval from the smallest to the largest of n paired ratios covers the median ratio with confidence
-    1 - 2^(1-n) (order statistics), which is 75 % for 3 rounds and 94 % for 5.
+    The bounds are order statistics: the k-th smallest of n ratios is a lower bound for their median with confidence
+    1 - P(Binomial(n, 1/2) < k), whatever their distribution. Below 5 rounds not even the smallest reaches 95 %; it is
+    given all the same, and `confidence` says what it is worth.
     """
+    count = len(load.rounds)
+    skip = _outer_ratios(count)
     result: dict[str, Any] = {
         "batch": load.batch,
         "prompt_tokens": load.prompt_tokens,
         "output_tokens": load.output_tokens,
-        "rounds": len(load.rounds),
+        "rounds": count,
+        "confidence": 1 - _at_most(skip, count),
     }
     for phase in ("prefill", "decode"):
         parent = [getattr(one.parent, phase) for one in load.rounds]
         quantized = [getattr(one.quantized, phase) for one in load.rounds]
-        ratios = [q / p for p, q in zip(parent, quantized, strict=True)]
+        ratios = sorted(q / p for p, q in zip(parent, quantized, strict=True))
         result[phase] = {
             "parent": median(parent),
             "quantized": median(quantized),
             "ratio": median(ratios),
-            "ratio_low": min(ratios),
-            "ratio_high": max(ratios),
+            "ratio_low": ratios[skip],
+            "ratio_high": ratios[-1 - skip],
         }
     return result
+
+
+def _outer_ratios(count: int) -> int:
+    """How many of the smallest ratios may be passed over while the next is still a 95 % bound for the median."""
+    skip = 0
+    while _at_most(skip + 1, count) <= LEVEL:
+        skip += 1
+    return skip
+
+
+def _at_most(successes: int, count: int) -> float:
+    """P(Binomial(count, 1/2) <= successes)."""
+    return sum(comb(count, k) for k in range(successes + 1)) / 2**count
