@@ -37,7 +37,8 @@ def run(question: Question) -> CheckResult:
     text = "; ".join(reasons)
     if worst != "pass" and beside:
         text += f" (perplexity {beside['parent_perplexity']:.2f} -> {beside['quantized_perplexity']:.2f}, reported beside)"
-    return CheckResult(NAME, worst, text, "" if worst == "pass" else fix, numbers, tuple(one.digest for one in evidence))
+    remedies = {"pass": "", "fail": "quantize it again with more bits, or with calibration data from production"}
+    return CheckResult(NAME, worst, text, remedies.get(worst, fix), numbers, tuple(one.digest for one in evidence))
 
 
 def newest_tasks(question: Question) -> tuple[dict[str, TaskResult], tuple[Evidence, ...]]:
