@@ -5,19 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+from mlflow_quantgov.artifact.files import list_files
 from mlflow_quantgov.artifact.tensors import Tensor, open_safetensors, read_gguf
 from mlflow_quantgov.errors import ArtifactError
 
 CHUNK = 4 * 1024 * 1024
-MAX_FILES = 100_000
-WEIGHT_SUFFIXES = {".safetensors", ".gguf", ".onnx", ".bin", ".pt", ".pth", ".data"}
+SCHEMA = "quantgov/manifest/v1"
+OTHER_WEIGHT_SUFFIXES = {".onnx", ".onnx_data", ".ort", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".data", ".xml"}
+"""Files of weights whose tensors are not read here."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -39,12 +45,13 @@ class Manifest:
     weights_digest: str
     """`sha256:...` over the tensors alone, whatever file they lie in."""
     weights_of: str = "tensors"
-    """`tensors`, or `files` where no reader knows the container: then the weight files' digests stand in."""
+    """`tensors`; `files` where no tensor can be read, so that the weight files' own digests stand in; `tensors and
+    files` where both kinds lie in the folder."""
 
     @property
     def digest(self) -> str:
-        """`sha256:...` over the sorted list of files."""
-        return _digest([asdict(file) for file in self.files])
+        """`sha256:...` over the list of files, sorted by path, as canonical JSON."""
+        return _digest([asdict(file) for file in sorted(self.files, key=lambda file: file.path)])
 
     @property
     def total_size(self) -> int:
@@ -55,7 +62,7 @@ class Manifest:
         """Readable JSON, digests included."""
         return json.dumps(
             {
-                "schema": "quantgov/manifest/v1",
+                "schema": SCHEMA,
                 "digest": self.digest,
                 "weights_digest": self.weights_digest,
                 "weights_of": self.weights_of,
@@ -75,28 +82,42 @@ class Manifest:
             data = json.loads(text)
             files = tuple(FileEntry(str(f["path"]), int(f["size"]), str(f["sha256"])) for f in data["files"])
             manifest = cls(files, str(data["weights_digest"]), str(data.get("weights_of", "tensors")))
-            stated = data["digest"]
-        except (ValueError, KeyError, TypeError) as error:
+            stated, schema = data["digest"], data.get("schema", SCHEMA)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise _bad(f"it cannot be read ({type(error).__name__})") from error
+        if schema != SCHEMA:
+            raise _bad(f"its schema is {str(schema)[:100]!r}, not {SCHEMA!r}")
         for file in files:
-            if not _is_inside(file.path):
-                raise _bad(f"it names {file.path[:100]!r}, outside the model's folder")
+            if not _is_inside(file.path) or file.size < 0 or not _SHA256.fullmatch(file.sha256):
+                raise _bad(f"its entry {file.path[:100]!r} names no file inside the model's folder, or no sha256")
+        if len({file.path for file in files}) != len(files):
+            raise _bad("a path stands twice in it")
+        if not _DIGEST.fullmatch(manifest.weights_digest):
+            raise _bad("its weights digest is no sha256")
         if stated != manifest.digest:
             raise _bad("its digest is not that of its own list")
         return manifest
 
-    def verify(self, folder: Path) -> list[str]:
-        """Where a folder (or the one file itself) differs; empty where every byte is right."""
-        problems = []
-        found = {relative: path for relative, path in _walk(folder)}
-        for file in self.files:
-            path = found.pop(file.path, None)
-            if path is None:
-                problems.append(f"{file.path} is missing")
-            elif path.stat().st_size != file.size or _sha256(path) != file.sha256:
-                problems.append(f"{file.path} has changed")
-        problems.extend(f"{relative} was added" for relative in sorted(found))
-        return problems
+    def verify(self, folder: str | Path) -> list[str]:
+        """Where a folder (or the one file itself) differs; empty where every byte is right.
+
+        Args:
+            folder: The model's folder, or the file itself where the manifest is of one file.
+
+        Returns:
+            One sentence for each file that is missing, has changed or was added.
+        """
+        try:
+            found = dict(list_files(Path(folder)))
+        except ArtifactError as error:
+            return [error.what]
+        missing = [f"{file.path} is missing" for file in self.files if file.path not in found]
+        present = [file for file in self.files if file.path in found]
+        with _pool() as pool:
+            same = list(pool.map(lambda file: _is_same(file, found[file.path]), present))
+        changed = [f"{file.path} has changed" for file, right in zip(present, same, strict=True) if not right]
+        named = {file.path for file in self.files}
+        return missing + changed + [f"{path} was added" for path in sorted(found.keys() - named)]
 
 
 def build_manifest(path: str | Path) -> Manifest:
@@ -105,55 +126,68 @@ def build_manifest(path: str | Path) -> Manifest:
     Raises:
         ArtifactError: Nothing there, a link that leads out, or tensors that cannot be read.
     """
-    source = Path(path)
-    entries = list(_walk(source))
-    if not entries:
-        raise ArtifactError(f"{source} holds no files.", why="There is no model to read.", fix=f"ls {source}")
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+    entries = _entries(Path(path))
+    with _pool() as pool:
         digests = list(pool.map(lambda entry: _sha256(entry[1]), entries))
-    files = [
-        FileEntry(relative, file.stat().st_size, digest)
-        for (relative, file), digest in zip(entries, digests, strict=True)
-    ]
-    return _finish(files, [file for _, file in entries])
+    files = [FileEntry(relative, size, digest) for (relative, _), (digest, size) in zip(entries, digests, strict=True)]
+    return _finish(files, dict(entries))
 
 
-def copy_with_manifest(source: Path, destination: Path) -> Manifest:
+def copy_with_manifest(source: str | Path, destination: str | Path) -> Manifest:
     """Copy a model folder or file, hashing while copying; nothing is left behind on an error.
 
     Args:
         source: Folder or file.
-        destination: Folder to create.
+        destination: Folder to create; a single file is put into it under its own name.
 
     Raises:
-        ArtifactError: A link leads out of the folder, or the destination exists.
+        ArtifactError: Nothing there, a link leads out of the folder, the destination exists, or the disk is full.
     """
-    entries = list(_walk(source))
-    if destination.exists():
-        raise ArtifactError(f"{destination} exists.", why="Nothing was copied.", fix=f"rm -r {destination}")
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".copy-", dir=destination.parent))
+    target = Path(destination)
+    entries = _entries(Path(source))
+    if target.exists() or target.is_symlink():
+        raise ArtifactError(f"{target} exists.", why="Nothing was copied.", fix=f"rm -r {target}")
+    scratch: Path | None = None
     try:
-        with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-            files = list(pool.map(lambda entry: _copy(entry[0], entry[1], scratch), entries))
-        manifest = _finish(files, [scratch / file.path for file in files])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".copy-", dir=target.parent))
+        folder = scratch
+        with _pool() as pool:
+            files = list(pool.map(lambda entry: _copy(entry[0], entry[1], folder), entries))
+        manifest = _finish(files, {file.path: scratch / file.path for file in files})
         scratch.chmod(0o755)
-        scratch.rename(destination)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.rename(target)
+    except BaseException as error:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise ArtifactError(
+                f"{source} could not be copied to {target}: {error.strerror or error}.",
+                why="Nothing was copied.",
+                fix=f"df -h {target.parent}; ls -l {source}",
+            ) from error
         raise
     return manifest
 
 
-def _finish(files: list[FileEntry], paths: list[Path]) -> Manifest:
+def _entries(source: Path) -> list[tuple[str, Path]]:
+    entries = list_files(source)
+    if not entries:
+        raise ArtifactError(f"{source} holds no files.", why="There is no model to read.", fix=f"ls {source}")
+    return entries
+
+
+def _finish(files: list[FileEntry], paths: dict[str, Path]) -> Manifest:
     ordered = tuple(sorted(files, key=lambda file: file.path))
-    tensors = list(_tensors(paths))
-    if tensors:
-        with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-            described = pool.map(lambda one: [one.name, one.dtype, list(one.shape), _hash_tensor(one)], tensors)
-            return Manifest(ordered, _digest(sorted(described)))
-    weights = [file for file in ordered if PurePosixPath(file.path).suffix in WEIGHT_SUFFIXES] or list(ordered)
-    return Manifest(ordered, _digest([[file.path, file.sha256] for file in weights]), "files")
+    tensors = list(_tensors(paths[file.path] for file in ordered))
+    with _pool() as pool:
+        described = pool.map(lambda one: [one.name, one.dtype, list(one.shape), _hash_tensor(one)], tensors)
+        weights: list[list[Any]] = sorted(described, key=lambda one: (one[0], one[3], one[1]))
+    others = [file for file in ordered if PurePosixPath(file.path).suffix in OTHER_WEIGHT_SUFFIXES]
+    if not tensors:
+        others = others or list(ordered)
+    kind = "tensors" if not others else "tensors and files" if tensors else "files"
+    return Manifest(ordered, _digest(weights + [[file.path, file.sha256] for file in others]), kind)
 
 
 def _tensors(paths: Iterable[Path]) -> Iterator[Tensor]:
@@ -162,6 +196,10 @@ def _tensors(paths: Iterable[Path]) -> Iterator[Tensor]:
             yield from open_safetensors(path).tensors.values()
         elif path.suffix == ".gguf":
             yield from read_gguf(path).tensors.values()
+
+
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
 
 
 def _hash_tensor(tensor: Tensor) -> str:
@@ -190,34 +228,21 @@ def _copy(relative: str, source: Path, folder: Path) -> FileEntry:
     return FileEntry(relative, size, hasher.hexdigest())
 
 
-def _sha256(path: Path) -> str:
-    hasher = hashlib.sha256()
+def _is_same(entry: FileEntry, path: Path) -> bool:
+    try:
+        return path.stat().st_size == entry.size and _sha256(path) == (entry.sha256, entry.size)
+    except OSError:
+        return False
+
+
+def _sha256(path: Path) -> tuple[str, int]:
+    """Hex digest and number of the bytes that were read."""
+    hasher, size = hashlib.sha256(), 0
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
             hasher.update(chunk)
-    return hasher.hexdigest()
-
-
-def _walk(source: Path) -> Iterator[tuple[str, Path]]:
-    """Relative path and path of every file, in order; links may not lead out of the folder."""
-    if source.is_file():
-        yield source.name, source
-        return
-    if not source.is_dir():
-        raise ArtifactError(f"{source} does not exist.", why="There is no model to read.", fix=f"ls {source.parent}")
-    home, count = source.resolve(), 0
-    for path in sorted(source.rglob("*")):
-        if path.is_symlink() and not path.resolve().is_relative_to(home):
-            raise ArtifactError(
-                f"{path.relative_to(source)} is a link that leads out of the folder.",
-                why="The bytes that are logged would not be those that lie there.",
-                fix=f"cp -rL {source} COPY, and use the copy",
-            )
-        if path.is_file():
-            count += 1
-            if count > MAX_FILES:
-                raise ArtifactError(f"{source} holds more than {MAX_FILES:,} files.", fix="name the model's own folder")
-            yield path.relative_to(source).as_posix(), path
+            size += len(chunk)
+    return hasher.hexdigest(), size
 
 
 def _is_inside(path: str) -> bool:

@@ -6,12 +6,15 @@ import re
 from typing import Any
 
 from mlflow_quantgov.artifact.quantization import Structure
+from mlflow_quantgov.artifact.tensors import GgufArray
+from mlflow_quantgov.errors import ArtifactError
 
 # GGUF's names of a llama-like block -> Hugging Face's. Source: gguf-py's tensor_mapping.
 _BLOCK = {
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj",
+    "attn_qkv": "self_attn.qkv_proj",
     "attn_output": "self_attn.o_proj",
     "attn_norm": "input_layernorm",
     "attn_q_norm": "self_attn.q_norm",
@@ -20,49 +23,141 @@ _BLOCK = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
     "ffn_norm": "post_attention_layernorm",
+    "ffn_gate_inp": "mlp.gate",
 }
+# Blocks that norm before and after the feed-forward part name their norms otherwise.
+_SANDWICH = {
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+_BLOCK_OF: dict[str, dict[str, str]] = {
+    "gemma2": _SANDWICH,
+    "gemma3": _SANDWICH,
+    "phi3": {"ffn_up": "mlp.gate_up_proj"},
+    "mixtral": {"ffn_gate_inp": "block_sparse_moe.gate"},
+}
+_EXPERTS = {"ffn_gate_exps": "gate_proj", "ffn_up_exps": "up_proj", "ffn_down_exps": "down_proj"}
+_MIXTRAL_EXPERTS = {"ffn_gate_exps": "w1", "ffn_up_exps": "w3", "ffn_down_exps": "w2"}
 _OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _BLOCK_NAME = re.compile(r"^blk\.(\d+)\.([a-z_]+)\.(weight|bias)$")
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
+_EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|wte)\.weight$")
+# GGUF's architecture -> model_type of Hugging Face configs, where they differ.
+_MODEL_TYPES = {
+    "qwen2moe": "qwen2_moe",
+    "qwen3moe": "qwen3_moe",
+    "gemma3": "gemma3_text",
+    "command-r": "cohere",
+    "gptneox": "gpt_neox",
+    "deepseek2": "deepseek_v2",
+}
+# Models whose blocks are the same: GGUF writes all of them as `llama`.
+_FAMILIES = {"mistral": "llama", "mixtral": "llama", "gemma3": "gemma3_text", "deepseek_v3": "deepseek_v2"}
+
+
+def architecture_family(name: str | None) -> str | None:
+    """One name for architectures that a container may write under another's (GGUF calls Mistral `llama`)."""
+    return _FAMILIES.get(name, name) if name else None
 
 
 def structure_of_config(config: dict[str, Any], tensors: dict[str, tuple[int, ...]]) -> Structure:
-    """Structure of a Hugging Face folder; for multimodal models, of the text part."""
-    text = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
-    return Structure(
+    """Structure of a Hugging Face folder; for multimodal models, of the text part.
+
+    Raises:
+        ArtifactError: The config claims another vocabulary, width or number of layers than the tensors have.
+    """
+    part = config.get("text_config")
+    text = part if isinstance(part, dict) else config
+    heads = _whole(text.get("num_attention_heads", text.get("n_head")))
+    structure = Structure(
         architecture=_text(text.get("model_type")),
         hidden_size=_whole(text.get("hidden_size", text.get("n_embd"))),
         num_layers=_whole(text.get("num_hidden_layers", text.get("n_layer"))),
-        num_heads=_whole(text.get("num_attention_heads", text.get("n_head"))),
-        num_kv_heads=_whole(text.get("num_key_value_heads", text.get("num_attention_heads"))),
+        num_heads=heads,
+        num_kv_heads=_whole(text.get("num_key_value_heads")) or heads,
         vocab_size=_whole(text.get("vocab_size")),
         tensors=tensors,
     )
+    _check(structure, "config.json")
+    return structure
 
 
 def structure_of_gguf(metadata: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> Structure:
-    """Structure of a GGUF file, with Hugging Face's names where the map is known."""
-    architecture = _text(metadata.get("general.architecture"))
-    heads = _whole(metadata.get(f"{architecture}.attention.head_count"))
+    """Structure of a GGUF file, with Hugging Face's names where the map is known.
+
+    Raises:
+        ArtifactError: The metadata claims another width or number of layers than the tensors have.
+    """
+    own = _text(metadata.get("general.architecture"))
+    heads = _whole(metadata.get(f"{own}.attention.head_count"))
+    experts = _whole(metadata.get(f"{own}.expert_count"))
+    names = "mixtral" if own == "llama" and experts else own
+    tensors: dict[str, tuple[int, ...]] = {}
+    for name, shape in shapes.items():
+        tensors |= _canonical(name, shape, names)
     tokens = metadata.get("tokenizer.ggml.tokens")
-    vocabulary = len(tokens) if isinstance(tokens, list) else _whole(metadata.get(f"{architecture}.vocab_size"))
-    return Structure(
-        architecture=architecture,
-        hidden_size=_whole(metadata.get(f"{architecture}.embedding_length")),
-        num_layers=_whole(metadata.get(f"{architecture}.block_count")),
+    listed = tokens.length if isinstance(tokens, GgufArray) else len(tokens) if isinstance(tokens, list) else None
+    embedding = tensors.get("model.embed_tokens.weight")
+    structure = Structure(
+        architecture=_MODEL_TYPES.get(own, own) if own else None,
+        hidden_size=_whole(metadata.get(f"{own}.embedding_length")),
+        num_layers=_whole(metadata.get(f"{own}.block_count")),
         num_heads=heads,
-        num_kv_heads=_whole(metadata.get(f"{architecture}.attention.head_count_kv")) or heads,
-        vocab_size=vocabulary,
-        tensors={canonical_name(name): shape for name, shape in shapes.items()},
+        num_kv_heads=_whole(metadata.get(f"{own}.attention.head_count_kv")) or heads,
+        vocab_size=embedding[0] if embedding and len(embedding) == 2 else listed,
+        tensors=tensors,
     )
+    _check(structure, "the GGUF metadata")
+    return structure
 
 
-def canonical_name(name: str) -> str:
-    """Hugging Face's spelling of a GGUF tensor name; the name itself where no map is known."""
+def canonical_name(name: str, architecture: str | None = None) -> str:
+    """Hugging Face's spelling of a GGUF tensor name; the name itself where no map is known.
+
+    Args:
+        name: `blk.0.attn_q.weight`, say.
+        architecture: GGUF's `general.architecture`; some name their norms otherwise.
+    """
     found = _BLOCK_NAME.match(name)
-    if found and found[2] in _BLOCK:
-        return f"model.layers.{found[1]}.{_BLOCK[found[2]]}.{found[3]}"
+    if found:
+        part = _BLOCK_OF.get(architecture or "", {}).get(found[2]) or _BLOCK.get(found[2])
+        return f"model.layers.{found[1]}.{part}.{found[3]}" if part else name
     stem, _, kind = name.rpartition(".")
     return f"{_OUTER[stem]}.{kind}" if stem in _OUTER else name
+
+
+def _canonical(name: str, shape: tuple[int, ...], architecture: str | None) -> dict[str, tuple[int, ...]]:
+    """Canonical name and shape; a stack of experts is given as its experts, the way Hugging Face files hold them."""
+    found = _BLOCK_NAME.match(name)
+    if not found or found[2] not in _EXPERTS or len(shape) != 3 or shape[0] > 1024:
+        return {canonical_name(name, architecture): shape}
+    if architecture == "mixtral":
+        stem, part = "block_sparse_moe.experts", _MIXTRAL_EXPERTS[found[2]]
+    else:
+        stem, part = "mlp.experts", _EXPERTS[found[2]]
+    return {f"model.layers.{found[1]}.{stem}.{one}.{part}.{found[3]}": shape[1:] for one in range(shape[0])}
+
+
+def _check(structure: Structure, claimant: str) -> None:
+    """Refuse claims that the tensors' own shapes contradict; what is missing would be made up when loaded."""
+    embedding = [shape for name, shape in structure.tensors.items() if _EMBEDDING.search(name) and len(shape) == 2]
+    layers = {int(found[1]) for name in structure.tensors if (found := _LAYER.search(name))}
+    facts = []
+    if len(embedding) == 1:
+        facts = [("vocab_size", structure.vocab_size, embedding[0][0])]
+        # Some models factorise their embedding: then its width is no multiple of the hidden size.
+        if structure.hidden_size and embedding[0][1] > structure.hidden_size:
+            facts.append(("hidden_size", structure.hidden_size, embedding[0][1]))
+    if layers and structure.num_layers is not None and len(layers) < structure.num_layers:
+        facts.append(("number of layers", structure.num_layers, len(layers)))
+    for label, claimed, found_value in facts:
+        if claimed is not None and claimed != found_value:
+            raise ArtifactError(
+                f"In {claimant} the {label} is {claimed:,}, by the tensors it is {found_value:,}.",
+                why="A loader would fail, or fill in what is missing with random numbers.",
+                fix="copy or download the folder again, then quantgov inspect PATH",
+            )
 
 
 def _whole(value: Any) -> int | None:

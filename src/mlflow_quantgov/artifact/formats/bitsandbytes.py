@@ -1,22 +1,37 @@
-"""bitsandbytes: int8 with row scales, nf4 and fp4 with (perhaps nested) block scales."""
+"""bitsandbytes: int8 with row scales; nf4 and fp4 with (perhaps nested) block scales.
+
+A 4-bit matrix is flattened, two codes per byte; its shape stands in a small JSON in a byte tensor beside it.
+Source: `QuantState.as_dict(packed=True)` and `Linear8bitLt._save_to_state_dict` of bitsandbytes.
+"""
 
 from __future__ import annotations
 
-import json
 import re
+from math import prod
+from typing import Any
 
-from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format, Layers, assemble
+import numpy as np
+
+from mlflow_quantgov.artifact.files import parse_json
+from mlflow_quantgov.artifact.formats.assemble import Claims, Layers, assemble, broken_layer
+from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
 from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization
-from mlflow_quantgov.errors import ArtifactError
+from mlflow_quantgov.artifact.tensors import Tensor
 
-_STATE = re.compile(r"^(?P<weight>.+\.weight)\.quant_state\.bitsandbytes__(?P<kind>nf4|fp4)$")
-MAX_STATE_BYTES = 100_000
+_STATE = re.compile(r"^(?P<weight>.+)\.quant_state\.bitsandbytes__(?P<kind>nf4|fp4)$")
+_MAX_STATE_BYTES = 100_000
+_EIGHT_BIT_PARTS = ("weight", "SCB", "weight_format")
 
 
 class BitsAndBytes(Format):
-    """The quantization state lies beside each matrix, as a small JSON in a byte tensor."""
+    """Reads shape and block size from the state, and checks both against the stored bytes."""
 
     name = "bitsandbytes"
+
+    @property
+    def methods(self) -> frozenset[str]:
+        """Values of `quant_method`, older ones included."""
+        return frozenset({"bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit"})
 
     def detect(self, files: ArtifactFiles) -> bool:
         """A quantization state, or int8 row scales."""
@@ -24,52 +39,103 @@ class BitsAndBytes(Format):
 
     def read(self, files: ArtifactFiles) -> Inspection:
         """See `Format`."""
-        layers, kinds = Layers(), set()
+        layers = Layers()
+        parts = _parts_by_weight(files)
         for name in sorted(files.tensors):
             if found := _STATE.match(name):
-                kinds.add(found["kind"])
-                layers.add(*self._four_bit(files, name, found["weight"], found["kind"]))
+                weight = found["weight"]
+                layers.add(_four_bit(files, name, weight, found["kind"]), parts[weight])
             elif name.endswith(".SCB"):
-                kinds.add("int8")
-                layers.add(*self._eight_bit(files, name.removesuffix(".SCB")))
-        config = files.quantization_config
-        claimed = 4 if config.get("load_in_4bit") else 8 if config.get("load_in_8bit") else None
+                stem = name.removesuffix(".SCB")
+                used = [f"{stem}.{part}" for part in _EIGHT_BIT_PARTS if f"{stem}.{part}" in files.tensors]
+                layers.add(_eight_bit(files, stem), used)
+        kinds = {str(layer.type) for layer in layers.found}
+        _check_kind(files, kinds)
         return assemble(
             files,
             layers,
-            format="bitsandbytes",
+            format=self.name,
             method="-".join(sorted(kinds)),
             symmetric=True,
             producer=None,
             calibration_required=False,
+            # LLM.int8() also rounds the activations, all but the outliers.
             activation_bits=8 if kinds == {"int8"} else None,
-            claimed_bits=claimed,
+            claims=_claims(files),
         )
 
-    def _four_bit(self, files: ArtifactFiles, state: str, weight: str, kind: str) -> tuple[LayerQuantization, ...]:
-        try:
-            text = files.tensors[state].raw(MAX_STATE_BYTES).tobytes()
-            facts = json.loads(text)
-            shape, block = tuple(int(side) for side in facts["shape"]), int(facts["blocksize"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise _bad(files, weight) from error
-        stored = files.tensors.get(weight)
-        if stored is None or len(shape) != 2 or shape[0] * shape[1] != stored.size * 2 or block <= 0:
-            raise _bad(files, weight)
-        parts = [name for name in files.tensors if name == weight or name.startswith(f"{weight}.")]
-        return (LayerQuantization(weight.removesuffix(".weight"), 4, block, shape, kind), *parts)  # type: ignore[return-value]
 
-    def _eight_bit(self, files: ArtifactFiles, stem: str) -> tuple[LayerQuantization, ...]:
-        weight = files.tensors.get(f"{stem}.weight")
-        if weight is None or weight.dtype != "I8" or len(weight.shape) != 2:
-            raise _bad(files, f"{stem}.weight")
-        parts = [name for name in (f"{stem}.weight", f"{stem}.SCB", f"{stem}.weight_format") if name in files.tensors]
-        return (LayerQuantization(stem, 8, None, weight.shape, "int8"), *parts)  # type: ignore[return-value]
+def _parts_by_weight(files: ArtifactFiles) -> dict[str, list[str]]:
+    """Names of all tensors of each 4-bit matrix: the codes, and what stands below their name."""
+    parts = {found["weight"]: [found["weight"]] for name in files.tensors if (found := _STATE.match(name))}
+    for name in files.tensors:
+        for suffix in (".absmax", ".nested_absmax", ".quant_map", ".nested_quant_map"):
+            if name.endswith(suffix) and name.removesuffix(suffix) in parts:
+                parts[name.removesuffix(suffix)].append(name)
+        if found := _STATE.match(name):
+            parts[found["weight"]].append(name)
+    return parts
 
 
-def _bad(files: ArtifactFiles, weight: str) -> ArtifactError:
-    return ArtifactError(
-        f"The matrix {weight} of {files.root.name} does not fit its bitsandbytes quantization state.",
-        why="Width, block size and shape are read from both.",
-        fix="quantize it again with bitsandbytes",
-    )
+def _four_bit(files: ArtifactFiles, state_name: str, weight: str, kind: str) -> LayerQuantization:
+    stored, scales = files.tensors.get(weight), files.tensors.get(f"{weight}.absmax")
+    try:
+        state = parse_json(files.tensors[state_name].raw(_MAX_STATE_BYTES).tobytes())
+        shape, block = tuple(int(side) for side in state["shape"]), int(state["blocksize"])
+        nested = int(state.get("nested_blocksize") or 0)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise broken_layer(files, weight, "bitsandbytes") from error
+    count = prod(shape)
+    sound = stored is not None and scales is not None and len(shape) in {2, 3} and min(shape) > 0 and block > 0
+    if not sound or stored is None or scales is None or stored.size != (count + 1) // 2:
+        raise broken_layer(files, weight, "bitsandbytes")
+    if scales.elements != -(-count // block) or not _nested_fits(files, weight, scales, nested):
+        raise broken_layer(files, weight, "bitsandbytes")
+    if _codebook(files.tensors.get(f"{weight}.quant_map")) != kind:
+        raise broken_layer(files, weight, f"bitsandbytes {kind}")
+    return LayerQuantization(weight.removesuffix(".weight"), 4, block, shape, kind)
+
+
+def _nested_fits(files: ArtifactFiles, weight: str, scales: Tensor, block: int) -> bool:
+    """Double quantization: scales are byte codes with scales of their own."""
+    nested = files.tensors.get(f"{weight}.nested_absmax")
+    if nested is None:
+        return scales.dtype == "F32"
+    return scales.dtype == "U8" and block > 0 and nested.elements == -(-scales.elements // block)
+
+
+def _codebook(table: Tensor | None) -> str | None:
+    """`nf4` or `fp4`, from the sixteen values: nf4's run from -1 to 1 in order, fp4's begin with zero."""
+    if table is None or table.dtype != "F32" or table.elements != 16:
+        return None
+    values: Any = np.asarray(table.values()).reshape(-1)
+    if values[0] == -1 and values[15] == 1 and bool(np.all(np.diff(values) > 0)):
+        return "nf4"
+    return "fp4" if values[0] == 0 and values[3] == 1 and bool(np.all(values[8:] <= 0)) else None
+
+
+def _eight_bit(files: ArtifactFiles, stem: str) -> LayerQuantization:
+    weight, scales = files.tensors.get(f"{stem}.weight"), files.tensors[f"{stem}.SCB"]
+    layout = files.tensors.get(f"{stem}.weight_format")
+    if weight is None or weight.dtype != "I8" or len(weight.shape) != 2 or scales.elements != weight.shape[0]:
+        raise broken_layer(files, stem, "bitsandbytes int8")
+    # Other numbers than 0 (plain rows) permute the codes for old GPUs; their shape then is not the matrix's.
+    if layout is not None and (layout.size != 1 or int(layout.raw()[0]) != 0):
+        raise broken_layer(files, stem, "row-major bitsandbytes int8")
+    return LayerQuantization(stem, 8, None, weight.shape, "int8")
+
+
+def _claims(files: ArtifactFiles) -> Claims:
+    bits = []
+    for place, claim in files.claims:
+        for key, width in (("load_in_4bit", 4.0), ("load_in_8bit", 8.0)):
+            if claim.get(key) is True:
+                bits.append((place, width))
+    return Claims(bits=tuple(bits))
+
+
+def _check_kind(files: ArtifactFiles, kinds: set[str]) -> None:
+    for place, claim in files.claims:
+        claimed = claim.get("bnb_4bit_quant_type")
+        if claim.get("load_in_4bit") is True and claimed and kinds & {"nf4", "fp4"} and claimed not in kinds:
+            raise files.contradiction(place, claimed, ", ".join(sorted(kinds)))

@@ -1,82 +1,234 @@
-"""compressed-tensors, as llm-compressor writes it: `weight_packed` or narrow `weight`, with `weight_scale`."""
+"""compressed-tensors, as llm-compressor writes it: `weight_packed` or a narrow `weight`, with `weight_scale`.
+
+Source: compressed_tensors.compressors. Since version 0.20 packed codes cross word borders; before, each 32-bit word
+held `32 // bits` codes. The two differ for 3, 5, 6 and 7 bit only.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import prod
 from typing import Any
 
-from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format, Layers, assemble
-from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization
-from mlflow_quantgov.artifact.tensors.safetensors import values
-from mlflow_quantgov.errors import ArtifactError
+import numpy as np
 
-WORD = 32
+from mlflow_quantgov.artifact.formats.assemble import Claims, Layers, assemble, broken_layer, used_bits
+from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
+from mlflow_quantgov.artifact.formats.packing import constant_words, highest_bit
+from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization
+from mlflow_quantgov.artifact.tensors import Tensor
+from mlflow_quantgov.errors import UnknownFormatError
+
+_WORD = 32
+_SAMPLED_WORDS = 1 << 18
 _PARTS = ("weight", "weight_packed", "weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx",
-          "weight_global_scale", "input_scale", "input_zero_point", "input_global_scale")  # fmt: skip
+          "weight_global_scale", "input_scale", "input_zero_point", "input_global_scale", "output_scale",
+          "output_zero_point")  # fmt: skip
+_CACHE_PARTS = (".k_scale", ".v_scale", ".k_zero_point", ".v_zero_point", ".q_scale", ".q_zero_point")
+_STATIC_PARTS = (".input_scale", ".input_global_scale", ".output_scale", ".k_scale", ".v_scale")
+_UNREAD = {"marlin-24", "sparse-24-bitmask", "sparse-bitmask"}
+_FLOAT8 = {"F8_E4M3", "F8_E5M2"}
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The stored tensors of one matrix."""
+
+    stem: str
+    tensors: dict[str, Tensor]
+
+    def get(self, part: str) -> Tensor | None:
+        return self.tensors.get(part)
 
 
 class CompressedTensors(Format):
-    """Packed integers, int8, float8 or float4, with a scale beside each matrix."""
+    """Packed integers, int8, float8, packed float4 and float6."""
 
     name = "compressed-tensors"
 
+    @property
+    def methods(self) -> frozenset[str]:
+        """Values of `quant_method`, the older spelling included."""
+        return frozenset({"compressed-tensors", "compressed_tensors"})
+
     def detect(self, files: ArtifactFiles) -> bool:
-        """A scale beside a packed or narrow matrix."""
-        return files.claimed_method == "compressed-tensors" or (
-            files.claimed_method is None and any(name.endswith(".weight_packed") for name in files.tensors)
-        )
+        """A scale beside a packed or int8 matrix; beside float8 only where the config agrees, as others do that too."""
+        claimed = files.claimed_method in self.methods
+        for name in files.tensors:
+            if name.endswith(".weight_packed"):
+                return True
+            if name.endswith(".weight_scale"):
+                weight = files.tensors.get(name.removesuffix("_scale"))
+                if weight is not None and (weight.dtype == "I8" or (claimed and weight.dtype in _FLOAT8)):
+                    return True
+        return False
 
     def read(self, files: ArtifactFiles) -> Inspection:
         """See `Format`."""
-        layers = Layers()
+        config = files.quantization_config
+        if config.get("format") in _UNREAD:
+            raise _unread(files, str(config["format"]))
+        schemes = _schemes(config)
+        claimed = {scheme["num_bits"] for scheme in schemes if isinstance(scheme.get("num_bits"), int)}
+        layers, parts = Layers(), []
         for name in sorted(files.tensors):
             if name.endswith(".weight_scale"):
-                stem = name.removesuffix(".weight_scale")
-                used = [f"{stem}.{part}" for part in _PARTS if f"{stem}.{part}" in files.tensors]
-                layers.add(self._layer(files, stem), *used)
-        config = files.quantization_config
-        groups = [group for group in (config.get("config_groups") or {}).values() if isinstance(group, dict)]
-        claimed = {(group.get("weights") or {}).get("num_bits") for group in groups}
+                one = _gather(files, name.removesuffix(".weight_scale"))
+                layer, granularity = _read_layer(files, one, claimed)
+                layers.add(layer, [tensor.name for tensor in one.tensors.values()], granularity)
+                parts.append(one)
+        layers.used.update(name for name in files.tensors if name.endswith(_CACHE_PARTS))
+        _check_widths(files, layers, claimed)
         return assemble(
             files,
             layers,
-            format="compressed-tensors",
+            format=self.name,
+            # Rounding, GPTQ and AWQ leave the same tensors behind.
             method=None,
-            symmetric=not any(f"{layer.name}.weight_zero_point" in files.tensors for layer in layers.found),
+            symmetric=not any(_has_offset(one, layer) for one, layer in zip(parts, layers.found, strict=True)),
             producer=f"compressed-tensors {config['version']}" if config.get("version") else None,
-            # Rounding and GPTQ leave the same tensors behind; static input scales always need data.
-            calibration_required=True if any(name.endswith("input_scale") for name in files.tensors) else None,
-            activation_bits=_activation_bits(groups),
-            desc_act=any(name.endswith(".weight_g_idx") for name in files.tensors) or None,
-            claimed_bits=claimed.pop() if len(claimed) == 1 else None,
-        )
-
-    def _layer(self, files: ArtifactFiles, stem: str) -> LayerQuantization:
-        scale = files.tensors[f"{stem}.weight_scale"]
-        packed, plain = files.tensors.get(f"{stem}.weight_packed"), files.tensors.get(f"{stem}.weight")
-        if packed is not None and packed.dtype == "U8":
-            out_features, half = packed.shape
-            return LayerQuantization(stem, 4, (half * 2) // scale.shape[-1], (out_features, half * 2), "float4")
-        if packed is not None and f"{stem}.weight_shape" in files.tensors:
-            out_features, in_features = (int(side) for side in values(files.tensors[f"{stem}.weight_shape"]))
-            bits = packed.shape[1] * WORD // in_features if in_features else 0
-            if packed.shape[0] == out_features and bits:
-                return LayerQuantization(stem, bits, _group(scale.shape, in_features), (out_features, in_features), "int")
-        if plain is not None and len(plain.shape) == 2 and plain.dtype in {"I8", "F8_E4M3", "F8_E5M2"}:
-            kind = "int" if plain.dtype == "I8" else "float8"
-            return LayerQuantization(stem, 8, _group(scale.shape, plain.shape[1]), plain.shape, kind)
-        raise ArtifactError(
-            f"The layer {stem} of {files.root.name} has a scale and no packed or narrow weight that fits it.",
-            why="Width and group size are read from the shapes of its tensors.",
-            fix="compress it again with llm-compressor",
+            calibration_required=True if any(name.endswith(_STATIC_PARTS) for name in files.tensors) else None,
+            activation_bits=_activation_bits(config),
+            kv_cache_bits=_bits(config.get("kv_cache_scheme")),
+            desc_act=any(_reordered(one) for one in parts),
+            claims=Claims(group_size=_claimed_groups(schemes)),
         )
 
 
-def _group(scale: tuple[int, ...], in_features: int) -> int | None:
-    groups = scale[-1] if len(scale) == 2 else 1
-    return None if groups <= 1 else in_features // groups
+def _gather(files: ArtifactFiles, stem: str) -> _Parts:
+    named = ((part, files.tensors.get(f"{stem}.{part}")) for part in _PARTS)
+    return _Parts(stem, {part: tensor for part, tensor in named if tensor is not None})
 
 
-def _activation_bits(groups: list[dict[str, Any]]) -> int | None:
-    widths = [(group.get("input_activations") or {}).get("num_bits") for group in groups]
-    known = [width for width in widths if isinstance(width, int)]
-    return min(known) if known else None
+def _read_layer(files: ArtifactFiles, one: _Parts, claimed: set[int]) -> tuple[LayerQuantization, str]:
+    packed, plain, scale = one.get("weight_packed"), one.get("weight"), one.tensors["weight_scale"]
+    found: tuple[float, tuple[int, ...], str] | None = None
+    if packed is not None and packed.dtype == "I32":
+        found = _packed_integers(one, packed, claimed)
+    elif packed is not None and packed.dtype == "U8":
+        found = _packed_floats(packed, scale)
+    elif plain is not None and plain.dtype == "I8" and len(plain.shape) >= 2:
+        whole = scale.elements == 1
+        found = used_bits(plain, rows=plain.shape[0] if whole else 32), plain.shape, "int"
+    elif plain is not None and plain.dtype in _FLOAT8:
+        found = 8, plain.shape, "float8"
+    if found is None or len(found[1]) < 2 or not prod(found[1]):
+        raise broken_layer(files, one.stem, "compressed-tensors")
+    bits, shape, kind = found
+    size, granularity = _grouping(files, one, scale, shape)
+    return LayerQuantization(one.stem, bits, size, shape, kind), granularity
+
+
+def _packed_integers(one: _Parts, packed: Tensor, claimed: set[int]) -> tuple[float, tuple[int, ...], str] | None:
+    """Width from the number of words a row takes; where two widths take as many, from the bits that are in use."""
+    noted = one.get("weight_shape")
+    if noted is None or noted.dtype not in {"I64", "I32"} or noted.elements != len(packed.shape):
+        return None
+    shape = tuple(int(side) for side in np.asarray(noted.values()).reshape(-1))
+    if shape[:-1] != packed.shape[:-1] or shape[-1] <= 0:
+        return None
+    columns, words = shape[-1], packed.shape[-1]
+    dense = {bits for bits in range(1, 9) if -(-columns * bits // _WORD) == words}
+    padded = {bits for bits in range(1, 9) if -(-columns // (_WORD // bits)) == words}
+    used = highest_bit(packed.raw(_SAMPLED_WORDS * 4).view("<i4"))
+    # A padded word leaves its highest bits empty; a dense one uses all of them.
+    padded = {bits for bits in padded if _WORD // bits * bits >= used}
+    fitting = dense | padded
+    if not fitting:
+        return None
+    likely = {bits for bits in fitting if bits in claimed} or {min(padded) if padded else min(dense)}
+    return min(likely), shape, "int"
+
+
+def _packed_floats(packed: Tensor, scale: Tensor) -> tuple[float, tuple[int, ...], str] | None:
+    """float4: two codes per byte; float6: four codes in three bytes. The scales' groups of 16 or 32 tell which."""
+    stored = packed.shape[-1]
+    groups = scale.shape[-1] if scale.shape else 1
+    if stored * 2 in {groups * 16, groups * 32}:
+        kind = "mxfp4" if stored * 2 == groups * 32 else "nvfp4"
+        return 4, (*packed.shape[:-1], stored * 2), kind
+    if stored * 4 == groups * 32 * 3:
+        return 6, (*packed.shape[:-1], groups * 32), "mxfp6"
+    return None
+
+
+def _grouping(files: ArtifactFiles, one: _Parts, scale: Tensor, shape: tuple[int, ...]) -> tuple[int | None, str]:
+    """Group size along the input, and the granularity. Blocks of rows and columns count as groups."""
+    columns, groups = shape[-1], scale.shape[-1] if len(scale.shape) == len(shape) else 1
+    if scale.elements == 1 and prod(shape[:-1]) > 1:
+        return None, "tensor"
+    if groups > columns or not groups:
+        raise broken_layer(files, one.stem, "compressed-tensors")
+    if groups == 1:
+        return None, "channel"
+    index = one.get("weight_g_idx")
+    if index is not None and index.dtype in {"I32", "I64"} and index.shape == (columns,):
+        of_column = np.asarray(index.values())
+        if int(of_column.min()) >= 0 and int(of_column.max()) < groups:
+            return int(np.bincount(of_column).max()), "group"
+        if int(of_column.min()) != -1 or int(of_column.max()) != -1:
+            raise broken_layer(files, one.stem, "compressed-tensors")
+    return -(-columns // groups), "group"
+
+
+def _has_offset(one: _Parts, layer: LayerQuantization) -> bool:
+    """Whether any zero point is off the middle; packed ones are stored shifted by half the range."""
+    zeros = one.get("weight_zero_point")
+    if zeros is None:
+        return False
+    stored = zeros.raw()
+    if not stored.any():
+        # Packed zeros are the lowest code, plain ones the middle.
+        return zeros.dtype == "I32" and one.get("weight_packed") is not None
+    if zeros.dtype != "I32" or one.get("weight_packed") is None:
+        return True
+    bits = int(layer.bits)
+    # Zero points are packed along the output: each column is one row of codes.
+    columns = np.ascontiguousarray(np.asarray(zeros.stored()).T)
+    rows = layer.shape[-2] if len(layer.shape) == 2 else 0
+    return bool(rows % _WORD) or not np.array_equal(columns, constant_words(2 ** (bits - 1), bits, columns))
+
+
+def _reordered(one: _Parts) -> bool:
+    index = one.get("weight_g_idx")
+    return index is not None and index.dtype in {"I32", "I64"} and bool(np.any(np.diff(np.asarray(index.values())) < 0))
+
+
+def _schemes(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the config says of the weights, one entry per group of layers."""
+    groups = config.get("config_groups")
+    found = groups.values() if isinstance(groups, dict) else ()
+    return [group["weights"] for group in found if isinstance(group, dict) and isinstance(group.get("weights"), dict)]
+
+
+def _claimed_groups(schemes: list[dict[str, Any]]) -> tuple[tuple[str, int | None], ...]:
+    """Group sizes where all layers are said to have one."""
+    sizes = [scheme.get("group_size") for scheme in schemes if scheme.get("strategy") in {"group", "tensor_group"}]
+    return tuple(("config.json", size) for size in sizes if isinstance(size, int) and size > 0)
+
+
+def _check_widths(files: ArtifactFiles, layers: Layers, claimed: set[int]) -> None:
+    for layer in layers.found:
+        if claimed and layer.bits not in claimed:
+            spelled = ", ".join(f"{bits} bit" for bits in sorted(claimed))
+            raise files.contradiction("config.json", spelled, f"{layer.bits:g} bit (in {layer.name[:100]})")
+
+
+def _activation_bits(config: dict[str, Any]) -> int | None:
+    groups = config.get("config_groups")
+    found = groups.values() if isinstance(groups, dict) else ()
+    widths = [_bits(group.get("input_activations")) for group in found if isinstance(group, dict)]
+    return min((width for width in widths if width), default=None)
+
+
+def _bits(scheme: Any) -> int | None:
+    width = scheme.get("num_bits") if isinstance(scheme, dict) else None
+    return width if isinstance(width, int) and not isinstance(width, bool) else None
+
+
+def _unread(files: ArtifactFiles, layout: str) -> UnknownFormatError:
+    return UnknownFormatError(
+        f"{files.root.name} is compressed-tensors in the layout {layout!r}, which is not read yet.",
+        why="Its bits cannot be told from its bytes, so nothing about it would be certain.",
+        fix="compress it as pack-quantized, int-quantized, float-quantized, or as nvfp4, mxfp4",
+    )

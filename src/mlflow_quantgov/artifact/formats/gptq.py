@@ -1,89 +1,133 @@
-"""GPTQ, as AutoGPTQ and gptqmodel write it: `qweight`, `qzeros`, `scales`, `g_idx` per linear layer."""
+"""GPTQ, as AutoGPTQ and gptqmodel write it: `qweight`, `qzeros`, `scales`, `g_idx` per linear layer.
+
+`qweight` is [in * bits / word, out], packed along the input; `qzeros` [groups, out * bits / word]; `scales`
+[groups, out]. Version 1 stores zero points minus one, version 2 as they are. Source: AutoGPTQ's and gptqmodel's packing.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format, Layers, assemble
+from mlflow_quantgov.artifact.formats.assemble import Claims, Layers, assemble, broken_layer
+from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
+from mlflow_quantgov.artifact.formats.packing import WORD_BITS, constant_words
 from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization
-from mlflow_quantgov.artifact.tensors.safetensors import values
-from mlflow_quantgov.errors import ArtifactError
+from mlflow_quantgov.artifact.tensors import Tensor
 
-WORD = 32
-_SAMPLED_LAYERS = 4
+_PARTS = ("qweight", "qzeros", "scales", "g_idx")
+
+
+@dataclass(frozen=True)
+class _Layer:
+    facts: LayerQuantization
+    zeros: Tensor
+    act_order: bool
 
 
 class Gptq(Format):
-    """`qweight` is [in * bits / 32, out], packed along the input; `qzeros` [groups, out * bits / 32]."""
+    """Reads width and group size from shapes, act-order from `g_idx`, symmetry from the zero points."""
 
     name = "gptq"
 
     def detect(self, files: ArtifactFiles) -> bool:
-        """A packed matrix with an input-packed shape."""
-        return files.claimed_method in {None, "gptq"} and any(
-            name.endswith(".qweight") and name.replace(".qweight", ".g_idx") in files.tensors for name in files.tensors
+        """A matrix packed along its input: as many columns as its scales."""
+        return any(
+            is_input_packed(files, name.removesuffix(".qweight")) for name in files.tensors if name.endswith(".qweight")
         )
 
     def read(self, files: ArtifactFiles) -> Inspection:
         """See `Format`."""
-        layers, act_order = Layers(), []
+        layers, read = Layers(), []
+        per_layer = any(claim.get("dynamic") for _, claim in files.claims)
+        claims = Claims.of(files, ("bits", "w_bit"), ("group_size",), per_layer=per_layer)
         for name in sorted(files.tensors):
             if name.endswith(".qweight"):
-                layers.add(*self._layer(files, name.removesuffix(".qweight")))
-        for layer in layers.found[:_SAMPLED_LAYERS]:
-            index = values(files.tensors[f"{layer.name}.g_idx"])
-            act_order.append(bool(np.any(np.diff(index) < 0)))
-        config = files.quantization_config
-        dynamic = bool(config.get("dynamic"))
+                stem = name.removesuffix(".qweight")
+                layer = _read_layer(files, stem, [size for _, size in claims.group_size if size])
+                layers.add(layer.facts, [f"{stem}.{part}" for part in _PARTS if f"{stem}.{part}" in files.tensors])
+                read.append(layer)
+        symmetric = _symmetric(files, read)
+        for place, claim in files.claims:
+            if claim.get("sym") is True and not symmetric and not per_layer:
+                raise files.contradiction(place, "symmetric quantization", "zero points off the middle")
         return assemble(
             files,
             layers,
-            format="gptq",
+            format=self.name,
             method="gptq",
-            symmetric=self._symmetric(files, layers),
+            symmetric=symmetric,
             producer=_producer(files),
             calibration_required=True,
-            desc_act=any(act_order),
-            claimed_bits=None if dynamic else config.get("bits"),
+            desc_act=any(layer.act_order for layer in read),
+            claims=claims,
         )
 
-    def _layer(self, files: ArtifactFiles, stem: str) -> tuple[LayerQuantization, str, str, str, str]:
-        names = tuple(f"{stem}.{part}" for part in ("qweight", "qzeros", "scales", "g_idx"))
-        try:
-            weight, zeros, scales, index = (files.tensors[name] for name in names)
-            out_features, in_features = scales.shape[1], index.shape[0]
-            bits, rest = divmod(zeros.shape[1] * WORD, out_features)
-            if weight.shape != (in_features * bits / WORD, out_features) or rest or bits not in {2, 3, 4, 8}:
-                raise IndexError
-        except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
-            raise ArtifactError(
-                f"The layer {stem} of {files.root.name} is no sound GPTQ layer: its tensors contradict each other.",
-                why="Width and group size are read from the shapes of qweight, qzeros, scales and g_idx.",
-                fix="quantize it again with gptqmodel",
-            ) from error
-        groups = scales.shape[0]
-        group_size = None if groups == 1 else -(-in_features // groups)
-        layer = LayerQuantization(stem, bits, group_size, (out_features, in_features), "gptq")
-        return layer, *names  # type: ignore[return-value]
 
-    def _symmetric(self, files: ArtifactFiles, layers: Layers) -> bool:
-        """Symmetric where every zero point is the middle of the range (v1 stores it minus one)."""
-        for layer in layers.found[:_SAMPLED_LAYERS]:
-            bits = int(layer.bits)
-            words = values(files.tensors[f"{layer.name}.qzeros"]).view(np.uint32)
-            if bits == 3:
-                # Ten codes and two halves per word: compare with what a constant zero point packs to.
-                if len(np.unique(words)) > 3:
-                    return False
-                continue
-            codes = np.unique((words[..., None] >> np.arange(0, WORD, bits, dtype=np.uint32)) & np.uint32(2**bits - 1))
-            if not set(codes.tolist()) <= {2 ** (bits - 1) - 1} and not set(codes.tolist()) <= {2 ** (bits - 1)}:
-                return False
-        return True
+def is_input_packed(files: ArtifactFiles, stem: str) -> bool:
+    """Whether a packed matrix has GPTQ's layout rather than AWQ's."""
+    weight, scales = files.tensors.get(f"{stem}.qweight"), files.tensors.get(f"{stem}.scales")
+    return bool(
+        weight and scales and len(weight.shape) == len(scales.shape) == 2 and weight.shape[1] == scales.shape[1]
+    )
+
+
+def _read_layer(files: ArtifactFiles, stem: str, claimed_groups: list[int]) -> _Layer:
+    weight, zeros, scales, index = (files.tensors.get(f"{stem}.{part}") for part in _PARTS)
+    if (
+        weight is None
+        or zeros is None
+        or scales is None
+        or weight.dtype not in WORD_BITS
+        or zeros.dtype != weight.dtype
+    ):
+        raise broken_layer(files, stem, "GPTQ")
+    if not len(weight.shape) == len(zeros.shape) == len(scales.shape) == 2 or not scales.elements:
+        raise broken_layer(files, stem, "GPTQ")
+    word, (groups, out_features) = WORD_BITS[weight.dtype], scales.shape
+    bits, rest = divmod(zeros.shape[1] * word, out_features)
+    if rest or bits not in {2, 3, 4, 8} or zeros.shape[0] != groups or weight.shape[1] != out_features:
+        raise broken_layer(files, stem, "GPTQ")
+    in_features, rest = divmod(weight.shape[0] * word, bits)
+    if rest or not in_features or (index is not None and index.shape != (in_features,)):
+        raise broken_layer(files, stem, "GPTQ")
+    size, act_order = _grouping(files, stem, index, groups, in_features, claimed_groups)
+    kind = LayerQuantization(stem, bits, size if groups > 1 else None, (out_features, in_features), "gptq")
+    return _Layer(kind, zeros, act_order)
+
+
+def _grouping(
+    files: ArtifactFiles, stem: str, index: Tensor | None, groups: int, in_features: int, claimed: list[int]
+) -> tuple[int, bool]:
+    """Group size, and whether the columns were reordered. The last group of a row may be shorter than the others."""
+    if index is None:
+        even = -(-in_features // groups)
+        return next((size for size in claimed if -(-in_features // size) == groups), even), False
+    if index.dtype not in {"I32", "I64"}:
+        raise broken_layer(files, stem, "GPTQ")
+    of_column = np.asarray(index.values())
+    if int(of_column.min()) < 0 or int(of_column.max()) >= groups:
+        raise broken_layer(files, stem, "GPTQ")
+    return int(np.bincount(of_column).max()), bool(np.any(np.diff(of_column) < 0))
+
+
+def _symmetric(files: ArtifactFiles, layers: list[_Layer]) -> bool:
+    """Symmetric where every zero point is the middle of the range; version 1 stores it minus one."""
+    second = any("gptq_v2" in {claim.get("checkpoint_format"), claim.get("format")} for _, claim in files.claims)
+    for layer in layers:
+        bits, stored = int(layer.facts.bits), np.asarray(layer.zeros.stored())
+        middle = 2 ** (bits - 1)
+        if not np.array_equal(stored, constant_words(middle if second else middle - 1, bits, stored)):
+            return False
+    return True
 
 
 def _producer(files: ArtifactFiles) -> str | None:
-    config = files.quantization_config
-    quantizer = (config.get("meta") or {}).get("quantizer")
-    found = quantizer[0] if isinstance(quantizer, list) and quantizer else quantizer or config.get("quantizer")
-    return str(found).replace(":", " ") if found else None
+    for _, claim in files.claims:
+        meta = claim.get("meta")
+        quantizer = (meta.get("quantizer") if isinstance(meta, dict) else None) or claim.get("quantizer")
+        found = quantizer[0] if isinstance(quantizer, list) and quantizer else quantizer
+        if isinstance(found, str) and found:
+            return found.replace(":", " ")
+    return None

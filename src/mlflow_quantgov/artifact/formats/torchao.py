@@ -1,87 +1,194 @@
-"""torchao, as transformers writes it: subclass data in flattened tensors, kinds in the header's metadata."""
+"""torchao, as transformers writes it: the parts of a tensor subclass as tensors, its kind in the header's metadata.
+
+Source: torchao/prototype/safetensors and the `tensor_data_names` of torchao's tensor subclasses.
+"""
 
 from __future__ import annotations
 
-import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
 from typing import Any
 
-from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format, Layers, assemble
+from mlflow_quantgov.artifact.files import parse_json
+from mlflow_quantgov.artifact.formats.assemble import Claims, Layers, assemble, broken_layer, used_bits
+from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
 from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization
 from mlflow_quantgov.artifact.tensors import Tensor
 from mlflow_quantgov.errors import ArtifactError
 
-_WIDTHS = {"Int8Tensor": 8, "Float8Tensor": 8, "Int4Tensor": 4, "Int4TilePackedTo4dTensor": 4, "Int4PlainInt32Tensor": 4}
+_DATA = re.compile(r"^(?P<module>.*)\._(?P<parameter>[A-Za-z0-9_]+?)_qdata$")
+_WEIGHT_WIDTH = re.compile(r"(\d+)Weight|^(?:Int|UInt|Float)(\d+)")
+_NARROW = re.compile(r"u?int(\d)")
+_MAX_METADATA = 100_000
+
+
+@dataclass(frozen=True)
+class _Subclass:
+    """One quantized parameter, as the metadata describes it."""
+
+    stem: str
+    """Module, without `.weight`; with the parameter's name where that is another."""
+    kind: str
+    """Class name of the tensor subclass."""
+    data: dict[str, Any]
+    parts: dict[str, Tensor]
+    """`qdata`, `scale`, `zero_point`, ..."""
 
 
 class TorchAo(Format):
-    """`MODULE._weight_qdata`, `_weight_scale`, `_weight_zero_point`; the subclass is named in the metadata."""
+    """Reads width, shape and block size of each subclass; int8 storage is looked into for the width really used."""
 
     name = "torchao"
 
     def detect(self, files: ArtifactFiles) -> bool:
         """Flattened subclass data."""
-        return any(name.endswith("._weight_qdata") for name in files.tensors)
+        return any(_DATA.match(name) for name in files.tensors)
 
     def read(self, files: ArtifactFiles) -> Inspection:
         """See `Format`."""
-        layers, dynamic = Layers(), []
-        for name in sorted(files.tensors):
-            if not name.endswith("._weight_qdata"):
-                continue
-            stem = name.removesuffix("._weight_qdata")
-            kind, data = _subclass(files.metadata.get(f"{stem}.weight", ""))
-            dynamic.append(data.get("act_quant_kwargs") is not None)
-            parts = [other for other in files.tensors if other.startswith(f"{stem}._weight_")]
-            layers.add(_layer(files, stem, kind, data), *parts)
-        zero_points = any(
-            bool(tensor.raw().any()) for name, tensor in files.tensors.items() if name.endswith("_weight_zero_point")
-        )
+        layers, subclasses = Layers(), list(_subclasses(files))
+        for one in subclasses:
+            layer, granularity = _layer(files, one)
+            layers.add(layer, [tensor.name for tensor in one.parts.values()], granularity)
+        method = _method(files.quantization_config)
+        widths = {layer.bits for layer in layers.found}
+        claimed = _claimed_width(method)
+        if claimed and claimed not in widths:
+            raise files.contradiction("config.json", f"{claimed:g} bit ({method})", _spelled(widths))
         return assemble(
             files,
             layers,
-            format="torchao",
-            method=_method(files.quantization_config),
-            symmetric=not zero_points,
+            format=self.name,
+            method=method,
+            symmetric=not any(_has_offset(one.parts.get("zero_point")) for one in subclasses),
             producer=None,
-            calibration_required=False,
-            activation_bits=8 if any(dynamic) else None,
+            # Weight-only and dynamic rounding need no data; static activation scales and smoothing do.
+            calibration_required=any(name.startswith("act_") for one in subclasses for name in one.parts),
+            activation_bits=next((bits for one in subclasses if (bits := _activation_bits(one))), None),
+            claims=Claims(),
         )
 
 
-def _layer(files: ArtifactFiles, stem: str, kind: str, data: dict[str, Any]) -> LayerQuantization:
-    stored: Tensor = files.tensors[f"{stem}._weight_qdata"]
-    bits = _WIDTHS.get(kind) or data.get("target_dtype_bits") or _int_width(data)
-    block = data.get("block_size")
-    if bits is None or len(stored.shape) < 2:
-        raise ArtifactError(
-            f"The layer {stem} of {files.root.name} is of the torchao kind {kind or 'unknown'}, which is not known here.",
-            why="Its width cannot be read from its bytes.",
-            fix="quantize it as int8 or int4 weight-only, int8 dynamic, or float8",
-        )
-    # Two 4-bit codes share a byte; everything else is stored one code per element.
-    per_element = 2 if bits == 4 and stored.dtype in {"U8", "I8"} and kind == "Int4Tensor" else 1
-    shape = (stored.shape[0], stored.shape[1] * per_element)
-    width = block[-1] if isinstance(block, list) and block else shape[1]
-    return LayerQuantization(stem, bits, None if width >= shape[1] else int(width), shape, kind)
+def _subclasses(files: ArtifactFiles) -> list[_Subclass]:
+    prefixes = {}
+    for name in sorted(files.tensors):
+        if found := _DATA.match(name):
+            parameter = found["parameter"]
+            stem = found["module"] if parameter == "weight" else f"{found['module']}.{parameter}"
+            kind, data = _described(files.metadata.get(f"{found['module']}.{parameter}", ""))
+            prefixes[name.removesuffix("qdata")] = _Subclass(stem, kind, data, {})
+    for name, tensor in files.tensors.items():
+        for part in ("qdata", "scale", "zero_point", "scale_and_zero", "per_tensor_scale", "act_pre_scale",
+                     "act_quant_scale", "act_quant_zero_point", "act_per_tensor_scale"):  # fmt: skip
+            if name.endswith(f"_{part}") and (owner := prefixes.get(name.removesuffix(part))):
+                owner.parts[part] = tensor
+    return list(prefixes.values())
 
 
-def _int_width(data: dict[str, Any]) -> int | None:
-    """Width of `IntxUnpackedToInt8Tensor` and its like, from the data type that the metadata names."""
-    named = str((data.get("target_dtype") or {}).get("_data", ""))
-    digits = named.removeprefix("u").removeprefix("int")
-    return int(digits) if digits.isdigit() else None
-
-
-def _subclass(text: str) -> tuple[str, dict[str, Any]]:
+def _described(text: str) -> tuple[str, dict[str, Any]]:
+    """Class name and attributes from the header's metadata; empty where they cannot be read."""
     try:
-        found = json.loads(text)
+        found = parse_json(text.encode()[:_MAX_METADATA])
         return str(found.get("_type", "")), dict(found.get("_data") or {})
-    except (ValueError, AttributeError, TypeError, RecursionError):
+    except (ValueError, AttributeError, TypeError):
         return "", {}
 
 
+def _layer(files: ArtifactFiles, one: _Subclass) -> tuple[LayerQuantization, str]:
+    reader = _READERS.get(one.kind)
+    if reader is None:
+        raise ArtifactError(
+            f"The layer {one.stem} of {files.root.name} is of the unknown torchao kind {one.kind!r}.",
+            why="Its width cannot be read from its bytes.",
+            fix="quantize it as int8, int4 or intx weight-only, int8 dynamic, float8, MX or NVFP4",
+        )
+    bits, shape = reader(one, one.parts["qdata"])
+    if len(shape) < 2 or bits is None or not prod(shape):
+        raise broken_layer(files, one.stem, "torchao")
+    block = one.data.get("block_size")
+    # MX and NVFP4 give one number: weights along the input that share a scale.
+    sides = [1] * (len(shape) - 1) + [block] if isinstance(block, int) else block
+    known = (
+        isinstance(sides, list) and len(sides) == len(shape) and all(type(side) is int and side > 0 for side in sides)
+    )
+    if not known or not isinstance(sides, list):
+        raise broken_layer(files, one.stem, "torchao")
+    if sides[-1] < shape[-1]:
+        size, granularity = int(sides[-1]), "group"
+    else:
+        size, granularity = None, "channel" if prod(sides[:-1]) == 1 else "tensor"
+    if granularity == "tensor" and one.parts["qdata"].dtype == "I8":
+        bits = used_bits(one.parts["qdata"], rows=shape[0])
+    named = one.data.get("target_dtype")
+    claimed = _NARROW.fullmatch(str(named.get("_data"))) if isinstance(named, dict) else None
+    if claimed and int(claimed[1]) != bits:
+        raise files.contradiction(f"The header of {one.stem}", f"{claimed[1]} bit", f"{bits:g} bit")
+    return LayerQuantization(one.stem, bits, size, shape, one.kind), granularity
+
+
+def _plain_bytes(one: _Subclass, data: Tensor) -> tuple[float | None, tuple[int, ...]]:
+    """One code per byte; narrower codes than 8 bit are kept this way too."""
+    return (used_bits(data) if data.dtype == "I8" else None), data.shape
+
+
+def _float8(one: _Subclass, data: Tensor) -> tuple[float | None, tuple[int, ...]]:
+    return (8 if data.dtype.startswith("F8_") else None), data.shape
+
+
+def _two_per_byte(one: _Subclass, data: Tensor) -> tuple[float | None, tuple[int, ...]]:
+    return (4 if data.dtype in {"U8", "I8"} else None), (*data.shape[:-1], data.shape[-1] * 2)
+
+
+def _eight_per_word(one: _Subclass, data: Tensor) -> tuple[float | None, tuple[int, ...]]:
+    """4-bit codes in 32-bit words, in whatever order a kernel likes; the logical shape stands in the metadata."""
+    shape = one.data.get("shape")
+    if not isinstance(shape, list) or not all(type(side) is int and side > 0 for side in shape):
+        return None, ()
+    return (4 if data.size * 2 >= prod(shape) > data.size else None), tuple(shape)
+
+
+def _mx(one: _Subclass, data: Tensor) -> tuple[float | None, tuple[int, ...]]:
+    return _float8(one, data) if data.dtype.startswith("F8_") else _two_per_byte(one, data)
+
+
+_READERS: dict[str, Callable[[_Subclass, Tensor], tuple[float | None, tuple[int, ...]]]] = {
+    "Int8Tensor": _plain_bytes,
+    "IntxUnpackedToInt8Tensor": _plain_bytes,
+    "Float8Tensor": _float8,
+    "Int4Tensor": _two_per_byte,
+    "Int4PlainInt32Tensor": _eight_per_word,
+    "Int4TilePackedTo4dTensor": _eight_per_word,
+    "MXTensor": _mx,
+    "NVFP4Tensor": _two_per_byte,
+}
+
+
+def _has_offset(zero_point: Tensor | None) -> bool:
+    return zero_point is not None and bool(zero_point.raw().any())
+
+
+def _activation_bits(one: _Subclass) -> int | None:
+    named = one.data.get("activation_quantization")
+    if one.data.get("act_quant_kwargs") is not None:
+        return 4 if one.kind == "NVFP4Tensor" else 8
+    return 8 if named is not None and "int8" in str(named).lower() else None
+
+
 def _method(config: dict[str, Any]) -> str | None:
+    """Name of the torchao configuration, as the config gives it."""
     quant_type = config.get("quant_type")
     default = quant_type.get("default") if isinstance(quant_type, dict) else quant_type
     name = default.get("_type") if isinstance(default, dict) else default
-    return str(name) if name else None
+    return name if isinstance(name, str) and name else None
+
+
+def _claimed_width(method: str | None) -> float | None:
+    """Weight width that the configuration's name tells: 4 for `Int8DynamicActivationInt4WeightConfig`."""
+    found = _WEIGHT_WIDTH.search(method or "")
+    return float(found[1] or found[2]) if found else None
+
+
+def _spelled(widths: set[float]) -> str:
+    return ", ".join(f"{width:g} bit" for width in sorted(widths))

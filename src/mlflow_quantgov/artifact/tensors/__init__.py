@@ -1,15 +1,17 @@
 """Bounded, safe readers of tensor containers: headers first, payloads only on request."""
 
-from mlflow_quantgov.artifact.tensors.gguf import GgufFile, read_gguf
+from mlflow_quantgov.artifact.tensors.gguf import GgufArray, GgufFile, read_gguf
 from mlflow_quantgov.artifact.tensors.safetensors import (
     SafetensorsFile,
     open_safetensors,
     read_safetensors,
     write_safetensors,
 )
-from mlflow_quantgov.artifact.tensors.types import Tensor
+from mlflow_quantgov.artifact.tensors.types import FLOATS, Tensor
 
 __all__ = [
+    "FLOATS",
+    "GgufArray",
     "GgufFile",
     "SafetensorsFile",
     "Tensor",

@@ -1,6 +1,7 @@
 """ggml's storage types: elements per block, bytes per block, and bits of one weight code.
 
-Source: ggml/include/ggml.h and ggml-common.h of llama.cpp; checked by a test against PyPI `gguf`.
+Source: ggml/include/ggml.h and ggml-common.h of llama.cpp; checked by a test against PyPI `gguf`, which does not list
+Q2_0 yet.
 """
 
 from __future__ import annotations
@@ -59,4 +60,26 @@ TYPES: dict[int, GgmlType] = {
     39: GgmlType("MXFP4", 32, 17, 4, 32),
     40: GgmlType("NVFP4", 64, 36, 4, 16),
     41: GgmlType("Q1_0", 128, 18, 1, 128),
+    42: GgmlType("Q2_0", 64, 18, 2, 64),
 }
+
+BY_NAME = {one.name: one for one in TYPES.values()}
+SYMMETRIC = frozenset({
+    "Q1_0", "Q2_0", "Q4_0", "Q5_0", "Q8_0", "Q8_1", "Q3_K", "Q6_K", "Q8_K", "TQ1_0", "TQ2_0", "MXFP4", "NVFP4",
+    "IQ4_NL", "IQ4_XS", "IQ3_XXS", "IQ3_S", "IQ2_XXS", "IQ2_XS", "IQ2_S",
+})  # fmt: skip
+"""Types without a minimum or shift beside the scale."""
+
+# general.file_type -> its name, and the type that most weights have when rows are long enough.
+# Source: enum llama_ftype in llama.h and llama_tensor_get_type in llama-quant.cpp.
+FILE_TYPES: dict[int, tuple[str, str]] = {
+    0: ("F32", "F32"), 1: ("F16", "F16"), 2: ("Q4_0", "Q4_0"), 3: ("Q4_1", "Q4_1"), 7: ("Q8_0", "Q8_0"),
+    8: ("Q5_0", "Q5_0"), 9: ("Q5_1", "Q5_1"), 10: ("Q2_K", "Q2_K"), 11: ("Q3_K_S", "Q3_K"), 12: ("Q3_K_M", "Q3_K"),
+    13: ("Q3_K_L", "Q3_K"), 14: ("Q4_K_S", "Q4_K"), 15: ("Q4_K_M", "Q4_K"), 16: ("Q5_K_S", "Q5_K"),
+    17: ("Q5_K_M", "Q5_K"), 18: ("Q6_K", "Q6_K"), 19: ("IQ2_XXS", "IQ2_XXS"), 20: ("IQ2_XS", "IQ2_XS"),
+    21: ("Q2_K_S", "Q2_K"), 22: ("IQ3_XS", "IQ3_S"), 23: ("IQ3_XXS", "IQ3_XXS"), 24: ("IQ1_S", "IQ1_S"),
+    25: ("IQ4_NL", "IQ4_NL"), 26: ("IQ3_S", "IQ3_S"), 27: ("IQ3_M", "IQ3_S"), 28: ("IQ2_S", "IQ2_XS"),
+    29: ("IQ2_M", "IQ2_S"), 30: ("IQ4_XS", "IQ4_XS"), 31: ("IQ1_M", "IQ1_M"), 32: ("BF16", "BF16"),
+    36: ("TQ1_0", "TQ1_0"), 37: ("TQ2_0", "TQ2_0"), 38: ("MXFP4_MOE", "MXFP4"), 39: ("NVFP4", "NVFP4"),
+    40: ("Q1_0", "Q1_0"), 41: ("Q2_0", "Q2_0"),
+}  # fmt: skip

@@ -5,21 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from mlflow_quantgov.artifact.runtimes.interface import Runtime
 from mlflow_quantgov.artifact.runtimes.registry import runtime_for
 from mlflow_quantgov.errors import EvidenceError
+from mlflow_quantgov.evidence.measure.distributions import Sums, compare_logits
 from mlflow_quantgov.evidence.measure.documents import file_digest, read_documents
 from mlflow_quantgov.evidence.measure.provenance import provenance, side
 from mlflow_quantgov.evidence.predicates.fidelity import DocumentRecord, Fidelity
 
 WINDOW = 512
-"""Tokens per document that are scored: the context both sides see."""
-BLOCK = 64
-"""Positions whose distributions are in memory at once, in double precision."""
+"""Tokens that are scored together: the context that both sides see."""
+LOGIT_BYTES = 256 * 1024 * 1024
+"""Most bytes of one side's logits; a large vocabulary gets a smaller window."""
+SMALLEST_WINDOW = 32
 
 
 def measure(
@@ -30,10 +30,11 @@ def measure(
     parent_weights: str,
     quantized_weights: str,
     runtime: str | None = None,
+    settings: dict[str, Any] | None = None,
     cache: Path | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Fidelity:
-    """Score documents with both sides, one document at a time.
+    """Score documents with both sides in the same runtime, window by window.
 
     Args:
         parent: Full-precision folder or file.
@@ -41,29 +42,30 @@ def measure(
         text: JSONL with `text` (or `messages`), or plain text with a document per paragraph.
         parent_weights: Weights digest of the parent.
         quantized_weights: Weights digest of the quantized model.
-        runtime: Runtime for both sides; None for the first that loads them.
+        runtime: Runtime for both sides; None for the first that loads the quantized one.
+        settings: Settings of the runtime (`threads`), equal on both sides.
         cache: Folder for converted twins.
         progress: Called with a message and a fraction from 0 to 1.
 
     Raises:
         UsageError: The file does not exist or holds no documents.
-        EvidenceError: The sides do not share a vocabulary, or no document has two tokens.
+        EvidenceError: The sides do not share a tokenizer, a side gives NaN, or no document has two tokens.
+        ArtifactError: A side does not load.
     """
     report = progress or (lambda message, fraction: None)
-    documents = read_documents(text)
+    documents = list(dict.fromkeys(read_documents(text)))
     twins = cache / "twins" if cache else None
-    left_adapter, right_adapter = runtime_for(parent, preferred=runtime), runtime_for(quantized, preferred=runtime)
+    right_adapter = runtime_for(quantized, preferred=runtime)
+    left_adapter = runtime_for(parent, preferred=right_adapter.name)
     records = []
-    with left_adapter.open(parent, cache=twins) as left, right_adapter.open(quantized, cache=twins) as right:
-        if left.vocabulary_size != right.vocabulary_size:
-            raise EvidenceError(
-                f"The sides have vocabularies of {left.vocabulary_size} and {right.vocabulary_size} tokens.",
-                why="Their next-token distributions cannot be compared.",
-                fix="name the version that it was quantized from as its parent",
-            )
+    with (
+        left_adapter.open(parent, cache=twins, **(settings or {})) as left,
+        right_adapter.open(quantized, cache=twins, **(settings or {})) as right,
+    ):
+        window = _window(left, right)
         for index, document in enumerate(documents):
             report("scoring documents", index / len(documents))
-            if (record := _score(left, right, document)) is not None:
+            if (record := _score(left, right, document, window)) is not None:
                 records.append(record)
         left_facts, right_facts = left.facts(), right.facts()
     if not records:
@@ -72,60 +74,53 @@ def measure(
         )
     report("done", 1.0)
     return Fidelity.measured(
-        provenance=provenance("xllamacpp", "transformers", "torch"),
+        provenance=provenance("xllamacpp", "transformers", "torch", "numpy"),
         parent=side(parent_weights, left_facts),
         quantized=side(quantized_weights, right_facts),
         data=file_digest(text),
-        settings={"window": WINDOW},
+        settings={"window": window, **(settings or {})},
         documents=tuple(records),
     )
 
 
-def _score(parent: Runtime, quantized: Runtime, text: str) -> DocumentRecord | None:
-    window = min(WINDOW, parent.context_length, quantized.context_length)
-    tokens = parent.tokenize(text)[:window]
-    if len(tokens) < 2:
+def _window(parent: Runtime, quantized: Runtime) -> int:
+    """Tokens per window, so that one side's logits stay within `LOGIT_BYTES`."""
+    if parent.vocabulary_size != quantized.vocabulary_size:
+        raise EvidenceError(
+            f"The sides have vocabularies of {parent.vocabulary_size} and {quantized.vocabulary_size} tokens.",
+            why="Their next-token distributions cannot be compared.",
+            fix="name the version that it was quantized from as its parent",
+        )
+    affordable = max(SMALLEST_WINDOW, LOGIT_BYTES // (4 * parent.vocabulary_size))
+    return min(WINDOW, affordable, parent.context_length, quantized.context_length)
+
+
+def _score(parent: Runtime, quantized: Runtime, text: str, window: int) -> DocumentRecord | None:
+    tokens = parent.tokenize(text, add_special=True)
+    if tokens != quantized.tokenize(text, add_special=True):
+        raise EvidenceError(
+            "The two sides split the same text into different tokens.",
+            why="Their next-token distributions cannot be compared, and a changed tokenizer changes every answer.",
+            fix="quantize again with the parent's own tokenizer files",
+        )
+    total = Sums()
+    for part in _windows(tokens, window):
+        total += compare_logits(parent.logits(part[:-1]), quantized.logits(part[:-1]), part[1:])
+    if not total.tokens:
         return None
-    sums = np.zeros(6)
-    for block in _blocks(parent.logits(tokens), quantized.logits(tokens), tokens):
-        sums[:3] += block[:3]
-        sums[3] = max(sums[3], block[3])
-        sums[4:] += block[4:]
     return DocumentRecord(
         id=f"sha256:{hashlib.sha256(text.encode()).hexdigest()}",
-        tokens=len(tokens) - 1,
-        parent_nll=float(sums[0]),
-        quantized_nll=float(sums[1]),
-        kl=float(sums[2]),
-        kl_max=float(sums[3]),
-        same_top=int(sums[4]),
-        identical=int(sums[5]),
+        tokens=total.tokens,
+        parent_nll=total.parent_nll,
+        quantized_nll=total.quantized_nll,
+        kl=total.kl,
+        kl_max=total.kl_max,
+        same_top=total.same_top,
+        identical=total.identical,
     )
 
 
-def _blocks(
-    parent: NDArray[np.float32], quantized: NDArray[np.float32], tokens: list[int]
-) -> Iterator[tuple[float, float, float, float, float, float]]:
-    """Sums over blocks of positions: NLL of both, KL, its maximum, same top token, bitwise equal log-probability."""
-    following = np.array(tokens[1:])
-    for start in range(0, len(following), BLOCK):
-        end = min(start + BLOCK, len(following))
-        p, q = _log_softmax(parent[start:end]), _log_softmax(quantized[start:end])
-        rows = np.arange(end - start)
-        p_token, q_token = p[rows, following[start:end]], q[rows, following[start:end]]
-        kl = np.maximum(np.sum(np.exp(p) * (p - q), axis=1), 0.0)
-        yield (
-            float(-p_token.sum()),
-            float(-q_token.sum()),
-            float(kl.sum()),
-            float(kl.max()),
-            float(np.sum(p.argmax(axis=1) == q.argmax(axis=1))),
-            float(np.sum(p_token == q_token)),
-        )
-
-
-def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-
-
+def _windows(tokens: list[int], window: int) -> Iterator[list[int]]:
+    """Windows that overlap by one token, so that every token but the first is predicted exactly once."""
+    for start in range(0, len(tokens) - 1, window):
+        yield tokens[start : start + window + 1]

@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from mlflow_quantgov.artifact.runtimes.interface import Runtime
-from mlflow_quantgov.errors import require
+from mlflow_quantgov.errors import QuantgovError, UsageError, require
+from mlflow_quantgov.evidence.measure.lm_eval_model import make_model
 from mlflow_quantgov.evidence.measure.tasks import TaskFile, load_functions
 
-DEFAULT_MAX_TOKENS = 256
 BATCH = 16
-FEW_SHOT_SEED = 1234
+SEED = 1234
+PURPOSE = "run task evaluation"
+
+
+@dataclass(frozen=True)
+class RawRun:
+    """What lm-eval returned for one task."""
+
+    samples: list[dict[str, Any]]
+    """One per item, and per filter where the task has several."""
+    config: dict[str, Any]
+    """The task's configuration as lm-eval completed it."""
+    higher_is_better: dict[str, bool]
+    """Metric name to direction."""
 
 
 def run_tasks(
@@ -23,8 +41,10 @@ def run_tasks(
     limit: int | None,
     batch: int,
     progress: Callable[[float], None],
-) -> dict[str, list[dict[str, Any]]]:
-    """Run tasks on a loaded model.
+) -> dict[str, RawRun]:
+    """Run tasks on a loaded model; the tasks' Python code runs in this process.
+
+    Tasks that generate are asked in the model's own chat template, where it has one; tasks that score are not.
 
     Args:
         runtime: The loaded model.
@@ -34,72 +54,123 @@ def run_tasks(
         progress: Called with the fraction of requests answered.
 
     Returns:
-        Task name to lm-eval's samples, one per item.
+        Task name to what lm-eval returned.
 
     Raises:
         MissingExtraError: lm-eval is not installed.
+        UsageError: A task does not load, has no items, or its code fails.
     """
-    # Set before lm-eval imports `datasets`: evaluation never reaches for a hub.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    evaluator = require("lm_eval.evaluator", extra="eval", purpose="run task evaluation")
-    manager = require("lm_eval.tasks", extra="eval", purpose="run task evaluation").TaskManager(include_defaults=False)
+    _go_offline()
+    require("lm_eval", extra="eval", purpose=PURPOSE)
+    results: dict[str, RawRun] = {}
+    with _quiet(), _seeded():
+        loaded = _load(tasks)
+        generating = [one.name for one in tasks if loaded["tasks"][one.name].OUTPUT_TYPE == "generate_until"]
+        scoring = [one.name for one in tasks if one.name not in generating]
+        parts = [(generating, runtime.chat_template is not None), (scoring, False)]
+        done = 0
+        for names, chat in parts:
+            if not names:
+                continue
+            share, start = len(names) / len(tasks), done / len(tasks)
+            results |= _evaluate(
+                make_model(runtime, batch, lambda f, share=share, start=start: progress(start + share * f)),
+                {name: loaded["tasks"][name] for name in names},
+                limit,
+                chat,
+            )
+            done += len(names)
+    return results
+
+
+def _load(tasks: list[TaskFile]) -> Any:
+    """lm-eval's task objects, made from configurations whose paths are absolute."""
+    manager = require("lm_eval.tasks", extra="eval", purpose=PURPOSE).TaskManager(include_defaults=False)
+    tasks_by_name: dict[str, Any] = {}
+    for task in tasks:
+        config = load_functions(task)
+        try:
+            loaded = manager.load([config])["tasks"]
+            made = next(iter(loaded.values()))
+            if not made.has_test_docs() and not made.has_validation_docs():
+                raise ValueError("it names neither `test_split` nor `validation_split`")
+            if not len(made.eval_docs):
+                raise ValueError("it has no items")
+        except Exception as error:  # noqa: BLE001  data sets and the task's code may raise anything
+            raise _failed(task.name, "does not load", error) from error
+        if made.config.num_fewshot is None:
+            made.set_config(key="num_fewshot", value=0)
+        made.set_fewshot_seed(seed=SEED)
+        tasks_by_name[task.name] = made
+    return {"tasks": tasks_by_name, "groups": {}}
+
+
+def _evaluate(model: Any, tasks: dict[str, Any], limit: int | None, chat: bool) -> dict[str, RawRun]:
+    evaluate = require("lm_eval.evaluator", extra="eval", purpose=PURPOSE).evaluate
+    try:
+        results = evaluate(
+            lm=model,
+            task_dict={"tasks": tasks, "groups": {}},
+            limit=limit,
+            bootstrap_iters=0,
+            log_samples=True,
+            apply_chat_template=chat,
+            fewshot_as_multiturn=chat,
+        )
+    except (QuantgovError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001  the tasks' own code may raise anything
+        raise _failed(", ".join(tasks), "failed while it ran", error) from error
+    return {
+        name: RawRun(
+            results["samples"][name], dict(results["configs"][name]), dict(results["higher_is_better"].get(name) or {})
+        )
+        for name in tasks
+    }
+
+
+def _failed(name: str, what: str, error: Exception) -> UsageError:
+    return UsageError(
+        f"The task {name} {what}: {type(error).__name__}: {str(error)[:300]}.",
+        why="What does not run is not measured; nothing was attached.",
+        fix=f"correct the task, and try it on a few items: quantgov evaluate URI --tasks DIR --limit 2   # {name}",
+    )
+
+
+def _go_offline() -> None:
+    """Set before lm-eval imports `datasets`: evaluation never reaches for a hub."""
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
+        os.environ.setdefault(name, "1")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Errors only, and no progress bars of theirs beside ours."""
+    loggers = [logging.getLogger(name) for name in ("lm_eval", "lm-eval", "datasets", "evaluate", "filelock")]
+    levels = [logger.level for logger in loggers]
+    task = require("lm_eval.api.task", extra="eval", purpose=PURPOSE)
     datasets = require("datasets", extra="eval", purpose="read the items of a task")
     datasets.disable_progress_bars()
-    for name in ("lm_eval", "lm-eval", "datasets", "evaluate"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    loaded = manager.load([load_functions(task) for task in tasks])
-    for task in loaded["tasks"].values():
-        task.set_fewshot_seed(seed=FEW_SHOT_SEED)
-    results = evaluator.evaluate(
-        _model(runtime, batch, progress), loaded, limit=limit, log_samples=True, bootstrap_iters=0
-    )
-    return dict(results["samples"])
+    bar = task.tqdm
+    task.tqdm = lambda items, **_: items
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        task.tqdm = bar
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
-def _model(runtime: Runtime, batch: int, progress: Callable[[float], None]) -> Any:
-    """An lm-eval model over a runtime; the class is made here because its base needs the optional library."""
-    base: Any = require("lm_eval.api.model", extra="eval", purpose="run task evaluation").LM
-
-    class RuntimeModel(base):  # type: ignore[misc]
-        """Answers lm-eval's three kinds of requests."""
-
-        def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-            answers: list[str] = []
-            for start in range(0, len(requests), batch):
-                chunk = requests[start : start + batch]
-                settings = dict(chunk[0].args[1])
-                answers += runtime.generate(
-                    [_prompt(runtime, one.args[0]) for one in chunk],
-                    max_tokens=int(settings.get("max_gen_toks", DEFAULT_MAX_TOKENS)),
-                    stop=_stops(settings),
-                    batch=batch,
-                )
-                progress(len(answers) / len(requests))
-            return answers
-
-        def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-            found: list[tuple[float, bool]] = []
-            for start in range(0, len(requests), batch):
-                pairs = [(one.args[0], one.args[1]) for one in requests[start : start + batch]]
-                found += [(score.logprob, score.is_greedy) for score in runtime.score(pairs)]
-                progress(len(found) / len(requests))
-            return found
-
-        def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
-            return [runtime.score([("", one.args[0])])[0].logprob for one in requests]
-
-    return RuntimeModel()
-
-
-def _prompt(runtime: Runtime, context: str) -> str:
-    """A generation prompt: one user's turn in the model's own chat template, where it has one."""
-    if runtime.chat_template is None:
-        return context
-    return runtime.render_chat([{"role": "user", "content": context}])
-
-
-def _stops(settings: dict[str, Any]) -> list[str]:
-    until = settings.get("until") or []
-    return [until] if isinstance(until, str) else list(until)
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """A fixed seed for tasks that draw (few-shot examples, shuffled choices), equal on both sides."""
+    before, numpy_before = random.getstate(), np.random.get_state()
+    random.seed(SEED)
+    np.random.seed(SEED)
+    try:
+        yield
+    finally:
+        random.setstate(before)
+        np.random.set_state(numpy_before)

@@ -133,7 +133,7 @@ def _judge(pairs: list[tuple[Score, Score]], margin: float, confidence: float) -
     scale = len(names) / len(pairs)
     totals = np.round(np.bincount(cluster, weights=difference) * scale, 12)
     span = _span(parent, quantized) * float(sizes.max()) * scale
-    estimate = float(difference.mean())
+    estimate = math.fsum(difference) / len(pairs)
     lower = min(estimate, lower_mean_bound(totals, min(-span, float(totals.min())), confidence))
     upper = max(estimate, -lower_mean_bound(-totals, min(-span, float((-totals).min())), confidence))
     outcome: Literal["pass", "fail", "inconclusive"] = "inconclusive"
@@ -141,7 +141,7 @@ def _judge(pairs: list[tuple[Score, Score]], margin: float, confidence: float) -
         outcome = "pass"
     elif upper < -margin:
         outcome = "fail"
-    parent_mean, quantized_mean = float(parent.mean()), float(quantized.mean())
+    parent_mean, quantized_mean = math.fsum(parent) / len(pairs), math.fsum(quantized) / len(pairs)
     needed = _items_needed(totals, margin, confidence, span) * len(pairs) / len(names) if outcome == "inconclusive" else None
     return Comparison(
         outcome=outcome,
@@ -190,4 +190,5 @@ def _standard_error(scores: NDArray[np.float64], cluster: NDArray[np.int64], clu
     if clusters < 2:
         return float("inf") if scores.std() else 0.0
     sums = np.bincount(cluster, weights=scores - scores.mean())
-    return float(math.sqrt(clusters / (clusters - 1) * float(sums @ sums)) / len(scores))
+    # Rounded, so that the last digits do not depend on the order of the items.
+    return round(math.sqrt(clusters / (clusters - 1) * math.fsum(sums**2)) / len(scores), 12)

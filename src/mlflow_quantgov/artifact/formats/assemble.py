@@ -1,0 +1,203 @@
+"""From quantized matrices to facts about the whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, TypeVar
+
+import numpy as np
+
+from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, is_language_model
+from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization, Quantization
+from mlflow_quantgov.artifact.structure import structure_of_config
+from mlflow_quantgov.artifact.tensors import FLOATS, Tensor
+from mlflow_quantgov.errors import ArtifactError
+
+_COMPARE_CHUNK = 1 << 22
+_Key = TypeVar("_Key", bound=Hashable)
+
+
+@dataclass
+class Layers:
+    """Collects quantized matrices while a reader walks over the tensors."""
+
+    found: list[LayerQuantization] = field(default_factory=list)
+    granularities: list[str] = field(default_factory=list)
+    """Of each matrix in `found`: `group`, `channel` or `tensor`."""
+    used: set[str] = field(default_factory=set)
+    """Names of the stored tensors that make up the quantized matrices."""
+
+    def add(self, layer: LayerQuantization, tensors: Iterable[str], granularity: str | None = None) -> None:
+        """Add a matrix and the names of the stored tensors that it consists of."""
+        self.found.append(layer)
+        self.granularities.append(granularity or ("group" if layer.group_size else "channel"))
+        self.used.update(tensors)
+
+    def weights_by(self, keys: Iterable[_Key]) -> dict[_Key, int]:
+        """Number of weights for each value of a property that is given per matrix."""
+        counted: dict[_Key, int] = {}
+        for key, layer in zip(keys, self.found, strict=True):
+            counted[key] = counted.get(key, 0) + prod(layer.shape)
+        return counted
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What the configs say, to be compared with the tensors: (file, value) pairs."""
+
+    bits: tuple[tuple[str, float], ...] = ()
+    group_size: tuple[tuple[str, int | None], ...] = ()
+    per_layer: bool = False
+    """Whether a config sets widths layer by layer; then single values bind nothing."""
+
+    @classmethod
+    def of(
+        cls, files: ArtifactFiles, bits: tuple[str, ...], group: tuple[str, ...] = (), *, per_layer: bool = False
+    ) -> Claims:
+        """Gather the claims that stand under the given keys of any config."""
+        widths, groups = [], []
+        for place, claim in files.claims:
+            widths += [(place, float(claim[key])) for key in bits if _is_number(claim.get(key))]
+            # -1 and 0 stand for one scale per channel.
+            sizes = [(place, int(claim[key])) for key in group if _is_number(claim.get(key))]
+            groups += [(place, size if size > 0 else None) for place, size in sizes]
+        return cls(tuple(widths), tuple(groups), per_layer)
+
+
+def assemble(
+    files: ArtifactFiles,
+    layers: Layers,
+    *,
+    format: str,
+    method: str | None,
+    symmetric: bool | None,
+    producer: str | None,
+    calibration_required: bool | None,
+    claims: Claims = Claims(),
+    activation_bits: int | None = None,
+    kv_cache_bits: int | None = None,
+    desc_act: bool | None = None,
+) -> Inspection:
+    """Facts of a safetensors model with quantized matrices.
+
+    Raises:
+        ArtifactError: No quantized matrix was found, or a config claims another width or group size than the tensors.
+    """
+    if not layers.found:
+        raise files.contradiction("The config", f"the format {format}", "no quantized matrix")
+    widths = layers.weights_by(layer.bits for layer in layers.found)
+    # Most quantized *weights* decide, so a wide matrix counts for more than a narrow one.
+    bits = most(widths)
+    group = most(layers.weights_by(layer.group_size for layer in layers.found))
+    _check_claims(files, layers, claims)
+    plain = {name: tensor for name, tensor in files.tensors.items() if name not in layers.used}
+    shapes = {f"{layer.name}.weight": layer.shape for layer in layers.found}
+    shapes |= {name: tensor.shape for name, tensor in plain.items()}
+    quantized = sum(prod(layer.shape) for layer in layers.found)
+    total = quantized + logical_elements(plain, files.config)
+    facts = Quantization(
+        format=format,
+        method=method,
+        bits=bits,
+        bits_per_weight=8 * sum(tensor.size for tensor in files.tensors.values()) / total,
+        group_size=group,
+        granularity=most(layers.weights_by(layers.granularities)),
+        symmetric=symmetric,
+        activation_bits=activation_bits,
+        kv_cache_bits=kv_cache_bits,
+        desc_act=desc_act,
+        dtype=dtype_of(plain),
+        quantized_parameters=quantized,
+        total_parameters=total,
+        size_bytes=files.size_bytes,
+        producer=producer,
+        calibration_required=calibration_required,
+        layers=tuple(layers.found),
+        warnings=files.warnings + mixed_widths(widths),
+    )
+    return Inspection(facts, structure_of_config(files.config, shapes), is_language_model(files))
+
+
+def most(weights: Mapping[_Key, int]) -> _Key:
+    """The key with most weights; among equals the first in order of spelling, so that the answer is always the same."""
+    return min(weights, key=lambda key: (-weights[key], str(key)))
+
+
+def mixed_widths(weights: Mapping[float, int]) -> tuple[str, ...]:
+    """The warning `mixed-widths` where not all quantized weights have the same width."""
+    if len(weights) < 2:
+        return ()
+    parts = ", ".join(f"{width:g} bit: {count:,} weights" for width, count in sorted(weights.items()))
+    return (f"mixed-widths: {parts}",)
+
+
+def dtype_of(tensors: Mapping[str, Tensor]) -> str | None:
+    """Storage type of most unquantized elements, as torch spells it."""
+    elements: dict[str, int] = {}
+    for tensor in tensors.values():
+        if tensor.dtype in FLOATS:
+            elements[tensor.dtype] = elements.get(tensor.dtype, 0) + tensor.elements
+    return FLOATS[most(elements)] if elements else None
+
+
+def logical_elements(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> int:
+    """Parameters of unquantized tensors, where an output matrix that repeats the embedding counts once."""
+    total = sum(tensor.elements for tensor in tensors.values())
+    embedding = next(
+        (one for name, one in tensors.items() if name.endswith(("embed_tokens.weight", "token_embd.weight"))), None
+    )
+    output = next((tensors[name] for name in ("lm_head.weight", "output.weight") if name in tensors), None)
+    if embedding is None or output is None or embedding.shape != output.shape:
+        return total
+    tied = config.get("tie_word_embeddings") is True or _same_bytes(embedding, output)
+    return total - output.elements if tied else total
+
+
+def used_bits(tensor: Tensor, rows: int = 32) -> int:
+    """Width that signed 8-bit codes really use, from evenly spaced rows of a matrix.
+
+    Rounding to k bits makes each scale group reach the end of its k-bit range, so a few whole rows show k. Where one
+    scale serves the whole tensor, pass `rows` as large as the tensor.
+    """
+    codes = tensor.stored().reshape(-1, tensor.shape[-1]) if tensor.elements else np.zeros((1, 1), dtype=np.int8)
+    chosen = codes[:: max(1, len(codes) // rows)]
+    low, high = int(chosen.min()), int(chosen.max())
+    return next((bits for bits in range(1, 8) if -(2 ** (bits - 1)) <= low and high < 2 ** (bits - 1)), 8)
+
+
+def _check_claims(files: ArtifactFiles, layers: Layers, claims: Claims) -> None:
+    widths = {layer.bits for layer in layers.found}
+    if not claims.per_layer and len(widths) == 1:
+        for place, claimed in claims.bits:
+            if claimed not in widths:
+                raise files.contradiction(place, f"{claimed:g} bit", f"{next(iter(widths)):g} bit")
+    groups = {layer.group_size for layer in layers.found}
+    for place, size in () if claims.per_layer else claims.group_size:
+        # A matrix that is no longer than the group has one scale per channel.
+        fits = any(layer.group_size == size or (size or 0) >= layer.shape[-1] for layer in layers.found)
+        if not fits:
+            found = ", ".join(sorted("one scale per channel" if one is None else f"group size {one}" for one in groups))
+            raise files.contradiction(place, f"group size {size}" if size else "one scale per channel", found)
+
+
+def _same_bytes(one: Tensor, other: Tensor) -> bool:
+    if one.dtype != other.dtype or one.size != other.size:
+        return False
+    left, right = one.raw(), other.raw()
+    spans = range(0, one.size, _COMPARE_CHUNK)
+    return all(np.array_equal(left[at : at + _COMPARE_CHUNK], right[at : at + _COMPARE_CHUNK]) for at in spans)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def broken_layer(files: ArtifactFiles, name: str, container: str) -> ArtifactError:
+    """The error for a matrix whose stored parts do not fit each other."""
+    return ArtifactError(
+        f"The layer {name[:200]} of {files.root.name} is no sound {container} layer: its tensors disagree.",
+        why="Width, group size and shape are read from them, and from these they cannot be.",
+        fix="copy or download the folder again, or quantize it again, then quantgov inspect PATH",
+    )

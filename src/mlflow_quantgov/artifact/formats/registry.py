@@ -1,0 +1,80 @@
+"""Which reader reads an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import metadata
+
+from mlflow_quantgov.artifact.formats.awq import Awq
+from mlflow_quantgov.artifact.formats.bitsandbytes import BitsAndBytes
+from mlflow_quantgov.artifact.formats.compressed_tensors import CompressedTensors
+from mlflow_quantgov.artifact.formats.full_precision import FullPrecision
+from mlflow_quantgov.artifact.formats.gguf import Gguf
+from mlflow_quantgov.artifact.formats.gptq import Gptq
+from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
+from mlflow_quantgov.artifact.formats.torchao import TorchAo
+from mlflow_quantgov.artifact.formats.unread import (
+    format_of_claim,
+    format_of_tensors,
+    is_adapter,
+    is_unread_claim,
+    unread,
+)
+from mlflow_quantgov.errors import ArtifactError, UsageError
+
+ENTRY_POINTS = "mlflow_quantgov.formats"
+QUANTIZED: tuple[Format, ...] = (Gguf(), BitsAndBytes(), TorchAo(), CompressedTensors(), Gptq(), Awq())
+
+
+def reader_of(files: ArtifactFiles) -> Format:
+    """The reader whose container the tensors are of; full precision is what is left when nothing else fits.
+
+    Raises:
+        ArtifactError: A config claims another format than the tensors have.
+        UnknownFormatError: A format that no reader knows; its name is given.
+        UsageError: A third party's reader cannot be loaded.
+    """
+    if files.extra.get("adapter_config.json") or is_adapter(files.tensors):
+        raise unread(files, "adapter")
+    claimed = files.claimed_method
+    for reader in QUANTIZED:
+        if reader.detect(files) and not is_unread_claim(claimed):
+            if claimed is not None and claimed not in reader.methods:
+                raise files.contradiction("The config", f"the format {claimed}", f"the format {reader.name}")
+            return reader
+    for reader in _third_party():
+        if reader.detect(files):
+            return reader
+    if is_unread_claim(claimed):
+        raise unread(files, str(format_of_claim(claimed)))
+    last = FullPrecision()
+    if last.detect(files):
+        return last
+    raise _unfulfilled(files, claimed)
+
+
+def _unfulfilled(files: ArtifactFiles, claimed: str | None) -> ArtifactError:
+    """The config claims a quantization that no reader found in the tensors."""
+    known = {method for reader in QUANTIZED for method in reader.methods}
+    found = format_of_tensors(files.tensors)
+    if found:
+        return unread(files, found)
+    if claimed is not None and claimed not in known:
+        return unread(files, str(format_of_claim(claimed)))
+    if not files.tensors:
+        return unread(files, "empty: it holds no tensors, of a kind")
+    return files.contradiction("The config", f"the format {claimed or 'of a quantizer'}", "no matrix packed that way")
+
+
+def _third_party() -> Iterator[Format]:
+    for point in metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            reader = point.load()()
+        except Exception as error:
+            raise UsageError(
+                f"The format reader {point.name!r} ({point.value}) cannot be loaded: {error}.",
+                why="A model of its format would be taken for something else.",
+                fix=f"upgrade or uninstall the package that brings {point.name!r}",
+            ) from error
+        if isinstance(reader, Format):
+            yield reader

@@ -1,0 +1,35 @@
+"""What all tests share: MLflow's traces of other runs removed, and no silent skips in CI."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SKILLS = Path(__file__).parent.parent / "src" / "mlflow_quantgov" / "demo" / "models" / "skills"
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No variable of the user's shell, and no cache of an earlier test, reaches a test."""
+    for name in list(os.environ):
+        if name.startswith(("QUANTGOV_", "MLFLOW_")) and name != "QUANTGOV_NO_SKIPS":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("QUANTGOV_CACHE", str(tmp_path / "cache"))
+    yield
+
+
+@pytest.fixture
+def skills() -> Path:
+    """The full-precision skills model of the quick demo (safetensors)."""
+    return SKILLS
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Where nothing may be skipped, a skip fails the run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("QUANTGOV_NO_SKIPS") and reporter and reporter.stats.get("skipped") and exitstatus == 0:
+        reporter.write_line("tests were skipped, and QUANTGOV_NO_SKIPS is set", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

