@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from mlflow_quantgov.version import __version__
 
 # Public name -> (module, attribute).
 _EXPORTS: dict[str, tuple[str, str]] = {
@@ -38,7 +38,33 @@ _EXPORTS: dict[str, tuple[str, str]] = {
     "save_model": ("mlflow_quantgov.flavor", "save_model"),
 }
 
-__all__ = ["__version__", *_EXPORTS]
+__all__ = [
+    "Calibration",
+    "Comparison",
+    "Decision",
+    "QuantgovError",
+    "Statement",
+    "__version__",
+    "archive",
+    "assess_calibration",
+    "attach",
+    "benchmark",
+    "check",
+    "compare",
+    "confirm_kernels",
+    "drill",
+    "evaluate",
+    "get_default_conda_env",
+    "get_default_pip_requirements",
+    "inspect",
+    "load_model",
+    "log_model",
+    "log_parent",
+    "measure_fidelity",
+    "promote",
+    "rollback",
+    "save_model",
+]
 
 if TYPE_CHECKING:
     from mlflow_quantgov.api import (

@@ -1,7 +1,7 @@
 """The public operations on a registered version: measure, attach, check, promote, roll back.
 
-Each measuring function finds the version's files and its parent's, measures on this machine, and attaches the statement:
-the gate takes in the bytes where there is one, and a copy goes beside the model for people to read.
+Each measuring function finds the version's files and its parent's, measures on this machine, and attaches the
+statement: the gate takes in the bytes where there is one, and a copy goes beside the model for people to read.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from mlflow_quantgov.evidence.predicates import Predicate
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.store import upload_copy
 from mlflow_quantgov.evidence.targets import Target, find_target
-from mlflow_quantgov.flavor import GenerationModel, load_model as _load_verified
+from mlflow_quantgov.flavor import load_model as _load_verified
 from mlflow_quantgov.flavor.download import LocalModel, cache_folder, local_model
+from mlflow_quantgov.flavor.generation import GenerationModel
 from mlflow_quantgov.flavor.layout import LINEAGE_FILE, LineageRecord, SavedModel
 from mlflow_quantgov.gate.client import find_gate
 from mlflow_quantgov.policy.decision import Decision
-from mlflow_quantgov.production.promotion import Rollback, promote as _promote, rollback
+from mlflow_quantgov.production.promotion import Rollback, rollback
+from mlflow_quantgov.production.promotion import promote as _promote
 
 Progress = Callable[[str, float], None]
 
@@ -422,4 +424,3 @@ def _send(model: LocalModel, statement: Statement) -> dict[str, Any]:
     if model.model_id is not None:
         upload_copy(model.model_id, statement)
     return result
-

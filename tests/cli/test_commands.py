@@ -62,7 +62,11 @@ def test_compare_has_the_three_exit_codes(capsys: pytest.CaptureFixture[str], tm
     ],
 )
 def test_bad_input_is_one_clear_error_with_a_fix(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    words: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'm.db'}")
@@ -80,7 +84,9 @@ def test_a_truncated_model_is_one_clear_error(capsys: pytest.CaptureFixture[str]
     assert {"message", "why", "fix"} == json.loads(out)["error"].keys()
 
 
-def test_a_server_that_is_down_is_one_clear_error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_down_is_one_clear_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import mlflow
 
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

@@ -50,7 +50,9 @@ def test_open_destinations_stay_open(store: Any, quantized: str) -> None:
     assert store.get_model_version_by_alias("chat", "candidate").version == int(quantized)
 
 
-def test_a_model_without_language_weights_works_as_on_plain_mlflow(store: Any, sklearn_like: Callable[[str], str]) -> None:
+def test_a_model_without_language_weights_works_as_on_plain_mlflow(
+    store: Any, sklearn_like: Callable[[str], str]
+) -> None:
     first, second = sklearn_like("iris"), sklearn_like("iris")
     store.set_registered_model_alias("iris", "champion", first)
     store.transition_model_version_stage("iris", first, "Production", False)

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from mlflow_quantgov import __version__
 from mlflow_quantgov.errors import QuantgovError
+from mlflow_quantgov.version import __version__
 
 # Command -> (module, one line for the overview). The line stands here so that `--help` imports nothing.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
     except click.ClickException as error:
         usage = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "quantgov"
         _fail({"message": error.format_message(), "why": "", "fix": f"{usage} --help"}, 2, given)
-    except Exception as error:  # noqa: BLE001  (the last line of defence: a person sees one line, not a traceback)
+    except Exception as error:
         if os.environ.get("QUANTGOV_DEBUG"):
             raise
         _fail(_unexpected(error), 2, given)

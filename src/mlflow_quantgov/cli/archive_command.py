@@ -8,6 +8,7 @@ import click
 
 from mlflow_quantgov.cli.measuring import measure
 from mlflow_quantgov.cli.output import json_option, print_json, stdout
+from mlflow_quantgov.evidence.statement import Statement
 
 store_option = click.option("--store", envvar="QUANTGOV_ARCHIVE", help="Folder or URL of the archive.")
 
@@ -34,7 +35,7 @@ def drill(uri: str, store: str | None, prompt: str, as_json: bool) -> int:
 
     outcome = ""
 
-    def run(_: object) -> api.Statement:
+    def run(_: object) -> Statement:
         nonlocal outcome
         statement = api.drill(uri, store, prompt=prompt)
         outcome = str(statement.content().stated()["outcome"])

@@ -16,7 +16,9 @@ from mlflow_quantgov.cli.output import json_option, print_json, stdout
 @click.command()
 @click.option("--quick", is_flag=True, help="A very small model; under two minutes.")
 @click.option("--keep", is_flag=True, help="Leave the server up at the end, for clicking around.")
-@click.option("--folder", type=click.Path(path_type=Path), help="Where everything lies; default: a new temporary folder.")
+@click.option(
+    "--folder", type=click.Path(path_type=Path), help="Where everything lies; default: a new temporary folder."
+)
 @json_option
 def demo(quick: bool, keep: bool, folder: Path | None, as_json: bool) -> None:
     """Log, measure, refuse, promote, roll back and report, on this machine, without a network."""

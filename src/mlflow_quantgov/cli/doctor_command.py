@@ -26,7 +26,9 @@ def doctor(as_json: bool) -> int:
     """Examine the registry that MLflow is set to, and the libraries installed here."""
     findings = [*_registry(), _versions(), *_extras()]
     if as_json:
-        print_json({"ok": all(one.outcome != "fail" for one in findings), "findings": [asdict(one) for one in findings]})
+        print_json(
+            {"ok": all(one.outcome != "fail" for one in findings), "findings": [asdict(one) for one in findings]}
+        )
     else:
         from rich.table import Table
 
@@ -50,7 +52,9 @@ def _registry() -> list[Finding]:
     uri = mlflow.get_registry_uri()
     gate = find_gate()
     if gate is None:
-        fix = "quantgov server --backend-store-uri sqlite:///mlflow.db; export MLFLOW_TRACKING_URI=http://127.0.0.1:5000"
+        fix = (
+            "quantgov server --backend-store-uri sqlite:///mlflow.db; export MLFLOW_TRACKING_URI=http://127.0.0.1:5000"
+        )
         return [Finding("gate", "fail", f"{uri} is not gated: any version can be promoted without evidence", fix)]
     status, chain = gate.status(), gate.verify()
     policy = status["policy"]
@@ -89,7 +93,12 @@ def _versions() -> Finding:
 def _extras() -> list[Finding]:
     from importlib.util import find_spec
 
-    libraries = {"gguf": "xllamacpp", "eval": "lm_eval", "transformers": "transformers", "calibration": "great_expectations"}
+    libraries = {
+        "gguf": "xllamacpp",
+        "eval": "lm_eval",
+        "transformers": "transformers",
+        "calibration": "great_expectations",
+    }
     return [
         Finding(f"extra [{extra}]", "pass", "installed")
         if find_spec(library)

@@ -46,7 +46,9 @@ def inspect(path: Path, as_json: bool) -> None:
     for layer in found.layers:
         kinds[layer.bits, layer.type] = kinds.get((layer.bits, layer.type), 0) + 1
     if len(kinds) > 1:
-        parts = [f"{count} x {bits:g} bit {kind or ''}".strip() for (bits, kind), count in sorted(kinds.items(), key=str)]
+        parts = [
+            f"{count} x {bits:g} bit {kind or ''}".strip() for (bits, kind), count in sorted(kinds.items(), key=str)
+        ]
         stdout.print("layers  " + ", ".join(parts))
     for warning in found.warnings:
         stdout.print(f"[yellow]warning[/yellow]  {warning}")

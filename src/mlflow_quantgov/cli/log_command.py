@@ -49,9 +49,7 @@ def log(
     from mlflow_quantgov.flavor import log_model
 
     data = CalibrationData(calibration, production, source) if calibration is not None else None
-    info = log_model(
-        path, name=name, parent=parent, target=target, calibration=data, registered_model_name=register
-    )
+    info = log_model(path, name=name, parent=parent, target=target, calibration=data, registered_model_name=register)
     _report(info, register, as_json)
 
 

@@ -24,14 +24,16 @@ def measure(title: str, run: Callable[[Progress | None], Statement], *, as_json:
     summary: dict[str, Any] = statement.content().stated()
     outcome = summary.get("outcome")
     if as_json:
-        print_json({
-            "kind": statement.kind,
-            "statement_digest": statement.digest,
-            "subject": statement.subject_digest,
-            "attached": True,
-            "outcome": outcome,
-            "numbers": summary,
-        })
+        print_json(
+            {
+                "kind": statement.kind,
+                "statement_digest": statement.digest,
+                "subject": statement.subject_digest,
+                "attached": True,
+                "outcome": outcome,
+                "numbers": summary,
+            }
+        )
     else:
         numbers = {key: value for key, value in summary.items() if key != "outcome"}
         print_statement(statement.kind, statement.digest, outcome, numbers)

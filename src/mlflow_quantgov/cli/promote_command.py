@@ -48,13 +48,15 @@ def rollback(name: str, alias: str, to: str | None, as_json: bool) -> None:
 
     done = api.rollback(name, alias, to)
     if as_json:
-        print_json({
-            "model": done.model,
-            "alias": done.alias,
-            "from": done.before,
-            "to": done.after,
-            "decision_id": done.decision_id,
-        })
+        print_json(
+            {
+                "model": done.model,
+                "alias": done.alias,
+                "from": done.before,
+                "to": done.after,
+                "decision_id": done.decision_id,
+            }
+        )
     else:
         stdout.print(f"{done.model}@{done.alias} moved from version {done.before} to version {done.after}")
 

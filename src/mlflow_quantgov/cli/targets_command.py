@@ -35,7 +35,9 @@ def targets(context: click.Context, as_json: bool) -> None:
 
 @targets.command()
 @click.argument("name")
-@click.option("--from", "base", default="cpu-llamacpp", show_default=True, help="Target whose runtime and loads it takes.")
+@click.option(
+    "--from", "base", default="cpu-llamacpp", show_default=True, help="Target whose runtime and loads it takes."
+)
 @click.option("--output", type=click.Path(path_type=Path), help="File to write; default NAME.yaml in this folder.")
 @json_option
 def capture(name: str, base: str, output: Path | None, as_json: bool) -> None:

@@ -40,7 +40,9 @@ class Screen:
         """Rows, oldest first."""
         for row in reversed(rows):
             what = f"{row['kind']:<14} version {row['version'] or '-':<3} {row['destination'] or '':<12}"
-            stdout.print(f"   {row['seq']:>3}  {what} {coloured(str(row['decision']))}  by {row['actor']}", highlight=False)
+            stdout.print(
+                f"   {row['seq']:>3}  {what} {coloured(str(row['decision']))}  by {row['actor']}", highlight=False
+            )
 
     def wait(self, text: str) -> None:
         """Wait for Enter, or for Ctrl-C where nobody can press it."""

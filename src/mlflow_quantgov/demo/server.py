@@ -62,7 +62,8 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
                 return
         except requests.RequestException:
             time.sleep(0.5)
-    last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:] or ["it printed nothing"]
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["it printed nothing"]
+    last = [line for line in lines if line.startswith("error:")] or lines[-1:]
     raise UnreachableError(
         f"The demo's server did not come up: {last[0][:300]}", why="The story needs it.", fix=f"less {log}"
     )

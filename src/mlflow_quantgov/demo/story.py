@@ -12,8 +12,8 @@ import yaml
 
 from mlflow_quantgov.demo.cast import Cast
 from mlflow_quantgov.demo.refusals import three_ways
-from mlflow_quantgov.demo.server import gated_server
 from mlflow_quantgov.demo.screen import Screen
+from mlflow_quantgov.demo.server import gated_server
 from mlflow_quantgov.errors import QuantgovError
 
 CHAMPION = "@champion"
@@ -73,13 +73,13 @@ def _declare(cast: Cast, folder: Path, screen: Screen) -> tuple[Path, Path]:
     path.write_text(yaml.safe_dump(policy, sort_keys=False), encoding="utf-8")
     margins = {one["margin"] for one in policy["gates"]["full"]["capabilities"].values()}
     gain = "speed and memory" if cast.must_improve == "both" else cast.must_improve
-    screen.say(f"Target: this machine with llama.cpp; formats {', '.join(captured.formats)}; a quantized model must gain {gain}.")
+    screen.say(f"Target: this machine with llama.cpp; formats {', '.join(captured.formats)}; it must gain {gain}.")
     screen.say(
         f"Policy: the demo's own ({cast.policy.name}), with wider margins (up to {max(margins):.0%}) and fewer items than "
         "the default. It pins the parent, the tasks and the target by digest."
     )
     if cast.model == "smollm2-chat":
-        screen.say("The parent's weights lie on a 4-bit grid (its package ships them so); without the pin it would be refused.")
+        screen.say("The parent's weights lie on a 4-bit grid ; without the pin it would be refused.")
     return folder / "demo-cpu.yaml", path
 
 
@@ -93,7 +93,9 @@ def _parent(cast: Cast, target: Path, screen: Screen) -> str:
     screen.say(f"{uri}: {stored['files']} files, {stored['size_bytes'] / 1e6:.1f} MB archived by digest.")
     drill = qg.drill(uri, prompt=cast.prompt).content().stated()
     _must(drill["outcome"] == "pass", "the restore drill failed")
-    screen.say(f"Drill: {drill['verified_files']} files restored and verified, the model loaded and answered.", good=True)
+    screen.say(
+        f"Drill: {drill['verified_files']} files restored and verified, the model loaded and answered.", good=True
+    )
     return uri
 
 
@@ -135,7 +137,9 @@ def _promoted(cast: Cast, target: Path, parent: str, screen: Screen) -> str:
     _measure(cast, uri, screen, limit=cast.first_items)
     decision = qg.check(uri, CHAMPION)
     task = next(check for check in decision.checks if check.check == "task-eval")
-    screen.say(f"First look, {cast.first_items} items per task: {task.outcome}. {task.reason}", good=task.outcome == "pass")
+    screen.say(
+        f"First look, {cast.first_items} items per task: {task.outcome}. {task.reason}", good=task.outcome == "pass"
+    )
     if task.outcome == "inconclusive":
         screen.say("Too few items to tell is not a pass. All items are run (the parent's answers are kept).")
         with screen.progress("evaluating") as progress:
@@ -192,7 +196,9 @@ def _rolled_back(cast: Cast, screen: Screen) -> None:
 
     screen.step("One operation goes back to the full-precision parent")
     done = qg.rollback(cast.model, alias="champion")
-    screen.say(f"quantgov rollback {cast.model} --alias champion: version {done.before} -> version {done.after}", good=True)
+    screen.say(
+        f"quantgov rollback {cast.model} --alias champion: version {done.before} -> version {done.after}", good=True
+    )
     _answers(cast, screen, "The parent answers")
 
 
@@ -240,7 +246,9 @@ def _point_mlflow_to(url: str) -> None:
 def _must(true: bool, otherwise: str) -> None:
     if not true:
         raise DemoError(
-            f"The story broke: {otherwise}.", why="The demo shows what was measured, whatever it is.", fix="quantgov doctor"
+            f"The story broke: {otherwise}.",
+            why="The demo shows what was measured, whatever it is.",
+            fix="quantgov doctor",
         )
 
 
@@ -248,4 +256,3 @@ def elapsed(since: float) -> str:
     """Minutes and seconds since a moment of `time.monotonic`."""
     seconds = int(time.monotonic() - since)
     return f"{seconds // 60} min {seconds % 60} s"
-

@@ -122,7 +122,9 @@ def capture(name: str, base: Target, destination: Path) -> Target:
     from mlflow_quantgov.evidence.measure.fingerprint import this_machine
 
     hardware = base.hardware.model_copy(update={"fingerprint": this_machine()})
-    captured = base.model_copy(update={"name": name, "hardware": hardware, "description": f"Captured from {base.name}."})
+    captured = base.model_copy(
+        update={"name": name, "hardware": hardware, "description": f"Captured from {base.name}."}
+    )
     captured = Target.model_validate(captured.model_dump(mode="json", by_alias=True))
     text = yaml.safe_dump(captured.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
     destination.write_text(text, encoding="utf-8")

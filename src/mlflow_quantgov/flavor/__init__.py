@@ -14,7 +14,6 @@ from mlflow.models import Model, ModelInputExample, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME, ModelInfo
 from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-from mlflow_quantgov import __version__
 from mlflow_quantgov.artifact.manifest import Manifest, copy_with_manifest
 from mlflow_quantgov.artifact.runtimes.registry import runtime_for
 from mlflow_quantgov.errors import ArtifactError, TamperingError
@@ -24,9 +23,10 @@ from mlflow_quantgov.evidence.targets import Target
 from mlflow_quantgov.flavor import layout
 from mlflow_quantgov.flavor.download import cache_folder, local_model
 from mlflow_quantgov.flavor.environment import conda_environment, default_requirements, write_environment
-from mlflow_quantgov.flavor.prepare import Prepared, files_of, prepare
 from mlflow_quantgov.flavor.generation import DEFAULT_MAX_TOKENS, GenerationModel
+from mlflow_quantgov.flavor.prepare import Prepared, files_of, prepare
 from mlflow_quantgov.flavor.registration import describe_version, ensure_parent_version, log_facts
+from mlflow_quantgov.version import __version__
 
 FLAVOR_NAME = "quantgov"
 
@@ -235,7 +235,9 @@ def _write_files(prepared: Prepared, root: Path, calibration: CalibrationData | 
     link = {"uri": parent.uri, "weights": facts.weights, "manifest": facts.manifest} if parent and facts else None
     record = layout.LineageRecord(prepared.role, link, prepared.target)
     (root / layout.MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
-    (root / layout.QUANTIZATION_FILE).write_text(layout.dump(prepared.inspection.quantization.to_dict()), encoding="utf-8")
+    (root / layout.QUANTIZATION_FILE).write_text(
+        layout.dump(prepared.inspection.quantization.to_dict()), encoding="utf-8"
+    )
     (root / layout.LINEAGE_FILE).write_text(record.to_json(), encoding="utf-8")
     if calibration is not None:
         write_copy(root, calibration.statement(manifest.weights_digest))
@@ -298,8 +300,10 @@ def _write_mlmodel(
 def default_signature() -> ModelSignature:
     """Texts in, texts out, with the two parameters that change an answer."""
     text = Schema([ColSpec(DataType.string)])
-    settings = ParamSchema([
-        ParamSpec("max_tokens", DataType.long, DEFAULT_MAX_TOKENS),
-        ParamSpec("chat", DataType.boolean, True),
-    ])
+    settings = ParamSchema(
+        [
+            ParamSpec("max_tokens", DataType.long, DEFAULT_MAX_TOKENS),
+            ParamSpec("chat", DataType.boolean, True),
+        ]
+    )
     return ModelSignature(inputs=text, outputs=text, params=settings)

@@ -86,7 +86,7 @@ def local_model(uri: str) -> LocalModel:
     """Files of a model URI, on this machine.
 
     Args:
-        uri: `models:/NAME/VERSION`, `models:/NAME@ALIAS`, `models:/m-...`, `runs:/...`, or a local path of a saved model.
+        uri: `models:/NAME/VERSION`, `models:/NAME@ALIAS`, `models:/m-...`, `runs:/...`, or a saved folder.
 
     Raises:
         UsageError: The URI names nothing.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import mlflow
+import pandas
 from mlflow.exceptions import MlflowException
 
 from mlflow_quantgov.artifact.quantization import Quantization
@@ -25,11 +26,12 @@ def log_facts(model_id: str, quantization: Quantization, calibration: Calibratio
     mlflow.log_metric("bits_per_weight", quantization.bits_per_weight, model_id=model_id)
     mlflow.log_metric("size_bytes", float(quantization.size_bytes), model_id=model_id)
     if calibration is not None:
-        from mlflow.data.dataset_source_registry import resolve_dataset_source
-        from mlflow.data.meta_dataset import MetaDataset
+        from mlflow.data.pandas_dataset import from_pandas
 
-        source = resolve_dataset_source(str(Path(calibration.data).resolve()))
-        mlflow.log_input(MetaDataset(source, name="calibration"), context="calibration")
+        from mlflow_quantgov.evidence.measure.documents import read_documents
+
+        texts = pandas.DataFrame({"text": read_documents(Path(calibration.data))})
+        mlflow.log_input(from_pandas(texts, name="calibration"), context="calibration")
 
 
 def summary_of(quantization: Quantization) -> str:
@@ -65,7 +67,7 @@ def ensure_parent_version(name: str, parent: LocalModel) -> str:
     try:
         created = client.create_model_version(
             name,
-            source=source,
+            source=str(source),
             run_id=parent.version.run_id if parent.version is not None else None,
             model_id=parent.model_id,
             description=f"Full-precision parent, from {parent.uri}; what rollback returns to.",

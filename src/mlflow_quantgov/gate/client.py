@@ -75,7 +75,9 @@ class HttpGate(Gate):
 
     def check(self, name: str, version: str, destination: str) -> Decision:
         """See `Gate`."""
-        return decision_from_dict(self._ask("POST", "check", json={"name": name, "version": version, "to": destination}))
+        return decision_from_dict(
+            self._ask("POST", "check", json={"name": name, "version": version, "to": destination})
+        )
 
     def attach(self, name: str, version: str, statement: bytes) -> dict[str, Any]:
         """See `Gate`."""
@@ -98,9 +100,7 @@ class HttpGate(Gate):
 
     def _ask(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
         try:
-            answer = self._session.request(
-                method, f"{self.url}/quantgov/api/{path}", timeout=TIMEOUT_SECONDS, **kwargs
-            )
+            answer = self._session.request(method, f"{self.url}/quantgov/api/{path}", timeout=TIMEOUT_SECONDS, **kwargs)
             body = answer.json()
         except (requests.RequestException, ValueError) as error:
             raise UnreachableError(
@@ -131,7 +131,7 @@ class StoreGate(Gate):
 
     def status(self) -> dict[str, Any]:
         """See `Gate`."""
-        from mlflow_quantgov import __version__
+        from mlflow_quantgov.version import __version__
 
         policy = self._store.quantgov_policy()
         return {

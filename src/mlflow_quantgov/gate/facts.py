@@ -153,7 +153,9 @@ class Gatherer:
             return kept(session, subjects), problems
 
 
-def _take_in_all(session: Session, ref: VersionRef, subjects: set[str], sound: list[tuple[str, bytes, Evidence]]) -> None:
+def _take_in_all(
+    session: Session, ref: VersionRef, subjects: set[str], sound: list[tuple[str, bytes, Evidence]]
+) -> None:
     for name, data, _ in sound:
         take_in(session, ref, data, subjects, actor=None, actor_source=None, where=name)
 

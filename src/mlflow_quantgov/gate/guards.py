@@ -31,7 +31,9 @@ class Guards:
         while True:
             page = self.search_registered_models(max_results=1000, page_token=token)
             for model in page:
-                found += [(model.name, version, destination) for version, destination in self._pointers(policy, model.name)]
+                found += [
+                    (model.name, version, destination) for version, destination in self._pointers(policy, model.name)
+                ]
             token = page.token
             if not token:
                 return found

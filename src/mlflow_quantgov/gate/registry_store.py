@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
@@ -43,7 +43,7 @@ _ATTEMPTS = 3
 Result = TypeVar("Result")
 
 
-def open_store(store_uri: str, tracking_uri: str | None = None) -> SqlAlchemyStore:
+def open_store(store_uri: str, tracking_uri: str | None = None) -> GatedStore | GatedWorkspaceStore:
     """MLflow's plugin entry point: open the gated store.
 
     Args:
@@ -55,13 +55,20 @@ def open_store(store_uri: str, tracking_uri: str | None = None) -> SqlAlchemySto
     return (GatedWorkspaceStore if workspaces else GatedStore)(database)
 
 
-class _Gate(Guards):
+# Mixed into two of MLflow's stores; for the type checker it is one of them.
+if TYPE_CHECKING:
+    _Store = SqlAlchemyStore
+else:
+    _Store = object
+
+
+class _Gate(Guards, _Store):
     """The gate; mixed into each of MLflow's store classes."""
 
     def __init__(self, db_uri: str, read_db_uri: str | None = None) -> None:
         super().__init__(db_uri, read_db_uri=read_db_uri)
         self._policy = load_policy(os.environ.get("QUANTGOV_POLICY"))
-        self._sessions = JoinedSessions(self.ManagedSessionMaker)
+        self._sessions: JoinedSessions = JoinedSessions(self.ManagedSessionMaker)
         self.ManagedSessionMaker = self._sessions
         upgrade(self.engine)
         self._gatherer = Gatherer(self, self.engine, self._sessions.transaction)
@@ -124,15 +131,22 @@ class _Gate(Guards):
 
     def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
         """Gated: point an alias to a version."""
-        self._gated(name, str(version), f"@{alias}", lambda: super(_Gate, self).set_registered_model_alias(name, alias, version))
+        self._gated(
+            name, str(version), f"@{alias}", lambda: super(_Gate, self).set_registered_model_alias(name, alias, version)
+        )
 
-    def transition_model_version_stage(self, name: str, version: str, stage: str, archive_existing_versions: bool) -> Any:
+    def transition_model_version_stage(
+        self, name: str, version: str, stage: str, archive_existing_versions: bool
+    ) -> Any:
         """Gated: move a version to a stage."""
         return self._gated(
             name,
             str(version),
             stage,
-            lambda: super(_Gate, self).transition_model_version_stage(name, version, stage, archive_existing_versions),
+            # As a number: psycopg 3 does not compare MLflow's integer column with a text.
+            lambda: super(_Gate, self).transition_model_version_stage(
+                name, int(version), stage, archive_existing_versions
+            ),
         )
 
     def create_model_version(self, name: str, source: str, *args: Any, **kwargs: Any) -> Any:
@@ -155,12 +169,20 @@ class _Gate(Guards):
 
     def delete_registered_model_alias(self, name: str, alias: str) -> None:
         """Recorded: an alias may always be taken away."""
-        self._recorded("alias-removed", name, None, f"@{alias}", lambda: super(_Gate, self).delete_registered_model_alias(name, alias))
+        self._recorded(
+            "alias-removed",
+            name,
+            None,
+            f"@{alias}",
+            lambda: super(_Gate, self).delete_registered_model_alias(name, alias),
+        )
 
     def delete_model_version(self, name: str, version: str) -> None:
         """Guarded: not while a gated pointer or a rollback needs it."""
         self._guard(name, str(version), self.needed_by(self._policy, name, str(version)), "deleted")
-        self._recorded("deletion", name, str(version), None, lambda: super(_Gate, self).delete_model_version(name, version))
+        self._recorded(
+            "deletion", name, str(version), None, lambda: super(_Gate, self).delete_model_version(name, version)
+        )
 
     def delete_registered_model(self, name: str) -> None:
         """Guarded: not while a gated pointer stands in it."""
@@ -172,7 +194,9 @@ class _Gate(Guards):
         reasons = self.gated_pointers(self._policy, name)
         reasons += ["the new name is protected"] if creation_gated(self._policy, new_name) else []
         self._guard(name, "", reasons, "renamed")
-        return self._recorded("rename", name, None, new_name, lambda: super(_Gate, self).rename_registered_model(name, new_name))
+        return self._recorded(
+            "rename", name, None, new_name, lambda: super(_Gate, self).rename_registered_model(name, new_name)
+        )
 
     # How a decision is made and bound.
 
@@ -190,7 +214,9 @@ class _Gate(Guards):
                     outcome = change()
                     self._record(session, decision, changed=True)
                     return outcome
-        raise _refusal(f"quantgov refused {name} version {version} at {destination}: it kept changing while it was judged.")
+        raise _refusal(
+            f"quantgov refused {name} version {version} at {destination}: it kept changing while it was judged."
+        )
 
     def _judge(self, name: str, version: str, destination: str) -> tuple[Facts, Decision]:
         """Facts and decision; whatever goes wrong on the way refuses."""
@@ -209,7 +235,9 @@ class _Gate(Guards):
 
         destinations = gated_destinations(self._policy, name)
         ref = VersionRef(name, "new", source, 0)
-        facts = Gatherer(_Pending(self, ref), self.engine, self._sessions.transaction).gather(name, "new", current_actor()[0])
+        facts = Gatherer(_Pending(self, ref), self.engine, self._sessions.transaction).gather(
+            name, "new", current_actor()[0]
+        )
         return decide(self._policy, facts, destinations[0] if destinations else "@champion")
 
     def _same_evidence(self, session: Session, facts: Facts) -> bool:
@@ -239,7 +267,9 @@ class _Gate(Guards):
             decision_id = self._record(session, decision, changed=False)
         raise _refusal(decision.one_line(report=f"/quantgov/decisions/{decision_id}"))
 
-    def _recorded(self, kind: str, name: str, version: str | None, what: str | None, change: Callable[[], Result]) -> Result:
+    def _recorded(
+        self, kind: str, name: str, version: str | None, what: str | None, change: Callable[[], Result]
+    ) -> Result:
         actor, source = current_actor()
         with self._sessions.transaction() as session:
             self._lock(session, name)
@@ -253,7 +283,17 @@ class _Gate(Guards):
         what = f"{name} version {version}" if version else name
         actor, source = current_actor()
         with self._sessions.transaction() as session:
-            entry = Entry("denial", actor, source, name, version or None, None, "refused", self._policy.digest, {"reasons": reasons})
+            entry = Entry(
+                "denial",
+                actor,
+                source,
+                name,
+                version or None,
+                None,
+                "refused",
+                self._policy.digest,
+                {"reasons": reasons},
+            )
             ledger.append(session, entry)
         raise _refusal(
             f"quantgov refused: {what} cannot be {deed}, because {reasons[0]}. Fix: move the alias or stage away first."
@@ -270,13 +310,22 @@ class _Gate(Guards):
         with self._sessions.transaction() as session:
             if ledger.is_empty(session):
                 for name, version, destination in self.all_gated_pointers(self._policy):
-                    entry = Entry("inherited", actor, source, name, version, destination, "inherited", self._policy.digest)
+                    entry = Entry(
+                        "inherited", actor, source, name, version, destination, "inherited", self._policy.digest
+                    )
                     ledger.append(session, entry)
             if session.get(PolicyRow, self._policy.digest) is None:
                 now = datetime.now(UTC)
-                session.add(PolicyRow(digest=self._policy.digest, name=self._policy.name, text=self._policy.text, first_seen=now))
+                session.add(
+                    PolicyRow(
+                        digest=self._policy.digest, name=self._policy.name, text=self._policy.text, first_seen=now
+                    )
+                )
                 body = {"name": self._policy.name, "mode": self._policy.mode}
-                ledger.append(session, Entry("policy", actor, source, decision="recorded", policy_digest=self._policy.digest, body=body))
+                ledger.append(
+                    session,
+                    Entry("policy", actor, source, decision="recorded", policy_digest=self._policy.digest, body=body),
+                )
 
 
 class _Pending:
@@ -292,14 +341,13 @@ class _Pending:
         return self._store.references(name)
 
 
-class GatedStore(_Gate, SqlAlchemyStore):  # type: ignore[misc]
+class GatedStore(_Gate, SqlAlchemyStore):
     """MLflow's store behind the gate."""
 
 
-class GatedWorkspaceStore(_Gate, WorkspaceAwareSqlAlchemyStore):  # type: ignore[misc]
+class GatedWorkspaceStore(_Gate, WorkspaceAwareSqlAlchemyStore):
     """MLflow's workspace-aware store behind the gate."""
 
 
 def _refusal(message: str) -> MlflowException:
     return MlflowException(message, error_code=PERMISSION_DENIED)
-

@@ -54,7 +54,7 @@ def local_files(ref: VersionRef, engine: Engine | None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="quantgov-files-") as scratch:
         try:
             fetched = mlflow.artifacts.download_artifacts(artifact_uri=location, dst_path=scratch)
-        except Exception as error:  # noqa: BLE001  (whatever a foreign store raises: the files are out of reach)
+        except Exception as error:
             raise _unreachable(ref, type(error).__name__) from error
         yield Path(fetched)
 

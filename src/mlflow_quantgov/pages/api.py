@@ -8,9 +8,9 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 from mlflow.exceptions import MlflowException
 
-from mlflow_quantgov import __version__
 from mlflow_quantgov.errors import QuantgovError, UsageError
 from mlflow_quantgov.evidence.statement import MAX_STATEMENT_BYTES
+from mlflow_quantgov.version import __version__
 
 MAX_ROWS = 10_000
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from mlflow_quantgov import __version__
 from mlflow_quantgov.pages.plot import Interval, interval_plot
 from mlflow_quantgov.pages.render import render
 from mlflow_quantgov.policy.decision import Decision
 from mlflow_quantgov.policy.facts import Facts
+from mlflow_quantgov.version import __version__
 
 
 def render_report(facts: Facts, decision: Decision | None, *, title: str) -> str:

@@ -93,7 +93,9 @@ def save_quantized(name: str, config: object) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(PARENT, dtype=torch.bfloat16, quantization_config=config, device_map="cpu")
+    model = AutoModelForCausalLM.from_pretrained(
+        PARENT, dtype=torch.bfloat16, quantization_config=config, device_map="cpu"
+    )
     model.save_pretrained(HERE / name)
 
 
@@ -134,7 +136,11 @@ def compress(name: str, layout: str, settings: dict[str, object]) -> None:
         scale, zero = calculate_qparams(blocks.amin(1), blocks.amax(1), weights)
         rows = 1 if weights.strategy == "tensor" else tensor.shape[0]
         shape = (1,) if rows == 1 else (rows, -1)
-        state = {"weight": tensor.float(), "weight_scale": scale.reshape(shape), "weight_zero_point": zero.reshape(shape)}
+        state = {
+            "weight": tensor.float(),
+            "weight_scale": scale.reshape(shape),
+            "weight_zero_point": zero.reshape(shape),
+        }
         stem = key.removesuffix("weight")
         tensors |= {f"{stem}{part}": one.contiguous() for part, one in compressor.compress(state, scheme).items()}
     folder = start(name)

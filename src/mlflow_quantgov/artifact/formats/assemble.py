@@ -173,13 +173,20 @@ def _check_claims(files: ArtifactFiles, layers: Layers, claims: Claims) -> None:
         for place, claimed in claims.bits:
             if claimed not in widths:
                 raise files.contradiction(place, f"{claimed:g} bit", f"{next(iter(widths)):g} bit")
-    groups = {layer.group_size for layer in layers.found}
+    allowed: dict[str, set[int | None]] = {}
     for place, size in () if claims.per_layer else claims.group_size:
-        # A matrix that is no longer than the group has one scale per channel.
-        fits = any(layer.group_size == size or (size or 0) >= layer.shape[-1] for layer in layers.found)
-        if not fits:
-            found = ", ".join(sorted("one scale per channel" if one is None else f"group size {one}" for one in groups))
-            raise files.contradiction(place, f"group size {size}" if size else "one scale per channel", found)
+        allowed.setdefault(place, set()).add(size)
+    for place, sizes in allowed.items():
+        for layer in layers.found:
+            # A matrix that is no longer than the group has one scale per channel.
+            expected = {size if size and size < layer.shape[-1] else None for size in sizes}
+            if layer.group_size not in expected:
+                claimed = " or ".join(sorted(_grouping(size) for size in sizes))
+                raise files.contradiction(place, claimed, f"{_grouping(layer.group_size)} (in {layer.name[:100]})")
+
+
+def _grouping(size: int | None) -> str:
+    return f"group size {size}" if size else "one scale per channel"
 
 
 def _same_bytes(one: Tensor, other: Tensor) -> bool:

@@ -202,9 +202,17 @@ def _schemes(config: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _claimed_groups(schemes: list[dict[str, Any]]) -> tuple[tuple[str, int | None], ...]:
-    """Group sizes where all layers are said to have one."""
-    sizes = [scheme.get("group_size") for scheme in schemes if scheme.get("strategy") in {"group", "tensor_group"}]
-    return tuple(("config.json", size) for size in sizes if isinstance(size, int) and size > 0)
+    """Group sizes that the config gives to its groups of layers; nothing where one is of another kind (blocks)."""
+    sizes: list[tuple[str, int | None]] = []
+    for scheme in schemes:
+        size, strategy = scheme.get("group_size"), scheme.get("strategy")
+        if strategy in {"channel", "tensor"}:
+            sizes.append(("config.json", None))
+        elif strategy in {"group", "tensor_group"} and isinstance(size, int) and size > 0:
+            sizes.append(("config.json", size))
+        else:
+            return ()
+    return tuple(sizes)
 
 
 def _check_widths(files: ArtifactFiles, layers: Layers, claimed: set[int]) -> None:

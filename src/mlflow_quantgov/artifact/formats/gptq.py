@@ -1,7 +1,8 @@
 """GPTQ, as AutoGPTQ and gptqmodel write it: `qweight`, `qzeros`, `scales`, `g_idx` per linear layer.
 
 `qweight` is [in * bits / word, out], packed along the input; `qzeros` [groups, out * bits / word]; `scales`
-[groups, out]. Version 1 stores zero points minus one, version 2 as they are. Source: AutoGPTQ's and gptqmodel's packing.
+[groups, out]. Version 1 stores zero points minus one, version 2 as they are.
+Source: AutoGPTQ's and gptqmodel's packing.
 """
 
 from __future__ import annotations

@@ -48,14 +48,13 @@ def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     Returns:
         The same shape, in double precision.
     """
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    shifted: NDArray[np.float64] = logits.astype(np.float64)
+    shifted -= shifted.max(axis=-1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return shifted
 
 
-def compare_logits(
-    parent: NDArray[np.float32], quantized: NDArray[np.float32], following: Sequence[int]
-) -> Sums:
+def compare_logits(parent: NDArray[np.float32], quantized: NDArray[np.float32], following: Sequence[int]) -> Sums:
     """Compare two models' distributions position by position.
 
     KL(parent || quantized) = sum over the vocabulary of p (ln p - ln q); Kullback and Leibler (1951).

@@ -49,7 +49,9 @@ def differences(target: Target, measured: Fingerprint) -> list[str]:
     ]
     other_memory = abs(measured.memory_bytes - wanted.memory_bytes) > _MEMORY_TOLERANCE * wanted.memory_bytes
     if target.hardware.match == "exact" and other_memory:
-        found.append(f"memory is {measured.memory_bytes / 1e9:.0f} GB, the target's is {wanted.memory_bytes / 1e9:.0f} GB")
+        found.append(
+            f"memory is {measured.memory_bytes / 1e9:.0f} GB, the target's is {wanted.memory_bytes / 1e9:.0f} GB"
+        )
     return found
 
 

@@ -67,20 +67,17 @@ def run_tasks(
         loaded = _load(tasks)
         generating = [one.name for one in tasks if loaded["tasks"][one.name].OUTPUT_TYPE == "generate_until"]
         scoring = [one.name for one in tasks if one.name not in generating]
-        parts = [(generating, runtime.chat_template is not None), (scoring, False)]
-        done = 0
-        for names, chat in parts:
+        for names, chat in ((generating, runtime.chat_template is not None), (scoring, False)):
             if not names:
                 continue
-            share, start = len(names) / len(tasks), done / len(tasks)
-            results |= _evaluate(
-                make_model(runtime, batch, lambda f, share=share, start=start: progress(start + share * f)),
-                {name: loaded["tasks"][name] for name in names},
-                limit,
-                chat,
-            )
-            done += len(names)
+            model = make_model(runtime, batch, _part(progress, len(results) / len(tasks), len(names) / len(tasks)))
+            results |= _evaluate(model, {name: loaded["tasks"][name] for name in names}, limit, chat)
     return results
+
+
+def _part(progress: Callable[[float], None], start: float, share: float) -> Callable[[float], None]:
+    """Progress of one part of the whole."""
+    return lambda fraction: progress(start + share * fraction)
 
 
 def _load(tasks: list[TaskFile]) -> Any:
@@ -96,7 +93,7 @@ def _load(tasks: list[TaskFile]) -> Any:
                 raise ValueError("it names neither `test_split` nor `validation_split`")
             if not len(made.eval_docs):
                 raise ValueError("it has no items")
-        except Exception as error:  # noqa: BLE001  data sets and the task's code may raise anything
+        except Exception as error:
             raise _failed(task.name, "does not load", error) from error
         if made.config.num_fewshot is None:
             made.set_config(key="num_fewshot", value=0)
@@ -119,7 +116,7 @@ def _evaluate(model: Any, tasks: dict[str, Any], limit: int | None, chat: bool) 
         )
     except (QuantgovError, MemoryError):
         raise
-    except Exception as error:  # noqa: BLE001  the tasks' own code may raise anything
+    except Exception as error:
         raise _failed(", ".join(tasks), "failed while it ran", error) from error
     return {
         name: RawRun(
@@ -148,7 +145,7 @@ def _quiet() -> Iterator[None]:
     """Errors only, and no progress bars of theirs beside ours."""
     loggers = [logging.getLogger(name) for name in ("lm_eval", "lm-eval", "datasets", "evaluate", "filelock")]
     levels = [logger.level for logger in loggers]
-    task = require("lm_eval.api.task", extra="eval", purpose=PURPOSE)
+    task: Any = require("lm_eval.api.task", extra="eval", purpose=PURPOSE)
     datasets = require("datasets", extra="eval", purpose="read the items of a task")
     datasets.disable_progress_bars()
     bar = task.tqdm

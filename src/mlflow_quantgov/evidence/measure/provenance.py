@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from importlib import metadata
 
-from mlflow_quantgov import __version__
 from mlflow_quantgov.artifact.runtimes.interface import RuntimeFacts
 from mlflow_quantgov.evidence.predicates.base import Provenance, Side
+from mlflow_quantgov.version import __version__
 
 
 def provenance(*distributions: str, imported: bool = False) -> Provenance:
@@ -18,9 +18,7 @@ def provenance(*distributions: str, imported: bool = False) -> Provenance:
             libraries[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return Provenance(
-        measured_at=datetime.now(UTC), tool_version=__version__, libraries=libraries, imported=imported
-    )
+    return Provenance(measured_at=datetime.now(UTC), tool_version=__version__, libraries=libraries, imported=imported)
 
 
 def side(weights: str, facts: RuntimeFacts) -> Side:

@@ -124,7 +124,11 @@ def _files(folder: Path) -> list[Path]:
     size = 0
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
-        if not path.is_file() or path.suffix == ".md" or any(one.startswith(".") or one == "__pycache__" for one in parts):
+        if (
+            not path.is_file()
+            or path.suffix == ".md"
+            or any(one.startswith(".") or one == "__pycache__" for one in parts)
+        ):
             continue
         files.append(path)
         size += path.stat().st_size
@@ -173,7 +177,7 @@ def _read(path: Path, depth: int) -> dict[str, Any]:
     included = config.pop("include", None)
     for one in reversed([included] if isinstance(included, str) else list(included or [])):
         config = _read(path.parent / str(one), depth - 1) | config
-    return config
+    return dict(config)
 
 
 def _loader(folder: Path) -> type[yaml.SafeLoader]:
@@ -240,7 +244,7 @@ def _run(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # noqa: BLE001  the folder's own code may raise anything
+    except Exception as error:
         raise _bad(path, f"its code does not run: {type(error).__name__}: {str(error)[:200]}") from error
     return module
 

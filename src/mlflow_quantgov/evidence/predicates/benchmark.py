@@ -116,4 +116,4 @@ def _outer_ratios(count: int) -> int:
 
 def _at_most(successes: int, count: int) -> float:
     """P(Binomial(count, 1/2) <= successes)."""
-    return sum(comb(count, k) for k in range(successes + 1)) / 2**count
+    return sum(comb(count, k) for k in range(successes + 1)) / float(2**count)

@@ -142,7 +142,9 @@ def _judge(pairs: list[tuple[Score, Score]], margin: float, confidence: float) -
     elif upper < -margin:
         outcome = "fail"
     parent_mean, quantized_mean = math.fsum(parent) / len(pairs), math.fsum(quantized) / len(pairs)
-    needed = _items_needed(totals, margin, confidence, span) * len(pairs) / len(names) if outcome == "inconclusive" else None
+    needed = (
+        _items_needed(totals, margin, confidence, span) * len(pairs) / len(names) if outcome == "inconclusive" else None
+    )
     return Comparison(
         outcome=outcome,
         estimate=estimate,
@@ -182,7 +184,9 @@ def _items_needed(totals: NDArray[np.float64], margin: float, confidence: float,
     spread = float(seen.std())
     distance = max(abs(margin + float(totals.mean())), 1e-6)
     factor = float(norm.ppf(confidence) + norm.ppf(POWER))
-    return max((factor * spread / distance) ** 2 + span / distance, clusters_needed_floor(min(margin / span, 1), confidence))
+    return max(
+        (factor * spread / distance) ** 2 + span / distance, clusters_needed_floor(min(margin / span, 1), confidence)
+    )
 
 
 def _standard_error(scores: NDArray[np.float64], cluster: NDArray[np.int64], clusters: int) -> float:

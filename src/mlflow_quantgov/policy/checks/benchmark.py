@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mlflow_quantgov.evidence.measure.fingerprint import differences
 from mlflow_quantgov.evidence.predicates import Benchmark
 from mlflow_quantgov.policy.checks.interface import Question, result
 from mlflow_quantgov.policy.decision import CheckResult
+from mlflow_quantgov.policy.facts import Evidence
 
 NAME = "benchmark"
 
@@ -15,10 +18,17 @@ def run(question: Question) -> CheckResult:
     facts = question.facts
     fix = f"quantgov benchmark {question.uri}"
     if facts.target is None:
-        return result(NAME, "missing", "No deployment target is declared.", "log it with target=NAME (see: quantgov targets)")
+        return result(
+            NAME, "missing", "No deployment target is declared.", "log it with target=NAME (see: quantgov targets)"
+        )
     if facts.target.hardware.fingerprint is None:
         capture = f"quantgov targets capture NAME --from {facts.target.name}"
-        return result(NAME, "missing", f"Not measured: the target {facts.target.name} is a template without a captured machine.", capture)
+        return result(
+            NAME,
+            "missing",
+            f"Not measured: the target {facts.target.name} is a template without a captured machine.",
+            capture,
+        )
     parent = facts.lineage.parent.weights if facts.lineage and facts.lineage.parent else None
     found = [
         one
@@ -38,7 +48,7 @@ def run(question: Question) -> CheckResult:
     return _judge(question, content, newest, fix)
 
 
-def _judge(question: Question, content: Benchmark, newest: tuple[object, ...], fix: str) -> CheckResult:
+def _judge(question: Question, content: Benchmark, newest: Sequence[Evidence], fix: str) -> CheckResult:
     target = question.facts.target
     assert target is not None
     summary = content.recompute()
@@ -50,13 +60,22 @@ def _judge(question: Question, content: Benchmark, newest: tuple[object, ...], f
     evidence = newest
     if target.must_improve in {"speed", "both"}:
         if any(one["ratio_high"] < 1 for one in ratios):
-            return result(NAME, "fail", f"Slower than its parent: {speed}.", f"quantgov targets; {fix}", evidence, **summary)  # type: ignore[arg-type]
+            return result(
+                NAME, "fail", f"Slower than its parent: {speed}.", f"quantgov targets; {fix}", evidence, **summary
+            )
         if any(one["ratio_low"] < 1 for one in ratios):
-            return result(NAME, "inconclusive", f"Perhaps slower than its parent: {speed}.", f"{fix} --rounds 15", evidence, **summary)  # type: ignore[arg-type]
+            return result(
+                NAME,
+                "inconclusive",
+                f"Perhaps slower than its parent: {speed}.",
+                f"{fix} --rounds 15",
+                evidence,
+                **summary,
+            )
     if target.must_improve in {"memory", "both"}:
         if memory is None:
-            return result(NAME, "missing", "Not measured: resident memory.", fix, evidence, **summary)  # type: ignore[arg-type]
+            return result(NAME, "missing", "Not measured: resident memory.", fix, evidence, **summary)
         if memory >= 1:
-            return result(NAME, "fail", f"It takes {memory:.2f} times its parent's memory.", fix, evidence, **summary)  # type: ignore[arg-type]
+            return result(NAME, "fail", f"It takes {memory:.2f} times its parent's memory.", fix, evidence, **summary)
     share = f", {memory:.0%} of the memory" if memory is not None else ""
-    return result(NAME, "pass", f"{speed}{share}.", "", evidence, **summary)  # type: ignore[arg-type]
+    return result(NAME, "pass", f"{speed}{share}.", "", evidence, **summary)

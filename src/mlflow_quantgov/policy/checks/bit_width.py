@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mlflow_quantgov.policy.checks.interface import Question, result
 from mlflow_quantgov.policy.decision import CheckResult
 
@@ -16,7 +18,7 @@ def run(question: Question) -> CheckResult:
     found = facts.model.quantization
     if found.bits is None:
         return result(NAME, "not-applicable", "Full precision.")
-    numbers = {"bits": found.bits, "bits_per_weight": round(found.bits_per_weight, 3)}
+    numbers: dict[str, Any] = {"bits": found.bits, "bits_per_weight": round(found.bits_per_weight, 3)}
     least = question.gate.least_bits
     if found.bits >= least:
         return result(NAME, "pass", f"{found.bits:g} bit, at or above {least:g}.", **numbers)

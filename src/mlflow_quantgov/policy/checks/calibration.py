@@ -33,6 +33,8 @@ def run(question: Question) -> CheckResult:
         "calibration documents are also in the production sample": content.shared_with_production,
     }
     fault = next((words for words, present in faults.items() if present), None)
-    reason = f"The calibration data does not do: {fault}." if fault else f"Likeness to production: {summary['outcome']}."
+    reason = (
+        f"The calibration data does not do: {fault}." if fault else f"Likeness to production: {summary['outcome']}."
+    )
     outcome = summary["outcome"]
     return result(NAME, outcome, reason, "" if outcome == "pass" else fix, (newest,), **summary)

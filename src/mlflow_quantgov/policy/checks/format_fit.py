@@ -12,7 +12,9 @@ def run(question: Question) -> CheckResult:
     """Needs nothing but the declared target and the container."""
     facts = question.facts
     if facts.target is None:
-        return result(NAME, "missing", "No deployment target is declared.", "log it with target=NAME (see: quantgov targets)")
+        return result(
+            NAME, "missing", "No deployment target is declared.", "log it with target=NAME (see: quantgov targets)"
+        )
     if facts.model is None:
         return result(NAME, "missing", "Not measured: the files cannot be read.", "quantgov inspect PATH")
     pinned = question.yardsticks.targets
@@ -23,7 +25,7 @@ def run(question: Question) -> CheckResult:
         return result(
             NAME,
             "fail",
-            f"{container} does not run on {facts.target.name} ({facts.target.runtime}), which takes {', '.join(formats)}.",
+            f"{container} does not run on {facts.target.name}: {facts.target.runtime} takes {', '.join(formats)}.",
             f"quantize it again as {formats[0]}",
             format=container,
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from mlflow_quantgov.policy.decision import CheckResult, Outcome
 from mlflow_quantgov.policy.facts import Evidence, Facts
@@ -28,7 +29,7 @@ Check = Callable[[Question], CheckResult]
 
 
 def result(
-    check: str, outcome: Outcome, reason: str, fix: str = "", evidence: tuple[Evidence, ...] = (), **numbers: object
+    check: str, outcome: Outcome, reason: str, fix: str = "", evidence: Iterable[Evidence] = (), **numbers: Any
 ) -> CheckResult:
     """Build a result."""
     return CheckResult(check, outcome, reason, fix, dict(numbers), tuple(one.digest for one in evidence))

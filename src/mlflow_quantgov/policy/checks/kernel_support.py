@@ -14,7 +14,9 @@ def run(question: Question) -> CheckResult:
     facts = question.facts
     fix = f"quantgov kernels {question.uri}"
     if facts.target is None:
-        return result(NAME, "missing", "No deployment target is declared.", "log it with target=NAME (see: quantgov targets)")
+        return result(
+            NAME, "missing", "No deployment target is declared.", "log it with target=NAME (see: quantgov targets)"
+        )
     found = [
         one
         for one in facts.of_kind("kernels")
@@ -28,11 +30,15 @@ def run(question: Question) -> CheckResult:
     summary = content.recompute()
     support = summary["support"]
     if support == "unknown":
-        return result(NAME, "missing", "Not measured: the kernel table has no row for these weights.", fix, newest, **summary)
+        return result(
+            NAME, "missing", "Not measured: the kernel table has no row for these weights.", fix, newest, **summary
+        )
     if support != "optimized":
         reason = f"{content.lookup.runtime} {support.replace('-', ' ')} with these weights ({content.lookup.row})."
         return result(NAME, "fail", reason, f"quantize it again as {facts.target.formats[0]}", newest, **summary)
     if question.gate.probe and not content.probed:
         why = content.not_probed_because or "it was not tried"
-        return result(NAME, "missing", f"Not measured: the runtime did not load it where it was measured: {why}", fix, newest)
+        return result(
+            NAME, "missing", f"Not measured: the runtime did not load it where it was measured: {why}", fix, newest
+        )
     return result(NAME, "pass", f"Optimized: {summary['kernel'] or content.lookup.kernel}.", "", newest, **summary)

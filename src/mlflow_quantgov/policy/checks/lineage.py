@@ -20,10 +20,20 @@ def run(question: Question) -> CheckResult:
         return result(NAME, "missing", "No full-precision parent is named.", "log it with parent=models:/NAME/VERSION")
     if LEVELS.index(found.level) < LEVELS.index(wanted):
         problem = found.problems[0] if found.problems else "More has not been shown."
-        return result(NAME, "fail", f"Proved up to {found.level}, {wanted} is demanded: {problem}", "log it again with its real parent")
+        return result(
+            NAME,
+            "fail",
+            f"Proved up to {found.level}, {wanted} is demanded: {problem}",
+            "log it again with its real parent",
+        )
     allowed = question.yardsticks.parents
     if allowed and (found.parent is None or found.parent.weights not in allowed):
-        return result(NAME, "fail", "Its parent is not among those that the policy allows.", "ask for the parent's digest in the policy")
+        return result(
+            NAME,
+            "fail",
+            "Its parent is not among those that the policy allows.",
+            "ask for the parent's digest in the policy",
+        )
     if not allowed and found.parent is not None and ON_GRID in found.parent.quantization.warnings:
         return result(
             NAME,
@@ -40,7 +50,12 @@ def _parent(question: Question) -> CheckResult:
     if model is None:
         return result(NAME, "fail", "The parent's files cannot be read.", "quantgov doctor")
     if allowed and model.weights not in allowed:
-        return result(NAME, "fail", "This full-precision model is not among those that the policy allows.", "ask for its digest in the policy")
+        return result(
+            NAME,
+            "fail",
+            "This full-precision model is not among those that the policy allows.",
+            "ask for its digest in the policy",
+        )
     if not allowed and ON_GRID in model.quantization.warnings:
         return result(
             NAME,

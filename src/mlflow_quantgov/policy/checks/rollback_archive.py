@@ -20,22 +20,46 @@ def run(question: Question) -> CheckResult:
         return result(NAME, "missing", "Not measured: the parent's files cannot be read.", "quantgov doctor")
     archives, drills = facts.of_kind("archive", parent), facts.of_kind("drill", parent)
     if not archives:
-        return result(NAME, "missing", "Not measured: the full-precision weights are not archived.", f"quantgov archive {question.uri}")
+        return result(
+            NAME,
+            "missing",
+            "Not measured: the full-precision weights are not archived.",
+            f"quantgov archive {question.uri}",
+        )
     if not drills:
-        return result(NAME, "missing", "Not measured: no restore drill has shown that they come back.", f"quantgov drill {question.uri}")
+        return result(
+            NAME,
+            "missing",
+            "Not measured: no restore drill has shown that they come back.",
+            f"quantgov drill {question.uri}",
+        )
     newest = drills[-1]
     content = newest.content
     assert isinstance(content, Drill)
     if content.recompute()["outcome"] != "pass":
         problem = content.problems[0] if content.problems else "the restored model did not answer"
-        return result(NAME, "fail", f"The last restore drill failed: {problem}", f"quantgov archive {question.uri}", (newest,))
+        return result(
+            NAME, "fail", f"The last restore drill failed: {problem}", f"quantgov archive {question.uri}", (newest,)
+        )
     age = facts.now - content.provenance.measured_at
     if age > timedelta(days=question.gate.drill_days):
-        return result(NAME, "missing", f"The last drill is {age.days} days old.", f"quantgov drill {question.uri}", (newest,))
+        return result(
+            NAME, "missing", f"The last drill is {age.days} days old.", f"quantgov drill {question.uri}", (newest,)
+        )
     if own is None and (facts.lineage is None or facts.lineage.parent_version is None):
         fix = f"quantgov log-parent PATH --name parent --register {facts.name}"
-        return result(NAME, "missing", f"The parent is no version of {facts.name}, so no alias can move back to it.", fix, (newest,))
+        return result(
+            NAME,
+            "missing",
+            f"The parent is no version of {facts.name}, so no alias can move back to it.",
+            fix,
+            (newest,),
+        )
     if facts.target is None or facts.target.flag is None:
-        return result(NAME, "missing", "No switch is declared behind which it serves.", "declare `flag:` in the target", (newest,))
+        return result(
+            NAME, "missing", "No switch is declared behind which it serves.", "declare `flag:` in the target", (newest,)
+        )
     switch = facts.target.flag
-    return result(NAME, "pass", f"Archived, restored {age.days} days ago, behind the switch {switch}.", "", (archives[-1], newest))
+    return result(
+        NAME, "pass", f"Archived, restored {age.days} days ago, behind the switch {switch}.", "", (archives[-1], newest)
+    )

@@ -21,12 +21,16 @@ def run(question: Question) -> CheckResult:
     fix = f"quantgov evaluate {question.uri} --tasks tasks/"
     beside = _fidelity(question)
     if beside.get("identical_tokens", 0) >= _ENGAGED_TOKENS and beside["identical_tokens"] == beside["tokens"]:
-        reason = f"Quantization never engaged: all {beside['tokens']:,} log-probabilities equal the parent's bit by bit."
+        reason = (
+            f"Quantization never engaged: all {beside['tokens']:,} log-probabilities equal the parent's bit by bit."
+        )
         return result(NAME, "fail", reason, f"quantgov kernels {question.uri}", evidence, fidelity=beside)
     if not tasks:
         return result(NAME, "missing", "Not measured: no task evaluation against this parent.", fix, fidelity=beside)
     if not question.gate.capabilities:
-        return result(NAME, "missing", "The policy names no capability that must hold.", "add capabilities to the policy")
+        return result(
+            NAME, "missing", "The policy names no capability that must hold.", "add capabilities to the policy"
+        )
     judged = {name: _judge(name, wanted, tasks, question) for name, wanted in question.gate.capabilities.items()}
     numbers: dict[str, Any] = {name: verdict[2] for name, verdict in judged.items()}
     if beside:
@@ -36,7 +40,9 @@ def run(question: Question) -> CheckResult:
     reasons = [verdict[1] for verdict in judged.values() if verdict[0] == worst]
     text = "; ".join(reasons)
     if worst != "pass" and beside:
-        text += f" (perplexity {beside['parent_perplexity']:.2f} -> {beside['quantized_perplexity']:.2f}, reported beside)"
+        text += (
+            f" (perplexity {beside['parent_perplexity']:.2f} -> {beside['quantized_perplexity']:.2f}, reported beside)"
+        )
     remedies = {"pass": "", "fail": "quantize it again with more bits, or with calibration data from production"}
     return CheckResult(NAME, worst, text, remedies.get(worst, fix), numbers, tuple(one.digest for one in evidence))
 
@@ -67,7 +73,11 @@ def _judge(
     if not mine:
         return "missing", f"Not measured: no task for {name}", {}
     if not question.gate.scored_only and all(one.output_type == "multiple_choice" for one in mine):
-        return "missing", f"{name} rests on multiple choice alone, which barely moves when a model breaks", {"items": items}
+        return (
+            "missing",
+            f"{name} rests on multiple choice alone, which barely moves when a model breaks",
+            {"items": items},
+        )
     found = _compare(mine, wanted)
     numbers = found.to_dict()
     before, after = f"{found.parent_mean:.1%}", f"{found.quantized_mean:.1%}"

@@ -9,7 +9,7 @@ branch_labels = None
 depends_on = None
 
 
-def upgrade():
+def upgrade() -> None:
     op.create_table(
         "quantgov_ledger",
         sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),

@@ -1,0 +1,362 @@
+"""Model folders loaded by transformers: full precision, bitsandbytes, torchao, compressed-tensors, GPTQ and AWQ."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow_quantgov.artifact.runtimes.interface import Runtime, RuntimeAdapter, RuntimeFacts, Score, Timing
+from mlflow_quantgov.artifact.runtimes.transformers_settings import TransformersSettings, read_settings
+from mlflow_quantgov.artifact.runtimes.transformers_weights import (
+    LIBRARIES,
+    PURPOSE,
+    load,
+    method_of,
+    quiet,
+    read_config,
+    resident,
+    was_dequantized,
+)
+from mlflow_quantgov.errors import ArtifactError, UsageError, require
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+NAME = "transformers"
+DEFAULT_CONTEXT = 2048
+LOGIT_BYTES = 256 * 1024 * 1024
+"""Most bytes of logits in one pass while scoring."""
+
+
+class TransformersRuntime(Runtime):
+    """One model loaded by transformers.
+
+    Args:
+        path: The model folder.
+        settings: Threads, context length, types.
+
+    Raises:
+        MissingExtraError: torch or transformers is not installed.
+        ArtifactError: The folder does not load.
+    """
+
+    name = NAME
+
+    def __init__(self, path: Path, settings: TransformersSettings) -> None:
+        self._torch: Any = require("torch", extra="transformers", purpose=PURPOSE)
+        self._torch.set_num_threads(settings.threads)
+        device = settings.device
+        if device == "auto":
+            device = "cuda" if self._torch.cuda.is_available() else "cpu"
+        self._model, self._tokenizer = load(path, dtype=settings.dtype, device=device)
+        self._settings = settings
+        self._device = device
+        trained = getattr(self._model.config, "max_position_embeddings", None) or DEFAULT_CONTEXT
+        self._length = settings.context or min(int(trained), DEFAULT_CONTEXT)
+        self._ends = self._end_tokens()
+        self._set_greedy()
+        with quiet():
+            self._forward([[self._start]])
+        self._resident = resident(self._model)
+        self._dequantized = was_dequantized(path, self._resident)
+
+    def facts(self) -> RuntimeFacts:
+        """What lies in memory after a first pass."""
+        version = importlib.metadata.version("transformers")
+        settings = asdict(self._settings) | {
+            "context": self._length,
+            "device": self._device,
+            "compute_dtype": str(self._model.dtype).removeprefix("torch."),
+            "torch": str(self._torch.__version__),
+        }
+        return RuntimeFacts(
+            runtime=NAME,
+            version=version,
+            library=f"transformers {version}",
+            kernel=self._resident.kernel,
+            dequantized=self._dequantized,
+            resident_bytes=self._resident.bytes,
+            parameter_types=dict(self._resident.types),
+            twin="own-files",
+            settings=settings,
+        )
+
+    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
+        """Token ids of a text; special tokens written out in it are parsed."""
+        return [int(token) for token in self._tokenizer(text, add_special_tokens=add_special)["input_ids"]]
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """Text of token ids, special tokens written out."""
+        return str(self._tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of logits per position."""
+        return int(self._model.config.get_text_config().vocab_size)
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that fit into one sequence."""
+        return self._length
+
+    @property
+    def chat_template(self) -> str | None:
+        """Jinja source kept beside the tokenizer, if any."""
+        template = self._tokenizer.chat_template
+        if isinstance(template, dict):
+            template = template.get("default")
+        return template if isinstance(template, str) else None
+
+    def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Next-token logits at every position, shape [len(tokens), vocabulary_size].
+
+        Raises:
+            UsageError: More tokens than the context holds, or none.
+        """
+        self._check_room(len(tokens), "The text")
+        rows: NDArray[np.float32] = self._forward([list(tokens)])[0].float().cpu().numpy()
+        return rows
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
+        """Log-probability of each (context, continuation), several of like length in one pass."""
+        encoded = [self._split(index, *pair) for index, pair in enumerate(pairs)]
+        found: dict[int, Score] = {}
+        for batch in self._batches(encoded):
+            inputs = [(context + continuation)[:-1] for _, context, continuation in batch]
+            logits = self._forward(inputs)
+            for row, (index, context, continuation) in zip(logits, batch, strict=True):
+                part = row[len(context) - 1 : len(context) - 1 + len(continuation)].float()
+                wanted = self._torch.tensor(continuation, device=part.device)
+                logs = self._torch.log_softmax(part, dim=-1).gather(1, wanted[:, None]).double()
+                greedy = bool((part.argmax(dim=-1) == wanted).all())
+                found[index] = Score(float(logs.sum()), greedy, len(continuation))
+        return [found[index] for index in range(len(pairs))]
+
+    def generate(
+        self, prompts: Sequence[str], *, max_tokens: int, stop: Sequence[str] = (), batch: int = 8
+    ) -> list[str]:
+        """Greedy continuation of each prompt, those of like length side by side."""
+        if max_tokens < 1 or batch < 1:
+            raise UsageError(
+                f"generate() was asked for {max_tokens} tokens in batches of {batch}.",
+                why="An answer has at least one token, and a batch at least one prompt.",
+                fix="use max_tokens >= 1 and batch >= 1",
+            )
+        encoded = [self.tokenize(prompt, add_special=True) or [self._start] for prompt in prompts]
+        for tokens in encoded:
+            self._check_room(len(tokens) + max_tokens, "A prompt with its answer")
+        order = sorted(range(len(encoded)), key=lambda index: (-len(encoded[index]), index))
+        answers = [""] * len(encoded)
+        for start in range(0, len(order), batch):
+            part = order[start : start + batch]
+            for index, answer in zip(part, self._answer([encoded[i] for i in part], max_tokens, stop), strict=True):
+                answers[index] = answer
+        return answers
+
+    def time(self, *, batch: int, prompt_tokens: int, output_tokens: int) -> Timing:
+        """Time one load: prefill of `batch` random prompts, then `output_tokens` steps of one token each."""
+        if min(batch, prompt_tokens, output_tokens) < 1:
+            raise UsageError("A load needs a batch, a prompt and an output.", fix="choose another load")
+        self._check_room(prompt_tokens + output_tokens, "The load")
+        generator = self._torch.Generator().manual_seed(0)
+        prompts = self._torch.randint(0, self.vocabulary_size, (batch, prompt_tokens), generator=generator)
+        prompts = prompts.to(self._device)
+        with self._torch.inference_mode():
+            self._model(input_ids=prompts[:, :1])  # warm-up
+            self._wait()
+            start = time.perf_counter()
+            state = self._model(input_ids=prompts, use_cache=True, **self._last_only()).past_key_values
+            self._wait()
+            middle = time.perf_counter()
+            for step in range(output_tokens):
+                token = prompts[:, step % prompt_tokens, None]
+                found = self._model(input_ids=token, past_key_values=state, use_cache=True)
+                state = found.past_key_values
+                found.logits.argmax(dim=-1)
+            self._wait()
+            end = time.perf_counter()
+        return Timing(batch * prompt_tokens / (middle - start), batch * output_tokens / (end - middle))
+
+    def close(self) -> None:
+        """Free the model; calling it again does nothing."""
+        self._model = None
+
+    @property
+    def _start(self) -> int:
+        """The token that stands for an empty text."""
+        for token in (self._tokenizer.bos_token_id, *self._ends):
+            if token is not None:
+                return int(token)
+        return 0
+
+    def _end_tokens(self) -> list[int]:
+        """Tokens that end an answer, by tokenizer, generation config and config."""
+        found: list[int] = []
+        sources = (self._model.generation_config, self._model.config, self._tokenizer)
+        for value in (getattr(source, "eos_token_id", None) for source in sources):
+            found += [int(one) for one in (value if isinstance(value, list | tuple) else [value]) if one is not None]
+        return sorted(set(found))
+
+    def _set_greedy(self) -> None:
+        """Greedy decoding, whatever the model's files ask for: both sides must answer without chance."""
+        transformers = require("transformers", extra="transformers", purpose=PURPOSE)
+        pad = self._tokenizer.pad_token_id
+        self._pad = int(pad if pad is not None else self._start)
+        self._model.generation_config = transformers.GenerationConfig(
+            do_sample=False, num_beams=1, eos_token_id=self._ends or None, pad_token_id=self._pad
+        )
+
+    def _forward(self, sequences: Sequence[Sequence[int]]) -> Any:
+        """Logits of sequences padded on the right, shape [len(sequences), longest, vocabulary]."""
+        ids, mask = self._padded(sequences, left=False)
+        with self._torch.inference_mode():
+            return self._model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+
+    def _padded(self, sequences: Sequence[Sequence[int]], *, left: bool) -> tuple[Any, Any]:
+        longest = max(len(one) for one in sequences)
+        ids, mask = [], []
+        for one in sequences:
+            padding, present = [self._pad] * (longest - len(one)), [1] * len(one)
+            absent = [0] * len(padding)
+            ids.append([*padding, *one] if left else [*one, *padding])
+            mask.append(absent + present if left else present + absent)
+        return self._torch.tensor(ids, device=self._device), self._torch.tensor(mask, device=self._device)
+
+    def _answer(self, prompts: list[list[int]], max_tokens: int, stop: Sequence[str]) -> list[str]:
+        """Continue one batch of prompts."""
+        ids, mask = self._padded(prompts, left=True)
+        transformers = require("transformers", extra="transformers", purpose=PURPOSE)
+        criteria = transformers.StoppingCriteriaList([self._stopping(ids.shape[1], stop)] if stop else [])
+        with self._torch.inference_mode():
+            found = self._model.generate(
+                input_ids=ids, attention_mask=mask, max_new_tokens=max_tokens, stopping_criteria=criteria
+            )
+        return [self._text(row[ids.shape[1] :].tolist(), stop) for row in found]
+
+    def _stopping(self, prompt: int, stop: Sequence[str]) -> Any:
+        """Tells which rows hold a stop string among their last tokens."""
+        tail = max(len(one.encode()) for one in stop) + 8
+
+        def ended(ids: Any, scores: Any, **_: Any) -> Any:
+            texts = [self.detokenize(row[max(prompt, row.shape[0] - tail) :].tolist()) for row in ids]
+            flags = [any(one in text for one in stop if one) for text in texts]
+            return self._torch.tensor(flags, device=ids.device)
+
+        return ended
+
+    def _text(self, tokens: list[int], stop: Sequence[str]) -> str:
+        """Text up to the first token that ends an answer and before the first stop string."""
+        end = next((at for at, token in enumerate(tokens) if token in self._ends), len(tokens))
+        text = self.detokenize(tokens[:end])
+        places = [text.find(one) for one in stop if one and one in text]
+        return text[: min(places)] if places else text
+
+    def _split(self, index: int, context: str, continuation: str) -> tuple[int, list[int], list[int]]:
+        """Token ids of a pair, split where the context's own tokens end (the convention of lm-eval)."""
+        bare = context.rstrip(" ")
+        continuation, context = context[len(bare) :] + continuation, bare
+        whole = self.tokenize(context + continuation, add_special=True)
+        before = self.tokenize(context, add_special=True) if context else []
+        if not before:
+            before = [self._start]
+            whole = whole if whole[:1] == before else before + whole
+        if len(whole) <= len(before):
+            raise UsageError(
+                f"Pair {index} has a continuation without tokens of its own: {continuation[:40]!r}.",
+                why="An empty continuation has no probability to compare.",
+                fix="give every item a continuation that is not empty",
+            )
+        self._check_room(len(whole), f"Pair {index}")
+        return index, before, whole[len(before) :]
+
+    def _batches(
+        self, encoded: list[tuple[int, list[int], list[int]]]
+    ) -> Iterator[list[tuple[int, list[int], list[int]]]]:
+        """Pairs of like length, as many as tokens per pass and memory allow."""
+        room = max(1, min(self._settings.batch, LOGIT_BYTES // (4 * self.vocabulary_size)))
+        part: list[tuple[int, list[int], list[int]]] = []
+        for one in sorted(encoded, key=lambda item: (-len(item[1]) - len(item[2]), item[0])):
+            longest = len((part or [one])[0][1]) + len((part or [one])[0][2])
+            if part and (len(part) + 1) * longest > room:
+                yield part
+                part = []
+            part.append(one)
+        if part:
+            yield part
+
+    def _check_room(self, tokens: int, what: str) -> None:
+        """Refuse what does not fit into one sequence: cutting it silently would change what is measured."""
+        if not 1 <= tokens <= self._length:
+            raise UsageError(
+                f"{what} takes {tokens} tokens; the context holds 1 to {self._length}.",
+                why="Cutting it silently would measure something else.",
+                fix="open the model with a larger `context`, or shorten the item",
+            )
+
+    def _last_only(self) -> dict[str, int]:
+        """Only the last position's logits in a prefill, as a server asks for them, where the model can."""
+        return {"logits_to_keep": 1} if "logits_to_keep" in signature(self._model.forward).parameters else {}
+
+    def _wait(self) -> None:
+        """Until the accelerator is done."""
+        if self._device.startswith("cuda"):
+            self._torch.cuda.synchronize()
+
+
+class TransformersAdapter(RuntimeAdapter):
+    """transformers, with torch on this machine's CPU or GPU."""
+
+    name = NAME
+
+    def reason_not_loadable(self, path: Path) -> str | None:
+        """None for a folder of safetensors with a config that transformers reads here without running its code."""
+        for module in ("torch", "transformers"):
+            if importlib.util.find_spec(module) is None:
+                return f"{module} is not installed (pip install 'mlflow-quantgov[transformers]')"
+        if not path.is_dir():
+            return f"{path.name} is no folder with a config.json"
+        if not any(path.glob("*.safetensors")):
+            return "it holds no .safetensors file (other weights are expanded on load, or need a pickle)"
+        try:
+            config = read_config(path)
+        except ArtifactError as error:
+            return error.what
+        if "auto_map" in config:
+            return "its config asks for code of its own, which is not run"
+        method = method_of(config)
+        library = LIBRARIES.get(method or "")
+        if library is not None and importlib.util.find_spec(library) is None:
+            return f"{library} is not installed, which transformers needs for {method}"
+        return None
+
+    def open(self, path: Path, *, cache: Path | None = None, **settings: Any) -> TransformersRuntime:
+        """Load a model folder.
+
+        Args:
+            path: Folder with config.json, tokenizer and .safetensors files.
+            cache: Not used; transformers loads the files themselves.
+            **settings: Fields of `TransformersSettings`.
+
+        Raises:
+            MissingExtraError: torch or transformers is not installed.
+            ArtifactError: The files do not load.
+            UsageError: A setting is unknown or out of range.
+        """
+        chosen = read_settings(settings)
+        for module in ("torch", "transformers"):
+            require(module, extra="transformers", purpose=PURPOSE)
+        reason = self.reason_not_loadable(path)
+        if reason is not None:
+            raise ArtifactError(
+                f"transformers cannot load {path.name}: {reason}.",
+                why="What does not load cannot be measured.",
+                fix=f"quantgov inspect {path}",
+            )
+        return TransformersRuntime(path, chosen)

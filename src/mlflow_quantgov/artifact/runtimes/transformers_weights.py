@@ -1,0 +1,174 @@
+"""Loads a folder with transformers, and counts what then really lies in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow_quantgov.artifact.inspect import inspect
+from mlflow_quantgov.errors import ArtifactError, require
+
+PURPOSE = "load a model with transformers"
+LIBRARIES = {
+    "bitsandbytes": "bitsandbytes",
+    "torchao": "torchao",
+    "compressed-tensors": "compressed_tensors",
+    "gptq": "gptqmodel",
+    "awq": "gptqmodel",
+    "auto-round": "auto_round",
+    "hqq": "hqq",
+    "quanto": "optimum",
+}
+"""Quantization method of a config to the module that transformers needs for it."""
+_LOW_BIT = ("int8", "uint8", "int16", "int32", "float8", "float4", "int4", "uint4", "int2", "uint2", "bits8")
+"""Beginnings of the storage types that hold quantized weights (packed ones in wider integers)."""
+
+
+@dataclass(frozen=True)
+class Resident:
+    """The weights of a loaded model as they lie in memory after a first pass."""
+
+    bytes: int
+    low_bit_bytes: int
+    """Of them, stored in integers or floats below 16 bit (or packed into wider integers)."""
+    types: dict[str, int]
+    """Class of the parameter and storage type to number of tensors."""
+    kernel: str | None
+    """Module and storage type that hold most weights of the layers."""
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The folder's `config.json`.
+
+    Raises:
+        ArtifactError: It is not there, or no JSON object.
+    """
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _not_loaded(path, f"its config.json does not read: {type(error).__name__}") from error
+    if not isinstance(config, dict):
+        raise _not_loaded(path, "its config.json is no object")
+    return config
+
+
+def method_of(config: dict[str, Any]) -> str | None:
+    """The quantization method that a config declares; None for full precision."""
+    declared = config.get("quantization_config")
+    return str(declared.get("quant_method", "unknown")) if isinstance(declared, dict) else None
+
+
+def load(path: Path, *, dtype: str, device: str) -> tuple[Any, Any]:
+    """Model and tokenizer of a local folder; no remote code, no pickle, no network.
+
+    Args:
+        path: The model folder.
+        dtype: `auto` for the stored type, or a torch dtype's name.
+        device: A torch device.
+
+    Raises:
+        MissingExtraError: torch or transformers is not installed.
+        ArtifactError: The folder does not load.
+    """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    require("torch", extra="transformers", purpose=PURPOSE)
+    transformers = require("transformers", extra="transformers", purpose=PURPOSE)
+    options = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        with quiet():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(path, **options)
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                path, dtype=dtype, device_map=device, use_safetensors=True, **options
+            )
+    except Exception as error:
+        raise _not_loaded(path, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+    return model.eval(), tokenizer
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars and hints of other libraries on the terminal; what fails still raises."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+def resident(model: Any) -> Resident:
+    """Count the weights in memory. Run one pass first: some libraries expand theirs only then."""
+    types: Counter[str] = Counter()
+    kernels: Counter[str] = Counter()
+    total = low = 0
+    embeddings = {id(model.get_input_embeddings()), id(model.get_output_embeddings())}
+    seen: set[int] = set()
+    for module in model.modules():
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            if id(tensor) in seen:
+                continue
+            seen.add(id(tensor))
+            parts = _parts(tensor)
+            size = sum(part.nbytes for part in parts)
+            total += size
+            low += sum(part.nbytes for part in parts if _storage(part).startswith(_LOW_BIT))
+            name = _type_name(tensor, parts)
+            types[name] += 1
+            if id(module) not in embeddings and tensor.dim() >= 2:
+                kernels[f"{type(module).__name__} {name}"] += size
+    kernel = max(kernels, key=lambda name: kernels[name]) if kernels else None
+    return Resident(total, low, dict(types), kernel)
+
+
+def was_dequantized(path: Path, found: Resident) -> bool:
+    """Whether the artifact stores quantized weights of which less than half are still quantized in memory.
+
+    Args:
+        path: The model folder.
+        found: What lies in memory.
+    """
+    try:
+        stored = inspect(path).quantization
+    except ArtifactError:
+        return method_of(read_config(path)) is not None and not found.low_bit_bytes
+    if not stored.is_quantized:
+        return False
+    return found.low_bit_bytes < 0.5 * stored.quantized_parameters * (stored.bits or 8) / 8
+
+
+def _parts(tensor: Any) -> list[Any]:
+    """The plain tensors that a parameter consists of: itself, a subclass's parts, and bitsandbytes' side data."""
+    flatten = getattr(tensor, "__tensor_flatten__", None)
+    if flatten is not None:
+        return [part for name in flatten()[0] if (part := getattr(tensor, name)) is not None]
+    return [tensor, *_side_data(getattr(tensor, "quant_state", None))]
+
+
+def _side_data(state: Any) -> list[Any]:
+    """Scales of a bitsandbytes parameter, which no module lists."""
+    if state is None:
+        return []
+    found = [part for name in ("absmax", "code", "offset") if (part := getattr(state, name, None)) is not None]
+    return found + _side_data(getattr(state, "state2", None))
+
+
+def _type_name(tensor: Any, parts: list[Any]) -> str:
+    """`float32`, or the parameter's class with the type of its largest part (`Params4bit uint8`)."""
+    storage = _storage(max(parts, key=lambda part: part.nbytes))
+    name = type(tensor).__name__
+    return storage if name in {"Parameter", "Tensor", "Buffer"} else f"{name} {storage}"
+
+
+def _storage(tensor: Any) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _not_loaded(path: Path, problem: str) -> ArtifactError:
+    return ArtifactError(
+        f"transformers does not load {path.name}: {problem}.",
+        why="What does not load cannot be measured or served.",
+        fix=f"quantgov inspect {path}",
+    )

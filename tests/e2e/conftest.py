@@ -1,0 +1,108 @@
+"""A real gated server with the skills model, evidence included, told once per session."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A running server and what was registered on it."""
+
+    url: str
+    folder: Path
+    model: str
+    parent: str
+    """URI of the parent."""
+    bare: str
+    """URI of a 2-bit version without evidence."""
+    good: str
+    """URI of the 8-bit version with all the evidence that the policy asks for."""
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """The quick demo's cast on a server of its own, everything measured for the 8-bit version."""
+    import mlflow
+    import yaml
+
+    import mlflow_quantgov as qg
+    from mlflow_quantgov.artifact.manifest import build_manifest
+    from mlflow_quantgov.demo.cast import skills
+    from mlflow_quantgov.demo.server import gated_server
+    from mlflow_quantgov.evidence.targets import capture, find_target
+
+    folder = tmp_path_factory.mktemp("server")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("QUANTGOV_CACHE", str(folder / "cache"))
+    patch.setenv("QUANTGOV_ARCHIVE", str(folder / "archive"))
+    cast = skills(folder)
+    base = find_target("cpu-llamacpp").model_copy(update={"must_improve": "memory"})
+    capture("test-cpu", base, folder / "test-cpu.yaml")
+    policy: dict[str, Any] = yaml.safe_load(cast.policy.read_text())
+    policy["rules"][0]["yardsticks"] = {"parents": [build_manifest(cast.parent).weights_digest]}
+    # A model whose very creation is a promotion, for the UI's "Promote model".
+    protected = {**policy["rules"][0], "models": "protected", "create": "gated"}
+    policy["rules"].insert(0, protected)
+    (folder / "policy.yaml").write_text(json.dumps(policy))
+    with gated_server(folder, folder / "policy.yaml") as url:
+        mlflow.set_tracking_uri(url)
+        mlflow.set_registry_uri(url)
+        target = folder / "test-cpu.yaml"
+        info = qg.log_parent(cast.parent, name="parent", registered_model_name=cast.model, target=target)
+        parent = f"models:/{cast.model}/{info.registered_model_version}"
+        qg.archive(parent)
+        qg.drill(parent, prompt=cast.prompt)
+        uris = []
+        for path in (cast.low, cast.high):
+            info = qg.log_model(path, name=path.stem, parent=parent, target=target, registered_model_name=cast.model)
+            uris.append(f"models:/{cast.model}/{info.registered_model_version}")
+        qg.confirm_kernels(uris[1])
+        qg.benchmark(uris[1], rounds=5)
+        qg.measure_fidelity(uris[1], cast.text)
+        qg.evaluate(uris[1], cast.tasks)
+        mlflow.MlflowClient().create_registered_model("protected")
+        yield Registry(url, folder, cast.model, parent, uris[0], uris[1])
+        mlflow.set_tracking_uri(None)
+        mlflow.set_registry_uri(None)
+    patch.undo()
+
+
+@pytest.fixture
+def connected(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """The server, with this test's MLflow pointed to it."""
+    import mlflow
+
+    monkeypatch.setenv("QUANTGOV_CACHE", str(registry.folder / "cache"))
+    monkeypatch.setenv("QUANTGOV_ARCHIVE", str(registry.folder / "archive"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.url)
+    mlflow.set_tracking_uri(registry.url)
+    mlflow.set_registry_uri(registry.url)
+    client = mlflow.MlflowClient()
+    for alias in client.get_registered_model(registry.model).aliases:
+        client.delete_registered_model_alias(registry.model, alias)
+    return registry
+
+
+@pytest.fixture
+def page(connected: Registry) -> Iterator[Any]:
+    """A page of headless Chromium; skipped, loudly, where there is none."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed. Fix: sudo apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+        tab = browser.new_page(viewport={"width": 1400, "height": 1000})
+        tab.set_default_timeout(45_000)
+        yield tab
+        browser.close()

@@ -1,0 +1,145 @@
+"""The main job on a real server: plain REST, the client, loading, rollback, tampering."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import requests
+
+import mlflow_quantgov as qg
+from mlflow_quantgov.errors import EvidenceError, LineageError, UsageError
+from mlflow_quantgov.gate.client import require_gate
+
+pytestmark = pytest.mark.slow
+
+
+def version_of(uri: str) -> str:
+    return uri.rsplit("/", 1)[1]
+
+
+def test_plain_rest_is_refused_and_nothing_changes(connected: Any) -> None:
+    for prefix in ("api", "ajax-api"):
+        answer = requests.post(
+            f"{connected.url}/{prefix}/2.0/mlflow/registered-models/alias",
+            json={"name": connected.model, "alias": "champion", "version": version_of(connected.bare)},
+            timeout=120,
+        )
+        assert answer.status_code == 403
+        assert answer.json()["error_code"] == "PERMISSION_DENIED"
+        assert answer.json()["message"].startswith("quantgov refused")
+    assert mlflow.MlflowClient().get_registered_model(connected.model).aliases == {}
+
+
+def test_the_refusal_names_the_missing_training_and_measurement(connected: Any) -> None:
+    decision = qg.check(connected.bare, "@champion")
+    found = {check.check: check.outcome for check in decision.checks}
+    assert (found["identity"], found["lineage"], found["format-fit"]) == ("pass", "pass", "pass")
+    assert (found["bit-width"], found["task-eval"]) == ("missing", "missing")
+    assert decision.exit_code == 3
+
+
+def test_evidence_promotes_loads_answers_and_rolls_back(connected: Any) -> None:
+    decision = qg.promote(connected.good, "@champion")
+    assert decision.allowed, decision.one_line()
+    uri = f"models:/{connected.model}@champion"
+    answer = mlflow.pyfunc.load_model(uri).predict(["1234+4321="], params={"max_tokens": 8})
+    with qg.load_model(uri).runtime as runtime:
+        assert runtime.facts().runtime == "llama.cpp"
+    assert answer[0].strip()
+    done = qg.rollback(connected.model, alias="champion")
+    assert (done.before, done.after) == (version_of(connected.good), version_of(connected.parent))
+    assert qg.load_model(uri).predict(["1234+4321="])[0].strip()
+
+
+def test_loading_through_a_protected_alias_needs_an_approval(connected: Any) -> None:
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(f"sqlite:///{connected.folder / 'mlflow.db'}")
+    with engine.begin() as connection:
+        statement = sqlalchemy.text(
+            "INSERT INTO registered_model_aliases (workspace, alias, version, name) VALUES ('default', 'champion', :v, :n)"
+        )
+        connection.execute(statement, {"v": version_of(connected.bare), "n": connected.model})
+    with pytest.raises(UsageError, match="no approval"):
+        qg.load_model(f"models:/{connected.model}@champion")
+
+
+def test_an_edited_copy_refuses_and_names_the_file(connected: Any) -> None:
+    model_id = mlflow.MlflowClient().get_model_version(connected.model, version_of(connected.good)).model_id
+    copies = list((connected.folder / "artifacts").rglob(f"*{model_id}*/artifacts/quantgov/evidence/task-eval-*.json"))
+    original = copies[0].read_bytes()
+    statement = json.loads(original)
+    statement["predicate"]["tasks"][0]["items"][0]["quantized"]["score"] = 0.0
+    copies[0].write_text(json.dumps(statement))
+    try:
+        decision = qg.promote(connected.good, "@champion")
+    finally:
+        copies[0].write_bytes(original)
+    assert not decision.allowed
+    assert copies[0].name in decision.one_line()
+
+
+def test_a_summary_that_its_items_do_not_give_is_not_taken_in(connected: Any, tmp_path: Path) -> None:
+    kept = next((connected.folder / "artifacts").rglob("task-eval-*.json"))
+    statement = json.loads(kept.read_bytes())
+    statement["predicate"]["summary"]["addition"]["quantized_mean"] = 1.0
+    (tmp_path / "s.json").write_text(json.dumps(statement))
+    with pytest.raises(EvidenceError, match="where its records give"):
+        qg.attach(connected.good, tmp_path / "s.json")
+    answer = requests.post(
+        f"{connected.url}/quantgov/api/statements",
+        json={"name": connected.model, "version": version_of(connected.good), "statement": json.dumps(statement)},
+        timeout=60,
+    )
+    assert answer.status_code == 400
+
+
+def test_evidence_about_other_bytes_is_not_taken_in(connected: Any) -> None:
+    kept = next((connected.folder / "artifacts").rglob("task-eval-*.json"))
+    with pytest.raises(EvidenceError, match="other bytes"):
+        qg.attach(connected.bare, kept)
+
+
+def test_a_quantized_model_without_its_parent_is_not_logged(connected: Any, tmp_path: Path) -> None:
+    before = len(mlflow.MlflowClient().search_logged_models(["0"]))
+    gguf = next((connected.folder / "models").rglob("*Q2_K.gguf"))
+    with pytest.raises(LineageError, match="names no parent"):
+        qg.log_model(gguf, name="orphan", registered_model_name="orphan")
+    assert len(mlflow.MlflowClient().search_logged_models(["0"])) == before
+    assert "orphan" not in [one.name for one in mlflow.MlflowClient().search_registered_models()]
+
+
+def test_a_scikit_learn_model_works_as_on_plain_mlflow(connected: Any) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression().fit([[0.0], [1.0]], [0, 1])
+    info = mlflow.sklearn.log_model(model, name="iris", registered_model_name="iris")
+    client = mlflow.MlflowClient()
+    client.set_registered_model_alias("iris", "champion", str(info.registered_model_version))
+    client.transition_model_version_stage("iris", str(info.registered_model_version), "Production")
+    assert list(mlflow.pyfunc.load_model("models:/iris@champion").predict([[0.0], [1.0]])) == [0, 1]
+
+
+def test_the_ledger_holds_denials_and_promotions_in_an_unbroken_chain(connected: Any) -> None:
+    qg.promote(connected.bare, "@champion")
+    gate = require_gate("show its ledger")
+    assert gate.ledger(connected.model, 1)[0]["decision"] == "refused"
+    assert gate.verify()["ok"] is True
+
+
+def test_the_app_refuses_to_start_on_an_ungated_store(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-c", "from mlflow_quantgov.pages.app import create_app; create_app()"],
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/bin", "_MLFLOW_SERVER_REGISTRY_STORE": "sqlite:///x.db"},
+    )
+    assert done.returncode == 2
+    assert "not gated" in done.stderr and "Fix:" in done.stderr and "Traceback" not in done.stderr
