@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mlflow_quantgov.artifact.quantization import Quantization, Structure
+from mlflow_quantgov.artifact.structure import architecture_family
 
 LineageLevel = Literal["none", "declared", "digest", "structure", "numeric", "reproduced"]
 LEVELS: tuple[LineageLevel, ...] = ("none", "declared", "digest", "structure", "numeric", "reproduced")
@@ -74,6 +75,9 @@ def structure_problems(child: ModelFacts, parent: ModelFacts) -> tuple[str, ...]
         ("vocabulary size", "vocab_size"),
     ):
         mine, theirs = getattr(child.structure, attribute), getattr(parent.structure, attribute)
+        if attribute == "architecture" and mine and theirs:
+            # GGUF calls a whole family of architectures by the name of its first member.
+            mine, theirs = architecture_family(mine), architecture_family(theirs)
         if mine is not None and theirs is not None and mine != theirs:
             problems.append(f"The {label} is {mine}, the parent's is {theirs}.")
     problems.extend(_tensor_problems(child, parent))

@@ -287,3 +287,29 @@ def test_a_claimed_layer_shape_that_does_not_fit(changed: Callable[..., Path]) -
     write_safetensors(folder / "model.safetensors", tensors)
     with pytest.raises(ArtifactError, match=r"up_proj of gptq-w4g32 is no sound GPTQ layer"):
         inspect(folder)
+
+
+ODD = (None, True, -3, 10**40, float("nan"), "odd", [[]], {"a": {}})
+FOLDERS = (
+    "gptq-w4g32", "awq-w4g32", "ct-w4g32-asym", "ct-w8a8", "bnb-nf4-double", "torchao-int4g32",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_odd_values_in_a_config_are_read_or_refused(artifacts: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    shutil.copytree(artifacts / name, folder)
+    config = json.loads((folder / "config.json").read_text())
+    holders = [config]
+    for holder in holders:
+        holders.extend(one for one in holder.values() if isinstance(one, dict))
+    for holder in holders:
+        for key, kept in list(holder.items()):
+            for odd in ODD:
+                holder[key] = odd
+                (folder / "config.json").write_text(json.dumps(config))
+                try:
+                    inspect(folder)
+                except ArtifactError as error:
+                    assert error.fix
+            holder[key] = kept

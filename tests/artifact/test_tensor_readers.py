@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mlflow_quantgov.artifact.inspect import inspect
 from mlflow_quantgov.artifact.tensors import GgufArray, open_safetensors, read_gguf, read_safetensors, write_safetensors
 from mlflow_quantgov.artifact.tensors.ggml_types import FILE_TYPES, TYPES
 from mlflow_quantgov.errors import ArtifactError
@@ -72,7 +73,12 @@ def test_mutated_headers_never_crash(tmp_path: Path, data: st.DataObject) -> Non
     changed = bytearray(whole)
     for _ in range(data.draw(st.integers(1, 6))):
         changed[data.draw(st.integers(0, 4000))] = data.draw(st.integers(0, 255))
-    opens(tmp_path / f"x{suffix}", bytes(changed))
+    path = tmp_path / f"x{suffix}"
+    if opens(path, bytes(changed)):
+        try:
+            inspect(path)
+        except ArtifactError as error:
+            assert error.fix
 
 
 @FUZZ

@@ -69,7 +69,8 @@ def test_loading_through_a_protected_alias_needs_an_approval(connected: Any) -> 
 
 
 def test_an_edited_copy_refuses_and_names_the_file(connected: Any) -> None:
-    model_id = mlflow.MlflowClient().get_model_version(connected.model, version_of(connected.good)).model_id
+    source = mlflow.MlflowClient().get_model_version(connected.model, version_of(connected.good)).source
+    model_id = source.removeprefix("models:/")
     copies = list((connected.folder / "artifacts").rglob(f"*{model_id}*/artifacts/quantgov/evidence/task-eval-*.json"))
     original = copies[0].read_bytes()
     statement = json.loads(original)

@@ -7,8 +7,22 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from mlflow.exceptions import MlflowException
 from sqlalchemy import text
 from sqlalchemy.orm import Session
+
+from mlflow_quantgov.errors import QuantgovError
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """MLflow's session turns every exception into an internal error; ours come out as they went in."""
+    try:
+        yield
+    except MlflowException as error:
+        if isinstance(error.__cause__, QuantgovError):
+            raise error.__cause__ from None
+        raise
+
 
 SessionMaker = Callable[..., AbstractContextManager[Session]]
 
@@ -35,7 +49,7 @@ class JoinedSessions:
     @contextmanager
     def transaction(self) -> Iterator[Session]:
         """One write transaction that nested calls join; SQLite takes its write lock at once."""
-        with self._make(read_only=False) as session:
+        with _own_errors(), self._make(read_only=False) as session:
             if session.get_bind().dialect.name == "sqlite":
                 session.execute(text("BEGIN IMMEDIATE"))
             token = self._current.set(session)

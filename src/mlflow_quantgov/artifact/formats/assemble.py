@@ -16,6 +16,7 @@ from mlflow_quantgov.artifact.tensors import FLOATS, Tensor
 from mlflow_quantgov.errors import ArtifactError
 
 _COMPARE_CHUNK = 1 << 22
+_MOST_CLAIMED = 2**31
 _Key = TypeVar("_Key", bound=Hashable)
 
 
@@ -181,8 +182,8 @@ def _check_claims(files: ArtifactFiles, layers: Layers, claims: Claims) -> None:
             # A matrix that is no longer than the group has one scale per channel.
             expected = {size if size and size < layer.shape[-1] else None for size in sizes}
             if layer.group_size not in expected:
-                claimed = " or ".join(sorted(_grouping(size) for size in sizes))
-                raise files.contradiction(place, claimed, f"{_grouping(layer.group_size)} (in {layer.name[:100]})")
+                spelled = " or ".join(sorted(_grouping(size) for size in sizes))
+                raise files.contradiction(place, spelled, f"{_grouping(layer.group_size)} (in {layer.name[:100]})")
 
 
 def _grouping(size: int | None) -> str:
@@ -198,7 +199,7 @@ def _same_bytes(one: Tensor, other: Tensor) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST_CLAIMED
 
 
 def broken_layer(files: ArtifactFiles, name: str, container: str) -> ArtifactError:

@@ -136,6 +136,6 @@ def _claims(files: ArtifactFiles) -> Claims:
 
 def _check_kind(files: ArtifactFiles, kinds: set[str]) -> None:
     for place, claim in files.claims:
-        claimed = claim.get("bnb_4bit_quant_type")
+        claimed = str(claim.get("bnb_4bit_quant_type") or "")
         if claim.get("load_in_4bit") is True and claimed and kinds & {"nf4", "fp4"} and claimed not in kinds:
             raise files.contradiction(place, claimed, ", ".join(sorted(kinds)))

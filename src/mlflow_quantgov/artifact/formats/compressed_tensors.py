@@ -66,10 +66,10 @@ class CompressedTensors(Format):
     def read(self, files: ArtifactFiles) -> Inspection:
         """See `Format`."""
         config = files.quantization_config
-        if config.get("format") in _UNREAD:
+        if str(config.get("format")) in _UNREAD:
             raise _unread(files, str(config["format"]))
         schemes = _schemes(config)
-        claimed = {scheme["num_bits"] for scheme in schemes if isinstance(scheme.get("num_bits"), int)}
+        claimed = {bits for scheme in schemes if (bits := _bits(scheme))}
         layers, parts = Layers(), []
         for name in sorted(files.tensors):
             if name.endswith(".weight_scale"):
@@ -205,7 +205,7 @@ def _claimed_groups(schemes: list[dict[str, Any]]) -> tuple[tuple[str, int | Non
     """Group sizes that the config gives to its groups of layers; nothing where one is of another kind (blocks)."""
     sizes: list[tuple[str, int | None]] = []
     for scheme in schemes:
-        size, strategy = scheme.get("group_size"), scheme.get("strategy")
+        size, strategy = scheme.get("group_size"), str(scheme.get("strategy"))
         if strategy in {"channel", "tensor"}:
             sizes.append(("config.json", None))
         elif strategy in {"group", "tensor_group"} and isinstance(size, int) and size > 0:

@@ -37,9 +37,7 @@ class Gguf(Format):
         by_type, by_width = _weights(matrices), _widths(matrices)
         main = BY_NAME[most(by_type)] if by_type else None
         method, warnings = _method(files, metadata, by_type, plain)
-        repeated = {name: one for name, one in tensors.items() if name in {"token_embd.weight", "output.weight"}}
-        total = sum(one.elements for one in tensors.values())
-        total += logical_elements(repeated, {}) - sum(one.elements for one in repeated.values())
+        total = _logical_elements(tensors)
         if not matrices and lies_on_grid(plain):
             warnings += (ON_GRID,)
         facts = Quantization(
@@ -72,6 +70,12 @@ def _layer(tensor: Tensor) -> LayerQuantization:
     return LayerQuantization(
         tensor.name.removesuffix(".weight"), storage.bits or 0, storage.group, tensor.shape, storage.name
     )
+
+
+def _logical_elements(tensors: dict[str, Tensor]) -> int:
+    """Parameters, where an output matrix that repeats the embedding counts once."""
+    outer = {name: one for name, one in tensors.items() if name in {"token_embd.weight", "output.weight"}}
+    return logical_elements(outer, {}) + sum(one.elements for name, one in tensors.items() if name not in outer)
 
 
 def _weights(tensors: dict[str, Tensor]) -> dict[str, int]:

@@ -115,7 +115,7 @@ def _grouping(
 
 def _symmetric(files: ArtifactFiles, layers: list[_Layer]) -> bool:
     """Symmetric where every zero point is the middle of the range; version 1 stores it minus one."""
-    second = any("gptq_v2" in {claim.get("checkpoint_format"), claim.get("format")} for _, claim in files.claims)
+    second = any("gptq_v2" in (claim.get("checkpoint_format"), claim.get("format")) for _, claim in files.claims)
     for layer in layers:
         bits, stored = int(layer.facts.bits), np.asarray(layer.zeros.stored())
         middle = 2 ** (bits - 1)

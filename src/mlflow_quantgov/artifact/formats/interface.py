@@ -97,7 +97,8 @@ class Format(ABC):
 
 def is_language_model(files: ArtifactFiles) -> bool:
     """Whether tensors and config are those of a language model."""
-    named = [str(one) for one in files.config.get("architectures") or ()]
+    listed = files.config.get("architectures")
+    named = [str(one) for one in listed] if isinstance(listed, list) else []
     if any(one.endswith(("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")) for one in named):
         return True
     return not named and any("embed_tokens" in name or "wte." in name for name in files.tensors)

@@ -28,6 +28,7 @@ MAX_DOCUMENTS = 2_000
 """Documents of one side that the classifier is shown; chosen by digest, so the same ones each time."""
 FOLDS = 5
 _HASHED = 1 << 17
+_WORD = r"\w+|[^\w\s]"
 
 
 def surface(documents: Sequence[str]) -> NDArray[np.float64]:
@@ -81,7 +82,7 @@ def out_of_fold_scores(calibration: Sequence[str], production: Sequence[str]) ->
     scores = np.zeros(len(texts))
     folds = StratifiedKFold(min(FOLDS, len(calibration), len(production)), shuffle=True, random_state=0)
     for train, held in folds.split(np.zeros(len(texts)), labels):
-        model = LogisticRegression(C=10.0, class_weight="balanced", max_iter=500, random_state=0)
+        model = LogisticRegression(C=10.0, class_weight="balanced", solver="liblinear", dual=True, random_state=0)
         model.fit(_matrix(words, looks, train, train), labels[train])
         decision = model.decision_function(_matrix(words, looks, train, held))
         scores[held] = (rankdata(np.round(decision, 9)) - 0.5) / len(held)
@@ -94,7 +95,7 @@ def _words(texts: Sequence[str]) -> csr_matrix:
     from sklearn.feature_extraction.text import HashingVectorizer
 
     vectorizer = HashingVectorizer(
-        n_features=_HASHED, ngram_range=(1, 2), alternate_sign=False, norm=None, token_pattern=r"\w+|[^\w\s]"
+        n_features=_HASHED, ngram_range=(1, 2), alternate_sign=False, norm=None, token_pattern=_WORD
     )
     return vectorizer.transform([text[:MAX_CHARACTERS] for text in texts])
 
