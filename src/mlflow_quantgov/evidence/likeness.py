@@ -88,4 +88,4 @@ def bounds(estimate: float, documents: int) -> tuple[float, float]:
     square = CONFIDENCE_Z**2 / documents
     centre = (estimate + square / 2) / (1 + square)
     half = np.sqrt(square * estimate * (1 - estimate) + square**2 / 4) / (1 + square)
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    return max(0.0, min(estimate, float(centre - half))), min(1.0, max(estimate, float(centre + half)))

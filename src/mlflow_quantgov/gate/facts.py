@@ -31,6 +31,7 @@ _PARENT_URI = re.compile(r"^models:/(?P<name>[^/@]+)/(?P<version>\d+)$")
 _WEIGHT_SUFFIXES = {".safetensors", ".gguf", ".onnx", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack"}
 # Larger files than this are weights of something, whatever their name; only small models count as `other`.
 _OTHER_BYTES = 50_000_000
+_MAX_COPIES = 10
 
 
 class Registry(Protocol):
@@ -89,7 +90,7 @@ class Gatherer:
         )
 
     def _read(self, ref: VersionRef) -> _Read:
-        with local_files(ref, self.engine) as root:
+        with local_files(self._resolved(ref), self.engine) as root:
             artifact = model_artifact(root) if root.is_dir() else root
             inspection, problem = _inspect(root, artifact)
             if inspection is None:
@@ -98,6 +99,15 @@ class Gatherer:
             model = ModelFacts(manifest.weights_digest, manifest.digest, inspection.quantization, inspection.structure)
             recorded, record, problems = _own_files(root)
             return _Read("quantized", model, recorded, record, tuple(_copies(root)), problems)
+
+    def _resolved(self, ref: VersionRef) -> VersionRef:
+        """A version that is a copy of another names that one as its source until it is stored."""
+        for _ in range(_MAX_COPIES):
+            named = _PARENT_URI.match(ref.source or "")
+            if not named:
+                return ref
+            ref = replace(ref, source=self.registry.reference(named["name"], named["version"]).source)
+        raise ArtifactError(f"{ref.name} version {ref.version} is a copy of a copy without end.", fix="quantgov doctor")
 
     def _lineage(self, name: str, found: _Read) -> tuple[Lineage | None, tuple[tuple[str, bytes], ...]]:
         """The proved link, and the copies of evidence beside the parent."""

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from mlflow_quantgov.errors import QuantgovError
 
+
 @contextmanager
 def _own_errors() -> Iterator[None]:
     """MLflow's session turns every exception into an internal error; ours come out as they went in."""

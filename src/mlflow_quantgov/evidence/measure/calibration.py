@@ -1,153 +1,136 @@
-"""Record calibration data, and measure how like production it is. Only digests and numbers leave the machine."""
+"""Calibration data: recorded, compared with production, searched for generic sets and leaked evaluation items."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from mlflow_quantgov.evidence.likeness import MIN_DOCUMENTS, THRESHOLD
+from mlflow_quantgov.evidence.measure.calibration_expectations import check_documents, installed
+from mlflow_quantgov.evidence.measure.calibration_features import most_different, out_of_fold_scores, sample
+from mlflow_quantgov.evidence.measure.calibration_generic import recognise
+from mlflow_quantgov.evidence.measure.calibration_overlap import evaluation_digests, leaked, shared
 from mlflow_quantgov.evidence.measure.documents import file_digest, read_documents
-from mlflow_quantgov.evidence.measure.generic_sets import recognise
 from mlflow_quantgov.evidence.measure.provenance import provenance
 from mlflow_quantgov.evidence.predicates.calibration import Calibration, DataRecord, Likeness
 
-VIEW = "told apart by words and surface (AUC)"
-THRESHOLD = 0.8
-"""Halves of one domain stay below it, different domains lie above it, at 100 to 400 documents (see docs)."""
-FOLDS = 5
-BUCKETS = 2**14
-MAX_DOCUMENTS = 2000
-_SEED = 20261123
+__all__ = ["assess", "compare_files", "evaluation_digests"]
+
+TEST = "words-and-surface"
+"""Name of the test of likeness: can a classifier tell the two files apart?"""
 
 
 def assess(
     data: Path,
-    production: Path | None = None,
+    production: Path | None,
     *,
     source: str | None = None,
     license: str | None = None,
-    evaluation_items: Sequence[str] = (),
+    evaluation_items: Collection[str] | None = None,
+    expectations: bool = True,
 ) -> Calibration:
-    """Assess calibration data.
+    """Record calibration data and measure how like production it is.
 
     Args:
-        data: What the quantizer saw: text or JSONL.
-        production: A sample of production traffic; without it likeness stays not measured.
-        source: Where the data came from, in the author's words.
-        license: Its licence, in the author's words.
-        evaluation_items: Texts of evaluation items, to find leaks.
+        data: What the quantizer saw: text, or JSONL with `text` or `messages`.
+        production: A sample of production traffic in the same form; None leaves likeness unmeasured.
+        source: What the author says the data is.
+        license: Its licence, as the author says.
+        evaluation_items: Digests of evaluation items (`evaluation_digests` of a task folder), to find leaks.
+        expectations: Whether to run great-expectations where it is installed.
 
     Raises:
         UsageError: A file does not exist or holds no documents.
     """
-    mine = read_documents(data)
-    theirs = read_documents(production) if production is not None else []
-    known = {_normal(text) for text in mine}
-    tests: tuple[Likeness, ...] = ()
-    if min(len(mine), len(theirs)) >= 2 * FOLDS:
-        ours, others = _scores(mine[:MAX_DOCUMENTS], theirs[:MAX_DOCUMENTS])
-        tests = (Likeness(name=VIEW, calibration=ours, production=others, threshold=THRESHOLD),)
+    raw = read_documents(data, keep_empty=True)
+    documents = [one for one in raw if one.strip()]
+    traffic = read_documents(production) if production is not None else []
     return Calibration.measured(
-        provenance=provenance("scikit-learn"),
-        data=_record(data, mine, source, license),
-        production=_record(production, theirs, None, None) if production is not None else None,
-        generic_set=recognise(mine, source),
-        leaked_documents=sum(_normal(text) in known for text in set(evaluation_items)),
-        shared_with_production=len(known & {_normal(text) for text in theirs}),
-        likeness=tests,
-        expectations={"evaluated": 0, "failed": []},
-        most_different=tuple(_most_different(mine, theirs)) if theirs else (),
+        provenance=provenance("scikit-learn", "numpy", *(["great-expectations"] if expectations else [])),
+        data=_record(data, documents, source, license),
+        production=_record(production, traffic, None, None) if production is not None else None,
+        generic_set=recognise(documents, source=source, file_name=data.name),
+        leaked_documents=leaked(documents, evaluation_items or ()),
+        shared_with_production=shared(documents, traffic),
+        likeness=_likeness(documents, traffic),
+        expectations=check_documents(raw) if expectations and installed() else {"evaluated": 0, "failed": []},
+        most_different=tuple(most_different(documents, traffic)) if traffic else (),
     )
 
 
-def compare_files(data: Path, production: Path) -> dict[str, Any]:
-    """The JSON of `quantgov calibration --calibration A --production B`.
+def compare_files(
+    calibration: Path, production: Path, *, tasks: Path | None = None, expectations: bool = True
+) -> dict[str, Any]:
+    """Likeness of two files, before quantizing, as `quantgov calibration --json` prints it.
+
+    Args:
+        calibration: What the quantizer is to see.
+        production: A sample of production traffic.
+        tasks: Task folder whose items must not be among the calibration documents.
+        expectations: Whether to run great-expectations where it is installed.
 
     Raises:
         UsageError: A file does not exist or holds no documents.
     """
-    found = assess(data, production)
-    summary = found.recompute()
+    items = evaluation_digests(tasks) if tasks is not None else None
+    found = assess(calibration, production, evaluation_items=items, expectations=expectations)
     assert found.production is not None
     return {
-        "outcome": summary["outcome"],
-        "reason": _reason(found, summary),
+        "outcome": found.summary["outcome"],
+        "reason": reason(found),
         "generic_set": found.generic_set,
         "leaked_documents": found.leaked_documents,
         "shared_with_production": found.shared_with_production,
         "documents": {"calibration": found.data.documents, "production": found.production.documents},
-        "tests": summary["tests"],
+        "tests": found.summary["tests"],
         "expectations": found.expectations,
         "most_different": list(found.most_different),
     }
 
 
-def _reason(found: Calibration, summary: dict[str, Any]) -> str:
+def reason(found: Calibration) -> str:
+    """Why an assessment came out as it did, in one or two sentences."""
     if found.generic_set:
-        return f"The calibration data looks like the generic set {found.generic_set}."
+        return f"The calibration data is the generic set {found.generic_set}, which no production sends."
+    if found.leaked_documents:
+        return f"{found.leaked_documents} calibration documents are also evaluation items."
     if found.shared_with_production:
-        return f"{found.shared_with_production} calibration documents stand in the production sample too."
-    if not summary["tests"]:
-        return f"Not measured: each file needs at least {2 * FOLDS} documents."
-    test = summary["tests"][0]
-    words = {"pass": "cannot easily be told from", "fail": "is easily told from", "inconclusive": "may differ from"}
-    return f"Calibration data {words[summary['outcome']]} production (AUC {test['estimate']:.2f}, limit {THRESHOLD})."
+        return f"{found.shared_with_production} calibration documents are also in the production sample."
+    if not found.summary["tests"]:
+        return "Not measured: likeness needs a production sample and at least two different documents on each side."
+    test = found.summary["tests"][0]
+    share = f"in {test['estimate']:.0%} of pairs (at most {test['threshold']:.0%} is accepted)"
+    if test["outcome"] == "pass":
+        return f"A classifier can hardly tell the two apart: {share}."
+    if test["outcome"] == "fail":
+        feature = found.most_different[0]
+        differs = f"{feature['feature']}, {feature['calibration']:.3g} against {feature['production']:.3g}"
+        return f"A classifier tells the two apart {share}; their surface differs most in {differs}."
+    if test["upper"] < 1 - THRESHOLD:
+        return "The two files seem to hold near copies of the same documents, which proves nothing."
+    few = min(len(one.calibration) for one in found.likeness) < MIN_DOCUMENTS
+    more = (
+        f"; give at least {MIN_DOCUMENTS} documents, better a few hundred"
+        if few
+        else "; more documents would settle it"
+    )
+    return f"A classifier tells the two apart {share}, which does not settle it{more}."
 
 
-def _scores(mine: list[str], theirs: list[str]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Out-of-fold scores of a logistic regression on hashed words and surface features; deterministic."""
-    from sklearn.feature_extraction.text import HashingVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-
-    words = HashingVectorizer(n_features=BUCKETS, ngram_range=(1, 2), alternate_sign=False, norm="l2")
-    labels = np.r_[np.zeros(len(mine)), np.ones(len(theirs))]
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=_SEED)
-    model = LogisticRegression(C=10.0, max_iter=500, class_weight="balanced")
-    scores = cross_val_predict(model, words.transform(mine + theirs), labels, cv=folds, method="decision_function")
-    rounded = [round(float(score), 6) for score in scores]
-    return tuple(rounded[: len(mine)]), tuple(rounded[len(mine) :])
-
-
-def surface(text: str) -> dict[str, float]:
-    """What can be seen of a document without reading it."""
-    words, length = text.split(), max(len(text), 1)
-    return {
-        "characters": float(len(text)),
-        "characters per word": sum(map(len, words)) / max(len(words), 1),
-        "share of digits": sum(one.isdigit() for one in text) / length,
-        "share of capitals": sum(one.isupper() for one in text) / length,
-        "share of punctuation": sum(not one.isalnum() and not one.isspace() for one in text) / length,
-        "lines": float(text.count("\n") + 1),
-    }
-
-
-def _most_different(mine: list[str], theirs: list[str]) -> list[dict[str, Any]]:
-    """Surface features, the most different (in pooled standard deviations) first."""
-    left, right = [surface(one) for one in mine], [surface(one) for one in theirs]
-    found = []
-    for feature in left[0]:
-        a: NDArray[np.float64] = np.array([one[feature] for one in left])
-        b: NDArray[np.float64] = np.array([one[feature] for one in right])
-        spread = float(np.sqrt((a.var() + b.var()) / 2)) or 1.0
-        found.append((abs(float(a.mean() - b.mean())) / spread, feature, float(a.mean()), float(b.mean())))
-    found.sort(reverse=True)
-    return [{"feature": name, "calibration": a, "production": b} for _, name, a, b in found[:5]]
-
-
-def _record(path: Path, documents: list[str], source: str | None, license: str | None) -> DataRecord:
+def _record(path: Path, documents: Sequence[str], source: str | None, license: str | None) -> DataRecord:
     return DataRecord(
         digest=file_digest(path),
         documents=len(documents),
-        characters=sum(map(len, documents)),
-        source=source,
-        license=license,
+        characters=sum(len(one) for one in documents),
+        source=source[:1000] if source else None,
+        license=license[:1000] if license else None,
     )
 
 
-def _normal(text: str) -> str:
-    return re.sub(r"\W+", " ", text).strip().casefold()
+def _likeness(documents: Sequence[str], traffic: Sequence[str]) -> tuple[Likeness, ...]:
+    left, right = sample(documents), sample(traffic)
+    if min(len(left), len(right)) < 2:
+        return ()
+    calibration, production = out_of_fold_scores(left, right)
+    return (Likeness(name=TEST, calibration=tuple(calibration), production=tuple(production), threshold=THRESHOLD),)

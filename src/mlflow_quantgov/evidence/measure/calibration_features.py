@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
 
 SURFACE = (
     "characters (log2)",
@@ -82,7 +79,9 @@ def out_of_fold_scores(calibration: Sequence[str], production: Sequence[str]) ->
     scores = np.zeros(len(texts))
     folds = StratifiedKFold(min(FOLDS, len(calibration), len(production)), shuffle=True, random_state=0)
     for train, held in folds.split(np.zeros(len(texts)), labels):
-        model = LogisticRegression(C=10.0, class_weight="balanced", solver="liblinear", dual=True, random_state=0)
+        model = LogisticRegression(
+            C=10.0, class_weight="balanced", solver="liblinear", dual=True, max_iter=5000, random_state=0
+        )
         model.fit(_matrix(words, looks, train, train), labels[train])
         decision = model.decision_function(_matrix(words, looks, train, held))
         scores[held] = (rankdata(np.round(decision, 9)) - 0.5) / len(held)
@@ -90,7 +89,7 @@ def out_of_fold_scores(calibration: Sequence[str], production: Sequence[str]) ->
     return left, [round(float(one), 6) for one in scores[len(calibration) :]]
 
 
-def _words(texts: Sequence[str]) -> csr_matrix:
+def _words(texts: Sequence[str]) -> Any:
     """Hashed counts of word unigrams and bigrams, shape [texts, 2^17]."""
     from sklearn.feature_extraction.text import HashingVectorizer
 
@@ -100,9 +99,7 @@ def _words(texts: Sequence[str]) -> csr_matrix:
     return vectorizer.transform([text[:MAX_CHARACTERS] for text in texts])
 
 
-def _matrix(
-    words: csr_matrix, looks: NDArray[np.float64], train: NDArray[np.int64], rows: NDArray[np.int64]
-) -> csr_matrix:
+def _matrix(words: Any, looks: NDArray[np.float64], train: NDArray[np.int64], rows: NDArray[np.int64]) -> Any:
     """Features of some rows; weights and scales are learnt from the training rows alone."""
     from scipy.sparse import csr_matrix, hstack
     from sklearn.feature_extraction.text import TfidfTransformer

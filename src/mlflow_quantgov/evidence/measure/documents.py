@@ -12,8 +12,12 @@ from mlflow_quantgov.errors import UsageError
 MAX_BYTES = 256 * 1024 * 1024
 
 
-def read_documents(path: Path) -> list[str]:
+def read_documents(path: Path, *, keep_empty: bool = False) -> list[str]:
     """Texts of a JSONL file with `text` or `messages`, or the paragraphs of a plain text file.
+
+    Args:
+        path: The file; the name of a JSONL file ends in .jsonl or .json.
+        keep_empty: Keep records without any text, for whoever judges the file itself.
 
     Raises:
         UsageError: The file does not exist, is too large, is not text, or holds no documents.
@@ -27,28 +31,39 @@ def read_documents(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise _bad(path, "it is not UTF-8 text") from error
     if path.suffix in {".jsonl", ".json"}:
-        documents = [_document(path, number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        # Not `splitlines`: a text may hold U+2028 and its like unescaped.
+        documents = [_document(path, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     else:
-        documents = [part.strip() for part in text.split("\n\n")]
-    documents = [one for one in documents if one.strip()]
-    if not documents:
+        documents = [part for part in (part.strip() for part in text.split("\n\n")) if part]
+    filled = [one for one in documents if one.strip()]
+    if not filled:
         raise _bad(path, "it holds no documents")
-    return documents
+    return documents if keep_empty else filled
 
 
 def file_digest(path: Path) -> str:
     """`sha256:...` of a file."""
-    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def _document(path: Path, number: int, line: str) -> str:
     try:
         record: Any = json.loads(line)
         if isinstance(record.get("text"), str):
-            return str(record["text"])
-        return "\n".join(str(message["content"]) for message in record["messages"])
+            found = str(record["text"])
+        else:
+            found = "\n".join(_words(message["content"]) for message in record["messages"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _bad(path, f"line {number} is not JSON with `text` or `messages`") from error
+    return found.encode("utf-8", "replace").decode("utf-8")  # JSON can spell half a character
+
+
+def _words(content: Any) -> str:
+    """Text of a message, whose content may come in parts of which some are pictures."""
+    if isinstance(content, list):
+        return "\n".join(part["text"] for part in content if isinstance(part.get("text"), str))
+    return str(content or "")
 
 
 def _bad(path: Path, problem: str) -> UsageError:
