@@ -211,3 +211,37 @@ def task_eval(provenance: Provenance) -> Callable[..., TaskEval]:
         return TaskEval.measured(**records, settings={}, tasks=(task,), **changes)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def skills() -> Path:
+    """The skills model, full precision."""
+    from mlflow_quantgov.demo.models import SKILLS
+
+    return SKILLS
+
+
+@pytest.fixture(scope="session")
+def skills_tasks() -> Path:
+    """Its tasks."""
+    from mlflow_quantgov.demo.models import SKILLS_TASKS
+
+    return SKILLS_TASKS
+
+
+@pytest.fixture(scope="session")
+def skills_q2(skills: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The skills model at 2 bit, quantized by llama.cpp."""
+    from mlflow_quantgov.artifact.runtimes.llama_cpp import gguf_twin, quantize_gguf
+
+    folder = tmp_path_factory.mktemp("skills")
+    return quantize_gguf(gguf_twin(skills, folder).path, folder / "Q2_K.gguf", "Q2_K").path
+
+
+@pytest.fixture(scope="session")
+def skills_q8(skills: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The skills model at 8 bit, quantized by llama.cpp."""
+    from mlflow_quantgov.artifact.runtimes.llama_cpp import gguf_twin, quantize_gguf
+
+    folder = tmp_path_factory.mktemp("skills8")
+    return quantize_gguf(gguf_twin(skills, folder).path, folder / "Q8_0.gguf", "Q8_0").path

@@ -109,7 +109,9 @@ def _sample(row: Mapping[str, Any], group_by: str | None, task: str) -> Sample:
             fix=f"give every item a {group_by!r}, or take `group_by` out of the task",
         )
     answers = [response[0] for response in row["resps"]]
-    generated = bool(answers) and isinstance(answers[0], str) and not _is_number(answers[0], row)
+    if not answers:
+        raise ValueError("no answer was logged")
+    generated = isinstance(answers[0], str) and not _scores_text(row)
     name = document.get("id")
     return Sample(
         number=int(row["doc_id"]),
@@ -122,7 +124,7 @@ def _sample(row: Mapping[str, Any], group_by: str | None, task: str) -> Sample:
     )
 
 
-def _is_number(answer: str, row: Mapping[str, Any]) -> bool:
+def _scores_text(row: Mapping[str, Any]) -> bool:
     """lm-eval writes the log-likelihood of a whole text as bare digits; a generated answer has settings beside it."""
     arguments = row["arguments"]
     first = next(iter(arguments.values())) if isinstance(arguments, Mapping) else arguments[0]

@@ -1,0 +1,210 @@
+"""Calibration data: recorded by digest, generic sets and leaks recognised, likeness judged from real texts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mlflow_quantgov.errors import UsageError
+from mlflow_quantgov.evidence.measure.calibration import assess, compare_files, evaluation_digests
+from mlflow_quantgov.evidence.measure.calibration_generic import known_sets, recognise
+from mlflow_quantgov.evidence.measure.calibration_overlap import normalise, text_digest
+from mlflow_quantgov.evidence.measure.documents import file_digest, read_documents
+
+Write = Callable[..., Path]
+ORDINARY = ["The kettle that I ordered on Monday never came.", "Where do I return a pair of boots?"]
+
+
+def test_like_files_pass_with_the_whole_contract(python_texts: list[str], write_jsonl: Write) -> None:
+    calibration, production = write_jsonl("a.jsonl", python_texts[:150]), write_jsonl("b.jsonl", python_texts[150:300])
+    found = compare_files(calibration, production, expectations=False)
+    assert found["outcome"] == "pass", found["reason"]
+    assert found["documents"] == {"calibration": 150, "production": 150}
+    assert (found["generic_set"], found["leaked_documents"], found["shared_with_production"]) == (None, 0, 0)
+    assert found["expectations"] == {"evaluated": 0, "failed": []}
+    assert set(found["tests"][0]) == {"name", "estimate", "lower", "upper", "threshold", "outcome"}
+    assert {"feature", "calibration", "production"} <= set(found["most_different"][0])
+    assert found["reason"]
+    json.dumps(found, allow_nan=False)
+
+
+def test_another_domain_fails_and_says_where(
+    python_texts: list[str], support_texts: list[str], write_jsonl: Write
+) -> None:
+    found = compare_files(
+        write_jsonl("a.jsonl", python_texts[:120]), write_jsonl("b.jsonl", support_texts[:120]), expectations=False
+    )
+    assert found["outcome"] == "fail"
+    assert found["most_different"][0]["feature"] in found["reason"]
+
+
+def test_a_handful_of_documents_is_inconclusive(python_texts: list[str], write_jsonl: Write) -> None:
+    found = compare_files(
+        write_jsonl("a.jsonl", python_texts[:12]), write_jsonl("b.jsonl", python_texts[12:24]), expectations=False
+    )
+    assert found["outcome"] == "inconclusive"
+    assert "documents" in found["reason"]
+
+
+def test_one_document_against_one_is_not_measured(write_jsonl: Write) -> None:
+    found = compare_files(
+        write_jsonl("a.jsonl", ORDINARY[:1]), write_jsonl("b.jsonl", ORDINARY[1:]), expectations=False
+    )
+    assert (found["outcome"], found["tests"]) == ("inconclusive", [])
+    assert found["reason"].startswith("Not measured")
+
+
+def test_calibrating_on_the_yardstick_fails(python_texts: list[str], write_jsonl: Write) -> None:
+    edited = [text.upper().replace(",", " ,") for text in python_texts[:3]]
+    found = compare_files(
+        write_jsonl("a.jsonl", python_texts[200:300] + edited), write_jsonl("b.jsonl", python_texts[:120]),
+        expectations=False,
+    )  # fmt: skip
+    assert found["shared_with_production"] == 3
+    assert found["outcome"] == "fail" and "production sample" in found["reason"]
+
+
+def test_greetings_on_both_sides_are_no_copies(support_texts: list[str], write_jsonl: Write) -> None:
+    left = write_jsonl("a.jsonl", [*support_texts[:100], "Hello!", "Thanks."])
+    right = write_jsonl("b.jsonl", [*support_texts[100:200], "hello", "thanks"])
+    assert compare_files(left, right, expectations=False)["shared_with_production"] == 0
+
+
+def test_evaluation_items_among_the_documents_are_found(task_folder: Path, write_jsonl: Write) -> None:
+    rows = [{"prompt": f"Name the {n}th river of the valley, please.", "rule": "Answer in one word only, please."}
+            for n in range(4)]  # fmt: skip
+    (task_folder / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    items = evaluation_digests(task_folder)
+    assert len(items) == 4  # the rule is in every item: a template, no item
+    documents = [
+        "name the 2th RIVER of the valley please",
+        "Question\nName the 3th river of the valley, please.\nAnswer",
+        "Answer in one word only, please.",
+        *ORDINARY,
+    ]
+    found = assess(write_jsonl("a.jsonl", documents), None, evaluation_items=items, expectations=False)
+    assert found.leaked_documents == 2
+    assert found.summary["outcome"] == "fail"
+
+
+def test_without_production_nothing_passes(python_texts: list[str], write_jsonl: Write) -> None:
+    path = write_jsonl("a.jsonl", python_texts[:50])
+    found = assess(path, None, source="our docs", license="PSF", expectations=False)
+    assert (found.production, found.likeness, found.summary["outcome"]) == (None, (), "inconclusive")
+    assert (found.data.digest, found.data.documents, found.data.source) == (file_digest(path), 50, "our docs")
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("wikitext2", "wikitext"),
+        ("Salesforce/wikitext, wikitext-2-raw-v1", "wikitext"),
+        ("allenai/c4", "c4"),
+        ("c4-new", "c4"),
+        ("mit-han-lab/pile-val-backup", "pile"),
+        ("NeelNanda/pile-10k", "pile"),
+        ("HuggingFaceH4/ultrachat_200k", "ultrachat"),
+        ("neuralmagic/LLM_compression_calibration", "llm-compression-calibration"),
+        ("garage-bAIind/Open-Platypus", "open-platypus"),
+        ("ptb_text_only", "penn treebank"),
+        ("databricks/databricks-dolly-15k", "dolly"),
+        ("bartowski calibration_datav3.txt", "imatrix calibration text"),
+    ],
+)
+def test_generic_sets_are_known_by_name(source: str, name: str) -> None:
+    assert recognise(ORDINARY, source=source, file_name="calib.jsonl") == name
+    assert recognise(ORDINARY, source=None, file_name=f"{source.rpartition('/')[2]}.jsonl") == name
+
+
+@pytest.mark.parametrize(
+    ("documents", "name"),
+    [
+        ([" = The Kettle = ", "The kettle is well @-@ known and cost 1 @,@ 000 crowns .", *ORDINARY], "wikitext"),
+        (["beginners bbq class taking place in missoula\nand more", *ORDINARY], "c4"),
+        (["### Instruction: Give three tips for staying healthy.", *ORDINARY], "alpaca"),
+        (["the <unk> said it sold N kettles for $ N", *ORDINARY], "penn treebank"),
+    ],
+)
+def test_generic_sets_are_known_by_their_text(documents: list[str], name: str) -> None:
+    assert recognise(documents, source="our own", file_name="calib.jsonl") == name
+
+
+def test_ordinary_texts_are_no_generic_set(python_texts: list[str], support_texts: list[str]) -> None:
+    for texts in (python_texts, support_texts):
+        for source in (None, "support chats of October", "a pile of tickets", "stockpile c40 alpacas"):
+            assert recognise(texts, source=source, file_name="traffic.jsonl") is None
+
+
+def test_each_name_mark_and_phrase_has_a_source() -> None:
+    for one in known_sets():
+        assert one.names and one.source.startswith("http")
+        assert all(part.source for part in (*one.marks, *one.phrases))
+
+
+def test_a_generic_set_fails_whatever_its_likeness(python_texts: list[str], write_jsonl: Write) -> None:
+    found = assess(
+        write_jsonl("a.jsonl", python_texts[:100]), write_jsonl("b.jsonl", python_texts[100:200]), source="wikitext",
+        expectations=False,
+    )  # fmt: skip
+    assert found.summary["tests"][0]["outcome"] == "pass"
+    assert found.summary["outcome"] == "fail"
+
+
+def test_documents_of_every_form_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    parts = [{"type": "text", "text": "three"}, {"type": "image"}]
+    rows = [{"text": "one\u2028still one"}, {"messages": [{"role": "user", "content": "two"}]},
+            {"messages": [{"role": "user", "content": parts}]}, {"text": " "}, {"text": "\ud800"}]  # fmt: skip
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=row["text"] != "one\u2028still one" if "text" in row else False)
+                              for row in rows), encoding="utf-8")  # fmt: skip
+    assert read_documents(path) == ["one\u2028still one", "two", "three", "?"]
+    assert len(read_documents(path, keep_empty=True)) == 5
+    plain = tmp_path / "x.txt"
+    plain.write_text("first\nstill first\n\n\n\nsecond\n", encoding="utf-8")
+    assert read_documents(plain) == ["first\nstill first", "second"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b'{"text": ""}', b"{", b"[1]", b'{"words": 1}', b"\xff\xfe\x00"])
+def test_a_file_without_documents_is_one_clear_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        read_documents(path)
+    assert "x.jsonl" in caught.value.what and caught.value.fix
+    with pytest.raises(UsageError, match="does not exist"):
+        read_documents(tmp_path / "nowhere.jsonl")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(st.binary(max_size=80))
+def test_any_file_is_read_or_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(content)
+    try:
+        assert all(one.strip() for one in read_documents(path))
+    except UsageError as error:
+        assert error.fix
+
+
+@given(st.text(max_size=60))
+def test_normalising_twice_changes_nothing(text: str) -> None:
+    assert normalise(normalise(text)) == normalise(text)
+    assert text_digest(text) == text_digest(f"  {text}\n")
+
+
+@pytest.mark.slow
+def test_great_expectations_names_what_is_wrong(python_texts: list[str], write_jsonl: Write) -> None:
+    pytest.importorskip("great_expectations")
+    good = assess(write_jsonl("a.jsonl", python_texts[:60]), None)
+    assert (good.expectations["evaluated"], good.expectations["failed"]) == (3, [])
+    bad = assess(write_jsonl("b.jsonl", ["", "short", "twice the same text", "twice the same text"]), None)
+    assert set(bad.expectations["failed"]) == {
+        "expect_column_values_to_not_be_null",
+        "expect_column_values_to_be_unique",
+        "expect_column_value_lengths_to_be_between",
+    }
