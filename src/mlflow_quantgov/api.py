@@ -7,24 +7,33 @@ statement: the gate takes in the bytes where there is one, and a copy goes besid
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlflow_quantgov.artifact.manifest import Manifest
-from mlflow_quantgov.errors import LineageError, UsageError
-from mlflow_quantgov.evidence.predicates import Predicate
+from mlflow_quantgov.errors import UsageError
 from mlflow_quantgov.evidence.statement import Statement
-from mlflow_quantgov.evidence.store import upload_copy
-from mlflow_quantgov.evidence.targets import Target, find_target
+from mlflow_quantgov.evidence.targets import Target
 from mlflow_quantgov.flavor import load_model as _load_verified
-from mlflow_quantgov.flavor.download import LocalModel, cache_folder, local_model
+from mlflow_quantgov.flavor.download import cache_folder, local_model
 from mlflow_quantgov.flavor.generation import GenerationModel
-from mlflow_quantgov.flavor.layout import LINEAGE_FILE, LineageRecord, SavedModel
 from mlflow_quantgov.gate.client import find_gate
 from mlflow_quantgov.policy.decision import Decision
 from mlflow_quantgov.production.promotion import Rollback, rollback
 from mlflow_quantgov.production.promotion import promote as _promote
+from mlflow_quantgov.versions import (
+    attach_content,
+    attach_to,
+    declared_target,
+    full_precision,
+    not_registered,
+    pair_of,
+    record_of,
+    registered,
+    runtime_of,
+    send,
+    target_for,
+)
 
 Progress = Callable[[str, float], None]
 
@@ -45,17 +54,6 @@ __all__ = [
     "restore",
     "rollback",
 ]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A quantized version and its parent, both on this machine, with their weights digests."""
-
-    quantized: LocalModel
-    quantized_weights: str
-    parent: LocalModel
-    parent_weights: str
-    target: Target | None
 
 
 def evaluate(
@@ -87,14 +85,14 @@ def evaluate(
     """
     from mlflow_quantgov.evidence.measure import task_eval
 
-    pair = _pair(uri)
+    pair = pair_of(uri)
     found = task_eval.evaluate(
         pair.parent.artifact,
         pair.quantized.artifact,
         parent_weights=pair.parent_weights,
         quantized_weights=pair.quantized_weights,
         tasks=Path(tasks),
-        runtime=runtime or _runtime(pair),
+        runtime=runtime or runtime_of(pair),
         settings=settings or {},
         capabilities=capabilities,
         metrics=metrics,
@@ -102,7 +100,7 @@ def evaluate(
         cache=cache_folder(),
         progress=progress,
     )
-    return _attach(pair.quantized, pair.quantized_weights, found)
+    return attach_content(pair.quantized, pair.quantized_weights, found)
 
 
 def measure_fidelity(
@@ -118,18 +116,18 @@ def measure_fidelity(
     """
     from mlflow_quantgov.evidence.measure import fidelity
 
-    pair = _pair(uri)
+    pair = pair_of(uri)
     found = fidelity.measure(
         pair.parent.artifact,
         pair.quantized.artifact,
         text=Path(text),
         parent_weights=pair.parent_weights,
         quantized_weights=pair.quantized_weights,
-        runtime=runtime or _runtime(pair),
+        runtime=runtime or runtime_of(pair),
         cache=cache_folder(),
         progress=progress,
     )
-    return _attach(pair.quantized, pair.quantized_weights, found)
+    return attach_content(pair.quantized, pair.quantized_weights, found)
 
 
 def assess_calibration(
@@ -146,7 +144,7 @@ def assess_calibration(
     model = local_model(uri)
     sample = Path(production) if production is not None else None
     found = calibration.assess(Path(data), sample, source=source, license=license)
-    return _attach(model, model.manifest().weights_digest, found)
+    return attach_content(model, model.manifest().weights_digest, found)
 
 
 def confirm_kernels(
@@ -160,12 +158,12 @@ def confirm_kernels(
     found = kernels.confirm(
         model.artifact,
         facts.quantization,
-        _target(model, target),
+        target_for(model, target),
         weights=facts.weights,
         cache=cache_folder(),
         progress=progress,
     )
-    return _attach(model, facts.weights, found)
+    return attach_content(model, facts.weights, found)
 
 
 def benchmark(
@@ -174,18 +172,18 @@ def benchmark(
     """Time a version against its parent on this machine at the target's loads, and attach the result."""
     from mlflow_quantgov.evidence.measure import benchmark as measure
 
-    pair = _pair(uri)
+    pair = pair_of(uri)
     found = measure.run(
         pair.parent.artifact,
         pair.quantized.artifact,
-        _target(pair.quantized, target),
+        target_for(pair.quantized, target),
         parent_weights=pair.parent_weights,
         quantized_weights=pair.quantized_weights,
         rounds=rounds,
         cache=cache_folder(),
         progress=progress,
     )
-    return _attach(pair.quantized, pair.quantized_weights, found)
+    return attach_content(pair.quantized, pair.quantized_weights, found)
 
 
 def archive(uri: str, store: str | None = None) -> Statement:
@@ -197,10 +195,10 @@ def archive(uri: str, store: str | None = None) -> Statement:
     """
     from mlflow_quantgov.evidence.measure import archive as measure
 
-    parent = _full_precision(uri)
+    parent = full_precision(uri)
     manifest = parent.manifest()
     found = measure.archive(parent.artifact, manifest, store)
-    return _attach(_attach_to(uri, parent), manifest.weights_digest, found)
+    return attach_content(attach_to(uri, parent), manifest.weights_digest, found)
 
 
 def drill(uri: str, store: str | None = None, *, prompt: str = "The capital of France is") -> Statement:
@@ -213,9 +211,9 @@ def drill(uri: str, store: str | None = None, *, prompt: str = "The capital of F
     """
     from mlflow_quantgov.evidence.measure import drill as measure
 
-    parent = _full_precision(uri)
+    parent = full_precision(uri)
     manifest = parent.manifest()
-    target = _declared_target(parent)
+    target = declared_target(parent)
     found = measure.drill(
         manifest.digest,
         store,
@@ -223,7 +221,7 @@ def drill(uri: str, store: str | None = None, *, prompt: str = "The capital of F
         prompt=prompt,
         cache=cache_folder(),
     )
-    return _attach(_attach_to(uri, parent), manifest.weights_digest, found)
+    return attach_content(attach_to(uri, parent), manifest.weights_digest, found)
 
 
 def restore(uri: str, folder: Path, store: str | None = None) -> Manifest:
@@ -236,7 +234,7 @@ def restore(uri: str, folder: Path, store: str | None = None) -> Manifest:
     """
     from mlflow_quantgov.evidence.measure import archive as measure
 
-    record = _record(local_model(uri))
+    record = record_of(local_model(uri))
     digest = record.parent["manifest"] if record and record.parent else local_model(uri).manifest().digest
     return measure.restore(digest, store, folder)
 
@@ -254,7 +252,7 @@ def report(uri: str, output: Path, to: str = "@champion") -> Decision:
     from mlflow_quantgov.gate.facts import gather_client
     from mlflow_quantgov.pages.report import render_report
 
-    name, version = _registered(local_model(uri))
+    name, version = registered(local_model(uri))
     facts = gather_client(mlflow.MlflowClient(), name, version)
     decision = check(uri, to)
     output.write_text(render_report(facts, decision, title=f"{name} version {version}"), encoding="utf-8")
@@ -277,7 +275,7 @@ def attach(uri: str, statement: str | Path | bytes | Statement) -> dict[str, Any
         statement = parse_statement(path.read_bytes(), where=path.name)
     elif isinstance(statement, bytes):
         statement = parse_statement(statement)
-    return _send(model, statement)
+    return send(model, statement)
 
 
 def check(uri: str, to: str, policy: str | Path | None = None) -> Decision:
@@ -292,7 +290,7 @@ def check(uri: str, to: str, policy: str | Path | None = None) -> Decision:
     from mlflow_quantgov.policy.engine import decide
     from mlflow_quantgov.policy.loader import load_policy
 
-    name, version = _registered(local_model(uri))
+    name, version = registered(local_model(uri))
     gate = find_gate() if policy is None else None
     if gate is not None:
         return gate.check(name, version, to)
@@ -308,7 +306,7 @@ def promote(uri: str, to: str) -> Decision:
 
     version = find_version(uri)
     if version is None:
-        raise _not_registered(uri)
+        raise not_registered(uri)
     return _promote(version.name, str(version.version), to)
 
 
@@ -329,98 +327,3 @@ def load_model(model_uri: str, dst_path: str | None = None, verify: bool = True)
 
         require_approval(model_uri)
     return _load_verified(model_uri, dst_path=dst_path, verify=verify)
-
-
-def _pair(uri: str) -> Pair:
-    quantized = local_model(uri)
-    parent = _parent_of(quantized)
-    if parent is None:
-        raise LineageError(
-            f"{uri} names no parent.",
-            why="Only a comparison with its full-precision parent shows what the quantization has cost.",
-            fix='log it with mlflow_quantgov.log_model(..., parent="models:/NAME/VERSION")',
-        )
-    return Pair(
-        quantized,
-        quantized.manifest().weights_digest,
-        parent,
-        parent.manifest().weights_digest,
-        _declared_target(quantized),
-    )
-
-
-def _record(model: LocalModel) -> LineageRecord | None:
-    return SavedModel(model.root).lineage() if (model.root / LINEAGE_FILE).is_file() else None
-
-
-def _parent_of(model: LocalModel) -> LocalModel | None:
-    record = _record(model)
-    return local_model(record.parent["uri"]) if record and record.parent else None
-
-
-def _full_precision(uri: str) -> LocalModel:
-    model = local_model(uri)
-    return _parent_of(model) or model
-
-
-def _attach_to(uri: str, parent: LocalModel) -> LocalModel:
-    """The parent where it is registered itself, else the version that was named."""
-    return parent if parent.version is not None else local_model(uri)
-
-
-def _declared_target(model: LocalModel) -> Target | None:
-    record = _record(model)
-    return record.target if record else None
-
-
-def _target(model: LocalModel, given: str | Path | Target | None) -> Target:
-    found = find_target(given) if isinstance(given, str | Path) else given or _declared_target(model)
-    if found is None:
-        raise UsageError(
-            f"{model.uri} was logged without a target.",
-            why="Kernels and speed mean something only for a named runtime on named hardware.",
-            fix=f"quantgov kernels {model.uri} --target cpu-llamacpp",
-        )
-    return found
-
-
-def _runtime(pair: Pair) -> str | None:
-    return pair.target.runtime if pair.target else None
-
-
-def _registered(model: LocalModel) -> tuple[str, str]:
-    if model.version is None:
-        raise _not_registered(model.uri)
-    return model.version.name, str(model.version.version)
-
-
-def _not_registered(uri: str) -> UsageError:
-    return UsageError(
-        f"{uri} is not a registered version.",
-        why="Evidence and decisions belong to a version of a registered model.",
-        fix="name it as models:/NAME/VERSION",
-    )
-
-
-def _attach(model: LocalModel, weights: str, content: Predicate) -> Statement:
-    name = model.version.name if model.version is not None else model.root.name
-    statement = Statement.about(weights, content, name=name)
-    _send(model, statement)
-    return statement
-
-
-def _send(model: LocalModel, statement: Statement) -> dict[str, Any]:
-    """Have the gate take a statement in, then put the copy beside the model."""
-    gate = find_gate() if model.version is not None else None
-    result: dict[str, Any] = {
-        "kind": statement.kind,
-        "statement_digest": statement.digest,
-        "subject": statement.subject_digest,
-        "attached": True,
-    }
-    if gate is not None:
-        name, version = _registered(model)
-        result = gate.attach(name, version, statement.to_bytes())
-    if model.model_id is not None:
-        upload_copy(model.model_id, statement)
-    return result

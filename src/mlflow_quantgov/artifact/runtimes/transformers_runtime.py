@@ -18,6 +18,7 @@ from mlflow_quantgov.artifact.runtimes.transformers_weights import (
     PURPOSE,
     load,
     method_of,
+    not_loaded,
     quiet,
     read_config,
     resident,
@@ -62,8 +63,11 @@ class TransformersRuntime(Runtime):
         self._length = settings.context or min(int(trained), DEFAULT_CONTEXT)
         self._ends = self._end_tokens()
         self._set_greedy()
-        with quiet():
-            self._forward([[self._start]])
+        try:
+            with quiet():
+                self._forward([[self._start]])
+        except Exception as error:
+            raise not_loaded(path, f"its first pass fails: {type(error).__name__}: {str(error)[:200]}") from error
         self._resident = resident(self._model)
         self._dequantized = was_dequantized(path, self._resident)
 

@@ -53,9 +53,9 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise _not_loaded(path, f"its config.json does not read: {type(error).__name__}") from error
+        raise not_loaded(path, f"its config.json does not read: {type(error).__name__}") from error
     if not isinstance(config, dict):
-        raise _not_loaded(path, "its config.json is no object")
+        raise not_loaded(path, "its config.json is no object")
     return config
 
 
@@ -88,7 +88,7 @@ def load(path: Path, *, dtype: str, device: str) -> tuple[Any, Any]:
                 path, dtype=dtype, device_map=device, use_safetensors=True, **options
             )
     except Exception as error:
-        raise _not_loaded(path, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+        raise not_loaded(path, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
     return model.eval(), tokenizer
 
 
@@ -166,7 +166,8 @@ def _storage(tensor: Any) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _not_loaded(path: Path, problem: str) -> ArtifactError:
+def not_loaded(path: Path, problem: str) -> ArtifactError:
+    """The error that says why a folder does not load."""
     return ArtifactError(
         f"transformers does not load {path.name}: {problem}.",
         why="What does not load cannot be measured or served.",

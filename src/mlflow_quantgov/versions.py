@@ -1,0 +1,132 @@
+"""Registered versions as the public operations need them: their files, their parent, and where evidence goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow_quantgov.errors import LineageError, UsageError
+from mlflow_quantgov.evidence.predicates import Predicate
+from mlflow_quantgov.evidence.statement import Statement
+from mlflow_quantgov.evidence.store import upload_copy
+from mlflow_quantgov.evidence.targets import Target, find_target
+from mlflow_quantgov.flavor.download import LocalModel, local_model
+from mlflow_quantgov.flavor.layout import LINEAGE_FILE, LineageRecord, SavedModel
+from mlflow_quantgov.gate.client import find_gate
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A quantized version and its parent, both on this machine, with their weights digests."""
+
+    quantized: LocalModel
+    quantized_weights: str
+    parent: LocalModel
+    parent_weights: str
+    target: Target | None
+
+
+def pair_of(uri: str) -> Pair:
+    """A quantized version and its parent, on this machine."""
+    quantized = local_model(uri)
+    parent = parent_of(quantized)
+    if parent is None:
+        raise LineageError(
+            f"{uri} names no parent.",
+            why="Only a comparison with its full-precision parent shows what the quantization has cost.",
+            fix='log it with mlflow_quantgov.log_model(..., parent="models:/NAME/VERSION")',
+        )
+    return Pair(
+        quantized,
+        quantized.manifest().weights_digest,
+        parent,
+        parent.manifest().weights_digest,
+        declared_target(quantized),
+    )
+
+
+def record_of(model: LocalModel) -> LineageRecord | None:
+    """What was written down at logging; None where another flavor logged it."""
+    return SavedModel(model.root).lineage() if (model.root / LINEAGE_FILE).is_file() else None
+
+
+def parent_of(model: LocalModel) -> LocalModel | None:
+    """The parent that a version names; None where it names none."""
+    record = record_of(model)
+    return local_model(record.parent["uri"]) if record and record.parent else None
+
+
+def full_precision(uri: str) -> LocalModel:
+    """The parent of a version, or the version itself where it is one."""
+    model = local_model(uri)
+    return parent_of(model) or model
+
+
+def attach_to(uri: str, parent: LocalModel) -> LocalModel:
+    """The parent where it is registered itself, else the version that was named."""
+    return parent if parent.version is not None else local_model(uri)
+
+
+def declared_target(model: LocalModel) -> Target | None:
+    """The target that a version was logged for."""
+    record = record_of(model)
+    return record.target if record else None
+
+
+def target_for(model: LocalModel, given: str | Path | Target | None) -> Target:
+    """The target that was given, else the one that the version was logged for."""
+    found = find_target(given) if isinstance(given, str | Path) else given or declared_target(model)
+    if found is None:
+        raise UsageError(
+            f"{model.uri} was logged without a target.",
+            why="Kernels and speed mean something only for a named runtime on named hardware.",
+            fix=f"quantgov kernels {model.uri} --target cpu-llamacpp",
+        )
+    return found
+
+
+def runtime_of(pair: Pair) -> str | None:
+    """Runtime of the target, where one was declared."""
+    return pair.target.runtime if pair.target else None
+
+
+def registered(model: LocalModel) -> tuple[str, str]:
+    """Name and version of a registered model."""
+    if model.version is None:
+        raise not_registered(model.uri)
+    return model.version.name, str(model.version.version)
+
+
+def not_registered(uri: str) -> UsageError:
+    """The error for a URI that names no registered version."""
+    return UsageError(
+        f"{uri} is not a registered version.",
+        why="Evidence and decisions belong to a version of a registered model.",
+        fix="name it as models:/NAME/VERSION",
+    )
+
+
+def attach_content(model: LocalModel, weights: str, content: Predicate) -> Statement:
+    """State a predicate about weights and attach it to a version."""
+    name = model.version.name if model.version is not None else model.root.name
+    statement = Statement.about(weights, content, name=name)
+    send(model, statement)
+    return statement
+
+
+def send(model: LocalModel, statement: Statement) -> dict[str, Any]:
+    """Have the gate take a statement in, then put the copy beside the model."""
+    gate = find_gate() if model.version is not None else None
+    result: dict[str, Any] = {
+        "kind": statement.kind,
+        "statement_digest": statement.digest,
+        "subject": statement.subject_digest,
+        "attached": True,
+    }
+    if gate is not None:
+        name, version = registered(model)
+        result = gate.attach(name, version, statement.to_bytes())
+    if model.model_id is not None:
+        upload_copy(model.model_id, statement)
+    return result
