@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-_BULLET = re.compile(r"^\s*(?:\*(?!\*)|-|•)\s*\S", re.MULTILINE)
+_BULLET = re.compile(r"^[ \t]*(?:\*(?!\*)|-|•)[ \t]*\S", re.MULTILINE)
 WANTED = 3
 
 
