@@ -42,8 +42,11 @@ def test_logits_are_those_of_transformers_on_the_parent_folder(parent, skills_fo
     ours = parent.logits(tokens)
     assert ours.shape == (len(tokens), 258)
     assert (ours.argmax(1) == theirs.argmax(1)).mean() >= 0.99
-    # The key-value memory is float16, so the two agree closely, not exactly.
-    assert np.abs(log_softmax(ours) - log_softmax(theirs)).max() < 0.05
+    # Activations are bfloat16 and the key-value memory is float16, so the two agree closely, not exactly: the
+    # distributions are the same for every purpose, and even the unlikeliest token is off by little.
+    left, right = log_softmax(theirs), log_softmax(ours)
+    assert np.sum(np.exp(left) * (left - right), axis=1).max() < 1e-3
+    assert np.abs(left - right).max() < 0.1
 
 
 def test_tokens_and_text_go_there_and_back(parent):
