@@ -6,7 +6,7 @@ if command -v chromium >/dev/null 2>&1; then
 fi
 if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
     apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-liberation >/dev/null
     exit 0
 fi
 echo "WARNING: chromium is not installed, so the browser tests are SKIPPED. Fix: sudo apt-get install chromium" >&2
