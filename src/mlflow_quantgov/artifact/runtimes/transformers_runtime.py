@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_quantgov.artifact.runtimes.interface import Runtime, RuntimeAdapter, RuntimeFacts, Score, Timing
+from mlflow_quantgov.artifact.runtimes.pairs import check_room, split_pair
 from mlflow_quantgov.artifact.runtimes.transformers_settings import TransformersSettings, read_settings
 from mlflow_quantgov.artifact.runtimes.transformers_weights import (
     LIBRARIES,
@@ -124,7 +125,7 @@ class TransformersRuntime(Runtime):
         Raises:
             UsageError: More tokens than the context holds, or none.
         """
-        self._check_room(len(tokens), "The text")
+        check_room(len(tokens), self._length, "The text")
         rows: NDArray[np.float32] = self._forward([list(tokens)])[0].float().cpu().numpy()
         return rows
 
@@ -155,7 +156,7 @@ class TransformersRuntime(Runtime):
             )
         encoded = [self.tokenize(prompt, add_special=True) or [self._start] for prompt in prompts]
         for tokens in encoded:
-            self._check_room(len(tokens) + max_tokens, "A prompt with its answer")
+            check_room(len(tokens) + max_tokens, self._length, "A prompt with its answer")
         order = sorted(range(len(encoded)), key=lambda index: (-len(encoded[index]), index))
         answers = [""] * len(encoded)
         for start in range(0, len(order), batch):
@@ -168,7 +169,7 @@ class TransformersRuntime(Runtime):
         """Time one load: prefill of `batch` random prompts, then `output_tokens` steps of one token each."""
         if min(batch, prompt_tokens, output_tokens) < 1:
             raise UsageError("A load needs a batch, a prompt and an output.", fix="choose another load")
-        self._check_room(prompt_tokens + output_tokens, "The load")
+        check_room(prompt_tokens + output_tokens, self._length, "The load")
         generator = self._torch.Generator().manual_seed(0)
         prompts = self._torch.randint(0, self.vocabulary_size, (batch, prompt_tokens), generator=generator)
         prompts = prompts.to(self._device)
@@ -263,22 +264,14 @@ class TransformersRuntime(Runtime):
         return text[: min(places)] if places else text
 
     def _split(self, index: int, context: str, continuation: str) -> tuple[int, list[int], list[int]]:
-        """Token ids of a pair, split where the context's own tokens end (the convention of lm-eval)."""
-        bare = context.rstrip(" ")
-        continuation, context = context[len(bare) :] + continuation, bare
-        whole = self.tokenize(context + continuation, add_special=True)
-        before = self.tokenize(context, add_special=True) if context else []
-        if not before:
-            before = [self._start]
-            whole = whole if whole[:1] == before else before + whole
-        if len(whole) <= len(before):
-            raise UsageError(
-                f"Pair {index} has a continuation without tokens of its own: {continuation[:40]!r}.",
-                why="An empty continuation has no probability to compare.",
-                fix="give every item a continuation that is not empty",
-            )
-        self._check_room(len(whole), f"Pair {index}")
-        return index, before, whole[len(before) :]
+        """Token ids of a pair (see `split_pair`), refused where they do not fit."""
+
+        def tokenize(text: str) -> list[int]:
+            return self.tokenize(text, add_special=True)
+
+        before, after = split_pair(tokenize, self._start, index, context, continuation)
+        check_room(len(before) + len(after), self._length, f"Pair {index}")
+        return index, before, after
 
     def _batches(
         self, encoded: list[tuple[int, list[int], list[int]]]
@@ -294,15 +287,6 @@ class TransformersRuntime(Runtime):
             part.append(one)
         if part:
             yield part
-
-    def _check_room(self, tokens: int, what: str) -> None:
-        """Refuse what does not fit into one sequence: cutting it silently would change what is measured."""
-        if not 1 <= tokens <= self._length:
-            raise UsageError(
-                f"{what} takes {tokens} tokens; the context holds 1 to {self._length}.",
-                why="Cutting it silently would measure something else.",
-                fix="open the model with a larger `context`, or shorten the item",
-            )
 
     def _last_only(self) -> dict[str, int]:
         """Only the last position's logits in a prefill, as a server asks for them, where the model can."""

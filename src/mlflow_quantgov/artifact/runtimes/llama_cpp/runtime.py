@@ -18,6 +18,7 @@ from mlflow_quantgov.artifact.runtimes.llama_cpp.context import MAX_SEQUENCES, C
 from mlflow_quantgov.artifact.runtimes.llama_cpp.generation import greedy
 from mlflow_quantgov.artifact.runtimes.llama_cpp.loadlog import failure, read_load_log
 from mlflow_quantgov.artifact.runtimes.llama_cpp.vocabulary import Vocabulary
+from mlflow_quantgov.artifact.runtimes.pairs import check_room
 from mlflow_quantgov.errors import ArtifactError, UsageError
 
 NAME = "llama.cpp"
@@ -128,7 +129,7 @@ class LlamaRuntime(Runtime):
         Raises:
             UsageError: More tokens than the context holds, or none.
         """
-        self._check_room(len(tokens), "The text")
+        check_room(len(tokens), self._length, "The text")
         context = self._room(cells=len(tokens), sequences=1, shared=True)
         context.clear()
         rows = np.empty((len(tokens), self.vocabulary_size), dtype=np.float32)
@@ -140,7 +141,7 @@ class LlamaRuntime(Runtime):
         """Log-probability of each (context, continuation); equal contexts are processed once."""
         encoded = [scoring.encode(self._vocabulary, i, *pair) for i, pair in enumerate(pairs)]
         for pair in encoded:
-            self._check_room(len(pair.context) + len(pair.continuation), f"Pair {pair.index}")
+            check_room(len(pair.context) + len(pair.continuation), self._length, f"Pair {pair.index}")
         found: dict[int, Score] = {}
         for pack in scoring.packs(encoded, self._settings.batch):
             cells = max(scoring.tokens_of(pack), self._settings.batch)
@@ -162,7 +163,7 @@ class LlamaRuntime(Runtime):
         if not encoded:
             return []
         longest = max(len(tokens) for tokens in encoded) + max_tokens
-        self._check_room(longest, "The longest prompt with its answer")
+        check_room(longest, self._length, "The longest prompt with its answer")
         context = self._room(cells=longest, sequences=min(batch, len(encoded)), shared=False)
         return greedy(context, self._vocabulary, encoded, max_tokens=max_tokens, stop=stop)
 
@@ -174,7 +175,7 @@ class LlamaRuntime(Runtime):
                 why="Each must be at least 1, and llama.cpp holds at most 256 sequences.",
                 fix="choose another load",
             )
-        self._check_room(prompt_tokens + output_tokens, "The load")
+        check_room(prompt_tokens + output_tokens, self._length, "The load")
         context = self._room(cells=prompt_tokens + output_tokens, sequences=batch, shared=False)
         prompts = np.random.default_rng(0).integers(0, self.vocabulary_size, (batch, prompt_tokens)).tolist()
         self._spend(context, [Entry(prompts[0][0], 0, (0,), True)])  # warm-up: buffers and threads
@@ -216,15 +217,6 @@ class LlamaRuntime(Runtime):
                 "This model was closed.", why="Its memory is no longer there.", fix="open the artifact again"
             )
         return self._model
-
-    def _check_room(self, tokens: int, what: str) -> None:
-        """Refuse what does not fit into one sequence: cutting it silently would change what is measured."""
-        if not 1 <= tokens <= self._length:
-            raise UsageError(
-                f"{what} takes {tokens} tokens; the context holds 1 to {self._length}.",
-                why="Cutting it silently would measure something else.",
-                fix="open the model with a larger `context`, or shorten the item",
-            )
 
     def _room(self, *, cells: int, sequences: int, shared: bool) -> Context:
         """A context of at least that shape: the one at hand where it fits, else a new one in its place."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mlflow_quantgov.artifact.runtimes.interface import Score
 from mlflow_quantgov.artifact.runtimes.llama_cpp.context import Context, Entry
 from mlflow_quantgov.artifact.runtimes.llama_cpp.vocabulary import Vocabulary
-from mlflow_quantgov.errors import UsageError
+from mlflow_quantgov.artifact.runtimes.pairs import split_pair
 
 MAX_TOGETHER = 64
 """Continuations processed side by side."""
@@ -27,29 +27,17 @@ class Pair:
 
 
 def encode(vocabulary: Vocabulary, index: int, context: str, continuation: str) -> Pair:
-    """Token ids of a pair, split where the context's own tokens end (the convention of lm-eval).
-
-    Spaces at the end of the context belong to the continuation, because tokenizers join them to the next word; an empty
-    context becomes the token that starts a text.
+    """Token ids of a pair (see `split_pair`).
 
     Raises:
         UsageError: The continuation has no tokens of its own.
     """
-    bare = context.rstrip(" ")
-    continuation, context = context[len(bare) :] + continuation, bare
-    whole = vocabulary.tokenize(context + continuation, add_special=True)
-    before = vocabulary.tokenize(context, add_special=True) if context else []
-    if not before:
-        # The file may ask for a beginning-of-text token; then `whole` has it already.
-        before = [vocabulary.start]
-        whole = whole if whole[:1] == before else before + whole
-    if len(whole) <= len(before):
-        raise UsageError(
-            f"Pair {index} has a continuation without tokens of its own: {continuation[:40]!r}.",
-            why="An empty continuation has no probability to compare.",
-            fix="give every item a continuation that is not empty",
-        )
-    return Pair(index, tuple(before), tuple(whole[len(before) :]))
+
+    def tokenize(text: str) -> list[int]:
+        return vocabulary.tokenize(text, add_special=True)
+
+    before, after = split_pair(tokenize, vocabulary.start, index, context, continuation)
+    return Pair(index, tuple(before), tuple(after))
 
 
 def log_probability(row: NDArray[np.float32], token: int) -> float:
