@@ -58,7 +58,7 @@ class _Read:
 
 @dataclass
 class Gatherer:
-    """Gathers facts; keeps inspections of files that have not changed."""
+    """Gathers facts about versions, each anew from the files as they lie there."""
 
     registry: Registry
     engine: Engine | None
@@ -67,6 +67,17 @@ class Gatherer:
 
     def gather(self, name: str, version: str, requester: str | None = None) -> Facts:
         """Everything that is known about a version; what cannot be read is named in `problems`."""
+        return _Gathering(self.registry, self.engine, self.sessions).gather(name, version, requester)
+
+
+class _Gathering:
+    """One gathering: the files of a version are read and hashed once, however often it is met on the way."""
+
+    def __init__(self, registry: Registry, engine: Engine | None, sessions: Callable[[], Any] | None) -> None:
+        self.registry, self.engine, self.sessions = registry, engine, sessions
+        self._seen: dict[str, _Read] = {}
+
+    def gather(self, name: str, version: str, requester: str | None = None) -> Facts:
         ref = self.registry.reference(name, version)
         now = datetime.now(UTC)
         try:
@@ -90,7 +101,13 @@ class Gatherer:
         )
 
     def _read(self, ref: VersionRef) -> _Read:
-        with local_files(self._resolved(ref), self.engine) as root:
+        resolved = self._resolved(ref)
+        if resolved.source not in self._seen:
+            self._seen[resolved.source] = self._read_files(resolved)
+        return self._seen[resolved.source]
+
+    def _read_files(self, ref: VersionRef) -> _Read:
+        with local_files(ref, self.engine) as root:
             artifact = model_artifact(root) if root.is_dir() else root
             inspection, problem = _inspect(root, artifact)
             if inspection is None:
