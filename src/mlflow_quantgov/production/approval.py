@@ -10,7 +10,7 @@ from mlflow_quantgov.errors import UsageError
 from mlflow_quantgov.flavor.download import find_version
 from mlflow_quantgov.gate.client import find_gate
 from mlflow_quantgov.policy.loader import load_policy, parse_policy
-from mlflow_quantgov.policy.matching import destination_kind
+from mlflow_quantgov.policy.matching import destination_kind, fold
 
 _POINTER = re.compile(r"^models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<stage>[^/@0-9][^/@]*))$")
 _APPROVING = {"allowed", "inherited"}
@@ -42,16 +42,10 @@ def require_approval(model_uri: str) -> None:
         )
     for row in gate.ledger(version.name, 1000):
         same = str(row.get("version")) == str(version.version)
-        if same and _fold(str(row.get("destination"))) == _fold(destination) and row.get("decision") in _APPROVING:
+        if same and fold(str(row.get("destination"))) == fold(destination) and row.get("decision") in _APPROVING:
             return
     raise UsageError(
         f"{version.name} version {version.version} stands at {destination}, and the ledger holds no approval for it.",
         why="It may have been put there around the gate.",
         fix=f"quantgov check models:/{version.name}/{version.version} --to {destination}",
     )
-
-
-def _fold(destination: str) -> str:
-    import unicodedata
-
-    return unicodedata.normalize("NFKC", destination).casefold()
