@@ -79,7 +79,7 @@ def _declare(cast: Cast, folder: Path, screen: Screen) -> tuple[Path, Path]:
         "the default. It pins the parent, the tasks and the target by digest."
     )
     if cast.model == "smollm2-chat":
-        screen.say("The parent's weights lie on a 4-bit grid ; without the pin it would be refused.")
+        screen.say("The parent's weights lie on a 4-bit grid; without the pin it would be refused.")
     return folder / "demo-cpu.yaml", path
 
 
