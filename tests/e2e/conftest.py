@@ -1,4 +1,4 @@
-"""A real gated server with the skills model, evidence included, told once per session."""
+"""A real gated server with the skills model, evidence included: once on SQLite and once on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ class Registry:
 
     url: str
     folder: Path
+    database: str
+    """URI of the server's database."""
     model: str
     parent: str
     """URI of the parent."""
@@ -27,8 +29,8 @@ class Registry:
     """URI of the 8-bit version with all the evidence that the policy asks for."""
 
 
-@pytest.fixture(scope="session")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+@pytest.fixture(scope="session", params=["sqlite", "postgres"])
+def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """The quick demo's cast on a server of its own, everything measured for the 8-bit version."""
     import mlflow
     import yaml
@@ -40,6 +42,9 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     from mlflow_quantgov.evidence.targets import capture, find_target
 
     folder = tmp_path_factory.mktemp("server")
+    database = f"sqlite:///{folder / 'mlflow.db'}"
+    if request.param == "postgres":
+        database = request.getfixturevalue("new_postgres_database")()
     patch = pytest.MonkeyPatch()
     patch.setenv("QUANTGOV_CACHE", str(folder / "cache"))
     patch.setenv("QUANTGOV_ARCHIVE", str(folder / "archive"))
@@ -52,7 +57,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     protected = {**policy["rules"][0], "models": "protected", "create": "gated"}
     policy["rules"].insert(0, protected)
     (folder / "policy.yaml").write_text(json.dumps(policy))
-    with gated_server(folder, folder / "policy.yaml") as url:
+    with gated_server(folder, folder / "policy.yaml", database) as url:
         mlflow.set_tracking_uri(url)
         mlflow.set_registry_uri(url)
         target = folder / "test-cpu.yaml"
@@ -69,7 +74,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         qg.measure_fidelity(uris[1], cast.text)
         qg.evaluate(uris[1], cast.tasks)
         mlflow.MlflowClient().create_registered_model("protected")
-        yield Registry(url, folder, cast.model, parent, uris[0], uris[1])
+        yield Registry(url, folder, database, cast.model, parent, uris[0], uris[1])
         mlflow.set_tracking_uri(None)
         mlflow.set_registry_uri(None)
     patch.undo()

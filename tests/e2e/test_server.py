@@ -58,12 +58,12 @@ def test_evidence_promotes_loads_answers_and_rolls_back(connected: Any) -> None:
 def test_loading_through_a_protected_alias_needs_an_approval(connected: Any) -> None:
     import sqlalchemy
 
-    engine = sqlalchemy.create_engine(f"sqlite:///{connected.folder / 'mlflow.db'}")
+    engine = sqlalchemy.create_engine(connected.database)
     with engine.begin() as connection:
         statement = sqlalchemy.text(
             "INSERT INTO registered_model_aliases (workspace, alias, version, name) VALUES ('default', 'champion', :v, :n)"
         )
-        connection.execute(statement, {"v": version_of(connected.bare), "n": connected.model})
+        connection.execute(statement, {"v": int(version_of(connected.bare)), "n": connected.model})
     with pytest.raises(UsageError, match="no approval"):
         qg.load_model(f"models:/{connected.model}@champion")
 

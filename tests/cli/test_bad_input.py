@@ -1,0 +1,137 @@
+"""What goes wrong for a person: one clear line with `Fix:`, the exit code of a usage error, and nothing registered."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from mlflow_quantgov.cli import main
+
+ARTIFACTS = Path(__file__).parent.parent / "data" / "artifacts"
+PARENT, QUANTIZED, GGUF = ARTIFACTS / "parent-bf16", ARTIFACTS / "gptq-w4g32", ARTIFACTS / "tiny-Q4_0.gguf"
+SKILLS_TASKS = Path(__file__).parent.parent.parent / "src" / "mlflow_quantgov" / "demo" / "tasks" / "skills"
+Run = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A local store with versions 1 to 3 of `chat`: a parent, a GPTQ and a GGUF of it. No test here may change it."""
+    folder = tmp_path_factory.mktemp("store")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    to = ["--register", "chat", "--json"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        for arguments in (
+            ["log-parent", str(PARENT), "--name", "parent", *to],
+            ["log", str(QUANTIZED), "--parent", "models:/chat/1", "--target", "gpu-vllm-hopper", "--name", "gptq", *to],
+            ["log", str(GGUF), "--parent", "models:/chat/1", "--target", "cpu-llamacpp", "--name", "gguf", *to],
+        ):
+            with pytest.raises(SystemExit) as stopped:
+                main(arguments)
+            assert not stopped.value.code
+    return uri
+
+
+@pytest.fixture
+def client(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[mlflow.MlflowClient]:
+    """A client of that store, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+    mlflow.set_tracking_uri(database)
+    mlflow.set_registry_uri(database)
+    yield mlflow.MlflowClient()
+    mlflow.set_tracking_uri(None)
+    mlflow.set_registry_uri(None)
+
+
+@pytest.fixture
+def refused(client: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command that must fail as a usage error and leave the registry as it was; gives what it said."""
+
+    def run(*arguments: str) -> str:
+        before = _state(client)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main(list(arguments))
+        out, err = capsys.readouterr()
+        assert stopped.value.code == 2, (out, err)
+        assert "Traceback" not in out + err and out == ""
+        said = " ".join(err.split())
+        assert said.count("Fix:") == 1
+        assert _state(client) == before
+        return said
+
+    return run
+
+
+def _state(client: mlflow.MlflowClient) -> list[str]:
+    """Everything that a half-finished command could have left behind."""
+    versions = [f"{one.name}/{one.version}" for one in client.search_model_versions()]
+    models = [one.name for one in client.search_registered_models()]
+    return sorted([*versions, *models, *(one.model_id for one in client.search_logged_models(["0"]))])
+
+
+def log_arguments(path: Path, **changes: str) -> list[str]:
+    options = {"parent": "models:/chat/1", "target": "gpu-vllm-hopper", "name": "n", "register": "new"} | changes
+    return ["log", str(path), *(word for name, value in options.items() for word in (f"--{name}", value))]
+
+
+def test_a_truncated_model_is_not_logged(refused: Run, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(QUANTIZED, broken)
+    weights = next(broken.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert weights.name in refused(*log_arguments(broken))
+
+
+def test_an_unknown_target_names_the_near_ones(refused: Run) -> None:
+    assert "gpu-vllm-hopper" in refused(*log_arguments(QUANTIZED, target="gpu-vllm-hoper"))
+
+
+def test_a_missing_extra_is_named(refused: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    assert "mlflow-quantgov[eval]" in refused("evaluate", "models:/chat/3", "--tasks", str(SKILLS_TASKS))
+
+
+def test_a_missing_runtime_is_named(refused: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    text = SKILLS_TASKS / "text.jsonl"
+    assert "mlflow-quantgov[gguf]" in refused("fidelity", "models:/chat/3", "--text", str(text))
+
+
+def test_a_runtime_without_an_adapter_names_those_that_have_one(refused: Run) -> None:
+    said = refused("evaluate", "models:/chat/2", "--tasks", str(SKILLS_TASKS))
+    assert "'vllm'" in said and "transformers" in said
+
+
+@pytest.mark.parametrize("name", ["no-such-folder", "a-file", "empty"])
+def test_a_task_folder_that_is_none(refused: Run, name: str) -> None:
+    Path("empty").mkdir()
+    Path("a-file").touch()
+    assert name in refused("evaluate", "models:/chat/2", "--tasks", name)
+
+
+def test_a_parent_that_is_not_registered(refused: Run) -> None:
+    assert "chat" in refused(*log_arguments(QUANTIZED, parent="models:/chat/9"))
+
+
+def test_a_version_that_does_not_exist(refused: Run) -> None:
+    assert "chat" in refused("check", "models:/chat/9", "--to", "@champion")
+
+
+def test_asking_for_promotion_where_nothing_is_gated_names_doctor(refused: Run) -> None:
+    assert "quantgov doctor" in refused("promote", "models:/chat/2", "--to", "@champion")
+
+
+def test_a_misspelt_policy_asked_what_if(refused: Run) -> None:
+    Path("p.yaml").write_text("schema: quantgov/policy/v1\nname: x\ngate: {}\n")
+    said = refused("check", "models:/chat/2", "--to", "@champion", "--policy", "p.yaml")
+    assert "did you mean 'gates'" in said
