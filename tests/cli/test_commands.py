@@ -130,3 +130,26 @@ def test_inspecting_loads_neither_torch_nor_mlflow(skills: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]")
+
+
+def test_brackets_in_names_and_remedies_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    from mlflow_quantgov.cli.output import print_decision
+    from mlflow_quantgov.policy.decision import CheckResult, Decision
+
+    check = CheckResult("task-eval", "missing", "no [red]evidence[/nothing]", "pip install 'mlflow-quantgov[eval]'")
+    decision = Decision(
+        allowed=False,
+        destination="@champion",
+        model="a[/b]",
+        version="1",
+        policy_name="[bold]p",
+        policy_digest="sha256:0",
+        mode="enforce",
+        checks=(check,),
+        self_audit=(),
+        labels=("chosen by [x]",),
+    )
+    print_decision(decision)
+    said = capsys.readouterr().out
+    for words in ("a[/b]", "[bold]p", "[red]evidence[/nothing]", "mlflow-quantgov[eval]", "chosen by [x]"):
+        assert words in said

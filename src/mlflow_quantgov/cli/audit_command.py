@@ -53,7 +53,7 @@ def verify(as_json: bool) -> int:
     if as_json:
         print_json(found)
     elif found["ok"]:
-        stdout.print(f"{coloured('pass')}  {found['rows']} rows, chain unbroken")
+        stdout.print(coloured("pass"), f" {found['rows']} rows, chain unbroken")
     else:
-        stdout.print(f"{coloured('fail')}  the first bad row is {found['first_bad']} of {found['rows']}")
+        stdout.print(coloured("fail"), f" the first bad row is {found['first_bad']} of {found['rows']}")
     return 0 if found["ok"] else 4

@@ -37,8 +37,8 @@ def calibration(uri: str | None, data: Path, production: Path | None, source: st
     if as_json:
         print_json(found)
     else:
-        stdout.print(f"[bold]{coloured(found['outcome'])}[/bold]  {found['reason']}")
+        stdout.print(coloured(found["outcome"], bold=True), "", found["reason"])
         for test in found["tests"]:
             interval = f"{number(test['lower'])} to {number(test['upper'])}, threshold {number(test['threshold'])}"
-            stdout.print(f"  {test['name']}  {number(test['estimate'])} ({interval})  {coloured(test['outcome'])}")
+            stdout.print(f"  {test['name']}  {number(test['estimate'])} ({interval}) ", coloured(test["outcome"]))
     return EXIT_CODES[found["outcome"]]

@@ -25,5 +25,5 @@ def compare(parent: Path, quantized: Path, margin: float, confidence: float, as_
     if as_json:
         print_json(found.to_dict())
     else:
-        pairs_table(f"[bold]{found.outcome}[/bold]: margin {margin:g}, confidence {confidence:g}", found.to_dict())
+        pairs_table(f"{found.outcome}: margin {margin:g}, confidence {confidence:g}", found.to_dict())
     return EXIT_CODES[found.outcome]

@@ -34,7 +34,7 @@ def demo(quick: bool, keep: bool, folder: Path | None, as_json: bool) -> None:
     begun = time.monotonic()
     stdout.print("Preparing the models ...", style="dim")
     cast = casts.skills(home) if quick else casts.smollm2(home)
-    stdout.print(f"[bold]quantgov demo[/bold]: {cast.title}, {cast.low_label} and {cast.high_label}", highlight=False)
+    stdout.print(f"quantgov demo: {cast.title}, {cast.low_label} and {cast.high_label}", style="bold")
     tell(cast, home, Screen(), keep=keep)
     if as_json:
         print_json({"folder": str(home), "model": cast.model, "seconds": round(time.monotonic() - begun, 1)})

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 import click
 
-from mlflow_quantgov.cli.output import coloured, json_option, print_json, stdout
+from mlflow_quantgov.cli.output import coloured, json_option, print_fix, print_json, stdout
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def doctor(as_json: bool) -> int:
         stdout.print(table)
         for one in findings:
             if one.fix:
-                stdout.print(f"[bold]Fix:[/bold] {one.fix}", soft_wrap=True, highlight=False)
+                print_fix(one.fix)
     return 1 if any(one.outcome == "fail" for one in findings) else 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from mlflow_quantgov.cli.measuring import measure
-from mlflow_quantgov.cli.output import json_option, stderr
+from mlflow_quantgov.cli.output import json_option, print_note
 from mlflow_quantgov.errors import UsageError
 
 
@@ -32,7 +32,7 @@ def evaluate(
     from mlflow_quantgov import api
 
     if any(tasks.glob("*.py")) and not as_json:
-        stderr.print(f"[yellow]note[/yellow]  the Python code in {tasks} runs on this machine")
+        print_note(f"the Python code in {tasks} runs on this machine", error=True)
     measure(
         "evaluating",
         lambda progress: api.evaluate(

@@ -19,11 +19,11 @@ def inspect(path: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))
         return
-    from mlflow_quantgov.cli.output import pairs_table, stdout
+    from mlflow_quantgov.cli.output import pairs_table, print_note, stdout
 
     width = f"{found.bits:g} bit" if found.bits is not None else "full precision"
     pairs_table(
-        f"[bold]{path.name}[/bold]: {found.format}, {width}",
+        f"{path.name}: {found.format}, {width}",
         {
             "method": found.method,
             "bits per weight": round(found.bits_per_weight, 3),
@@ -51,4 +51,4 @@ def inspect(path: Path, as_json: bool) -> None:
         ]
         stdout.print("layers  " + ", ".join(parts))
     for warning in found.warnings:
-        stdout.print(f"[yellow]warning[/yellow]  {warning}")
+        print_note(warning, word="warning")

@@ -62,4 +62,4 @@ def _report(info: Any, register: str, as_json: bool) -> None:
     if as_json:
         print_json(result)
     else:
-        pairs_table("[bold]logged[/bold]", result)
+        pairs_table("logged", result)

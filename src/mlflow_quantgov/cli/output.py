@@ -12,6 +12,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mlflow_quantgov.policy.decision import Decision
 
@@ -28,8 +29,9 @@ COLOURS = {
     "not-applicable": "dim",
 }
 
-stdout = Console(soft_wrap=False)
-stderr = Console(stderr=True)
+# No markup: names and reasons come from files and servers, and `[gguf]` in them is no style.
+stdout = Console(markup=False, highlight=False)
+stderr = Console(stderr=True, markup=False, highlight=False)
 
 
 def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -48,15 +50,24 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=str))
 
 
-def coloured(word: str) -> str:
+def coloured(word: str, *, bold: bool = False) -> Text:
     """An outcome in its colour; the word itself carries the meaning."""
-    colour = COLOURS.get(word)
-    return f"[{colour}]{word}[/{colour}]" if colour else word
+    return Text(word, style=f"{'bold ' if bold else ''}{COLOURS.get(word, '')}".strip())
+
+
+def print_fix(fix: str) -> None:
+    """A remedy on one line of its own, so that the command in it can be copied whole."""
+    stdout.print(Text("Fix:", style="bold"), fix, soft_wrap=True)
+
+
+def print_note(text: str, *, word: str = "note", error: bool = False) -> None:
+    """Something to know that decides nothing."""
+    (stderr if error else stdout).print(Text(word, style="yellow"), "", text)
 
 
 def pairs_table(title: str, rows: dict[str, Any]) -> None:
     """Two columns: what, and its value; None is left out."""
-    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for label, value in rows.items():
@@ -101,7 +112,7 @@ def _plain_progress() -> Callable[[str, float], None]:
         tenth = int(fraction * 10)
         if tenth > shown:
             shown = tenth
-            stderr.print(f"  {fraction:4.0%}  {message}", highlight=False)
+            stderr.print(f"  {fraction:4.0%}  {message}")
 
     return report
 
@@ -111,8 +122,10 @@ def print_decision(decision: Decision) -> None:
     verdict = "allowed" if decision.allowed else "refused"
     what_if = "  (what if)" if decision.what_if else ""
     stdout.print(
-        f"[bold]{coloured(verdict)}[/bold]  {decision.model} version {decision.version} at {decision.destination}"
-        f"  [dim]policy {decision.policy_name} {decision.policy_digest[:19]}{what_if}[/dim]"
+        coloured(verdict, bold=True),
+        f"{decision.model} version {decision.version} at {decision.destination}",
+        Text(f"policy {decision.policy_name} {decision.policy_digest[:19]}{what_if}", style="dim"),
+        sep="  ",
     )
     if decision.summary:
         stdout.print(decision.summary)
@@ -124,19 +137,27 @@ def print_decision(decision: Decision) -> None:
             table.add_row(check.check, coloured(check.outcome), check.reason)
         stdout.print(table)
     for fix in dict.fromkeys(check.fix for check in decision.checks if check.refuses and check.fix):
-        stdout.print(f"[bold]Fix:[/bold] {fix}", soft_wrap=True, highlight=False)
+        print_fix(fix)
+    if decision.self_audit:
+        stdout.print(_answers(decision))
+    for label in decision.labels:
+        print_note(label)
+
+
+def _answers(decision: Decision) -> Table:
+    """The five answers; the table of checks above them has said why."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     for answer in decision.self_audit:
         waived = " (waived)" if answer.waived else ""
-        stdout.print(f"{coloured(answer.answer)}{waived}  {answer.question}  [dim]{answer.why}[/dim]")
-    for label in decision.labels:
-        stdout.print(f"[yellow]note[/yellow]  {label}")
+        table.add_row(Text.assemble(coloured(answer.answer), waived), answer.question)
+    return table
 
 
 def print_statement(kind: str, digest: str, outcome: str | None, numbers: dict[str, Any]) -> None:
     """What a measuring command found."""
-    stdout.print(f"[bold]{kind}[/bold] attached  [dim]{digest}[/dim]")
+    stdout.print(Text(kind, style="bold"), "attached", Text(f" {digest}", style="dim"))
     if outcome:
-        stdout.print(f"outcome  {coloured(outcome)}")
+        stdout.print("outcome ", coloured(outcome))
     for key, value in numbers.items():
         if isinstance(value, dict):
             pairs_table(f"\n{key}", value)

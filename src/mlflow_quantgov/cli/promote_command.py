@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mlflow_quantgov.cli.output import json_option, print_decision, print_json, stderr, stdout
+from mlflow_quantgov.cli.output import json_option, print_decision, print_json, print_note, stdout
 from mlflow_quantgov.policy.decision import Decision
 
 
@@ -21,7 +21,8 @@ def check(uri: str, to: str, policy: Path | None, as_json: bool) -> int:
 
     decision = api.check(uri, to, policy)
     if decision.what_if and policy is None:
-        stderr.print("[yellow]warning[/yellow]  nothing is gated here; asked the default policy. Fix: quantgov doctor")
+        said = "nothing is gated here; asked the default policy. Fix: quantgov doctor"
+        print_note(said, word="warning", error=True)
     return _show(decision, as_json)
 
 

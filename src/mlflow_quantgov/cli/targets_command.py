@@ -51,4 +51,4 @@ def capture(name: str, base: str, output: Path | None, as_json: bool) -> None:
         print_json({"path": str(destination), "digest": captured.digest, "name": captured.name})
     else:
         stdout.print(f"{destination} written: {captured.name}, {captured.digest}")
-        stdout.print(f"[bold]Fix:[/bold] use it with --target {destination}", highlight=False)
+        stdout.print(f"use it with --target {destination}")

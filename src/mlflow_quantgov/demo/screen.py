@@ -21,12 +21,12 @@ class Screen:
     def step(self, title: str) -> None:
         """A new step of the story."""
         self._number += 1
-        stdout.print(f"\n[bold]{self._number}. {title}[/bold]", highlight=False)
+        stdout.print(f"\n{self._number}. {title}", style="bold")
 
     def say(self, text: str, *, good: bool | None = None) -> None:
         """One fact; green or red where it is good or bad news."""
         style = {True: "green", False: "red", None: None}[good]
-        stdout.print(f"   {text}", style=style, highlight=False, markup=False, soft_wrap=True)
+        stdout.print(f"   {text}", style=style, soft_wrap=True)
 
     def progress(self, title: str) -> AbstractContextManager[Callable[[str, float], None] | None]:
         """A progress bar for something long."""
@@ -40,9 +40,7 @@ class Screen:
         """Rows, oldest first."""
         for row in reversed(rows):
             what = f"{row['kind']:<14} version {row['version'] or '-':<3} {row['destination'] or '':<12}"
-            stdout.print(
-                f"   {row['seq']:>3}  {what} {coloured(str(row['decision']))}  by {row['actor']}", highlight=False
-            )
+            stdout.print(f"   {row['seq']:>3}  {what}", coloured(str(row["decision"])), f" by {row['actor']}")
 
     def wait(self, text: str) -> None:
         """Wait for Enter, or for Ctrl-C where nobody can press it."""
