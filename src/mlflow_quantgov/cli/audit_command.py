@@ -33,7 +33,7 @@ def log(model: str | None, limit: int, as_json: bool) -> None:
         table.add_row(
             str(row.get("seq")),
             str(row.get("created_at", ""))[:19].replace("T", " "),
-            str(row.get("kind") or ""),
+            ": ".join(str(part) for part in (row.get("kind"), row.get("about")) if part),
             str(row.get("model") or ""),
             str(row.get("version") or ""),
             str(row.get("destination") or ""),

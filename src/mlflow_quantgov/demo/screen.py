@@ -39,7 +39,8 @@ class Screen:
     def ledger(self, rows: list[dict[str, Any]]) -> None:
         """Rows, oldest first."""
         for row in reversed(rows):
-            what = f"{row['kind']:<14} version {row['version'] or '-':<3} {row['destination'] or '':<12}"
+            kind = ": ".join(part for part in (row["kind"], row["about"]) if part)
+            what = f"{kind:<22} version {row['version'] or '-':<3} {row['destination'] or '':<12}"
             stdout.print(f"   {row['seq']:>3}  {what}", coloured(str(row["decision"])), f" by {row['actor']}")
 
     def wait(self, text: str) -> None:

@@ -39,8 +39,8 @@ def summary_of(quantization: Quantization) -> str:
     if not quantization.is_quantized:
         return f"Full-precision parent ({quantization.dtype or quantization.format})."
     width = f"{quantization.bits:g} bit" if quantization.bits is not None else "quantized"
-    method = f" {quantization.method}" if quantization.method else ""
-    return f"{width} {quantization.format}{method}, {quantization.bits_per_weight:.2f} bits per weight."
+    method = quantization.method if quantization.method != quantization.format else None
+    return f"{width} {' '.join(filter(None, (quantization.format, method)))}, {quantization.bits_per_weight:.2f} bits per weight."
 
 
 def describe_version(name: str, version: str, prepared: Prepared) -> None:

@@ -87,7 +87,7 @@ def verify(session: Session) -> Verification:
 
 
 def rows(session: Session, model: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
-    """Rows, newest first, without their bodies."""
+    """Rows, newest first, without their bodies; `about` is what a statement is about (`task-eval`)."""
     query = select(LedgerRow).order_by(desc(LedgerRow.seq)).limit(limit)
     if model is not None:
         query = query.where(LedgerRow.model == model)
@@ -111,7 +111,8 @@ def is_empty(session: Session) -> bool:
 def _public(row: LedgerRow) -> dict[str, Any]:
     names = ("seq", "decision_id", "created_at", "kind", "model", "version", "destination", "decision", "actor",
              "actor_source", "policy_digest", "row_hash")  # fmt: skip
-    return {name: getattr(row, name) for name in names}
+    about = json.loads(row.body).get("kind") if row.kind == "statement" else None
+    return {name: getattr(row, name) for name in names} | {"about": about}
 
 
 def _hash(row: LedgerRow) -> str:

@@ -65,12 +65,10 @@ def _model(store: Any, model: Any) -> dict[str, Any]:
     aliases: dict[str, list[str]] = {}
     for alias, version in dict(model.aliases or {}).items():
         aliases.setdefault(str(version), []).append(f"@{alias}")
-    versions = [
-        {
-            "version": ref.version,
-            "stands": aliases.get(ref.version, []),
-            "description": store.get_model_version(model.name, ref.version).description or "",
-        }
-        for ref in sorted(store.references(model.name), key=lambda one: -int(one.version))
-    ]
+    versions = []
+    for ref in sorted(store.references(model.name), key=lambda one: -int(one.version)):
+        found = store.get_model_version(model.name, ref.version)
+        stage = [] if found.current_stage in (None, "None") else [found.current_stage]
+        stands = aliases.get(ref.version, []) + stage
+        versions.append({"version": ref.version, "stands": stands, "description": found.description or ""})
     return {"name": model.name, "versions": versions}
