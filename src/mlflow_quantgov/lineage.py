@@ -59,11 +59,11 @@ def prove(child: ModelFacts, parent: ModelFacts | None, claimed: dict[str, str] 
         return Lineage("declared", uri, parent, problems=(problem,))
     if parent.weights == child.weights:
         return Lineage("declared", uri, parent, problems=("A model cannot be its own parent.",))
-    problems = structure_problems(child, parent)
+    problems = structure_problems(child.structure, parent)
     return Lineage("digest" if problems else "structure", uri, parent, problems=problems)
 
 
-def structure_problems(child: ModelFacts, parent: ModelFacts) -> tuple[str, ...]:
+def structure_problems(child: Structure, parent: ModelFacts) -> tuple[str, ...]:
     """Where the architecture of a quantized model is not its parent's; empty where it is."""
     problems = []
     for label, attribute in (
@@ -74,22 +74,22 @@ def structure_problems(child: ModelFacts, parent: ModelFacts) -> tuple[str, ...]
         ("number of key-value heads", "num_kv_heads"),
         ("vocabulary size", "vocab_size"),
     ):
-        mine, theirs = getattr(child.structure, attribute), getattr(parent.structure, attribute)
+        mine, theirs = getattr(child, attribute), getattr(parent.structure, attribute)
         if attribute == "architecture" and mine and theirs:
             # GGUF calls a whole family of architectures by the name of its first member.
             mine, theirs = architecture_family(mine), architecture_family(theirs)
         if mine is not None and theirs is not None and mine != theirs:
             problems.append(f"The {label} is {mine}, the parent's is {theirs}.")
-    problems.extend(_tensor_problems(child, parent))
+    problems.extend(_tensor_problems(child, parent.structure))
     if parent.quantization.is_quantized:
         problems.append(f"The parent is itself quantized ({parent.quantization.format}), not full precision.")
     return tuple(problems)
 
 
-def _tensor_problems(child: ModelFacts, parent: ModelFacts) -> list[str]:
+def _tensor_problems(child: Structure, parent: Structure) -> list[str]:
     """Weight matrices that differ in shape, or that the quantized model lacks."""
-    theirs = {name: shape for name, shape in parent.structure.tensors.items() if len(shape) >= 2}
-    mine = child.structure.tensors
+    theirs = {name: shape for name, shape in parent.tensors.items() if len(shape) >= 2}
+    mine = child.tensors
     if not theirs:
         return ["The parent's weight matrices could not be listed."]
     for name in sorted(theirs.keys() & mine.keys()):

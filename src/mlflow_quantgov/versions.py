@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_quantgov.errors import LineageError, UsageError
+from mlflow_quantgov.evidence import metrics
 from mlflow_quantgov.evidence.predicates import Predicate
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.store import upload_copy
@@ -116,7 +117,7 @@ def attach_content(model: LocalModel, weights: str, content: Predicate) -> State
 
 
 def send(model: LocalModel, statement: Statement) -> dict[str, Any]:
-    """Have the gate take a statement in, then put the copy beside the model."""
+    """Have the gate take a statement in, then put a copy and its numbers beside the model, for people."""
     gate = find_gate() if model.version is not None else None
     result: dict[str, Any] = {
         "kind": statement.kind,
@@ -129,4 +130,5 @@ def send(model: LocalModel, statement: Statement) -> dict[str, Any]:
         result = gate.attach(name, version, statement.to_bytes())
     if model.model_id is not None:
         upload_copy(model.model_id, statement)
+        metrics.record(model.model_id, statement.content())
     return result

@@ -27,4 +27,4 @@ def test_the_quick_demo_ends_as_the_story_promises(tmp_path: Path) -> None:
     ):
         assert words in said, words
     reports = list(tmp_path.glob("report-*.html"))
-    assert len(reports) == 2 and all("http" not in one.read_text().replace("http-equiv", "") for one in reports)
+    assert len(reports) == 4 and all("http" not in one.read_text().replace("http-equiv", "") for one in reports)

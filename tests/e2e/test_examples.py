@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 
 pytestmark = pytest.mark.slow
-EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+ROOT = Path(__file__).parent.parent.parent
+EXAMPLES = ROOT / "examples"
 
 
 def run(script: str, *arguments: str) -> str:
@@ -45,3 +47,22 @@ def test_the_notebook_walks_through_the_registry(connected: Any, monkeypatch: py
         for cell in notebook.cells
         for output in cell.get("outputs", [])
     )
+
+
+def test_the_python_of_the_readme_runs(connected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the quick demo's models under the names that the README uses."""
+    from mlflow_quantgov.demo.cast import skills
+    from mlflow_quantgov.evidence.targets import capture, find_target
+
+    cast = skills(tmp_path)
+    shutil.copytree(cast.parent, tmp_path / "smollm2-bf16")
+    shutil.copy(cast.high, tmp_path / "smollm2-Q8_0.gguf")
+    shutil.copytree(cast.tasks, tmp_path / "tasks")
+    shutil.copy(cast.text, tmp_path / "texts.jsonl")
+    base = find_target("cpu-llamacpp").model_copy(update={"must_improve": "memory"})
+    capture("my-machine", base, tmp_path / "my-machine.yaml")
+    monkeypatch.chdir(tmp_path)
+    (source,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, env=dict(os.environ))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "quantgov allowed chat version 2 at @champion" in done.stdout

@@ -58,7 +58,7 @@ def smollm2(folder: Path) -> Cast:
         low_label="4 bit (Q4_0)",
         high=high,
         high_label="8 bit (Q8_0)",
-        tasks=HERE / "tasks" / "smollm2",
+        tasks=_copied(HERE / "tasks" / "smollm2", folder / "tasks"),
         text=HERE / "texts" / "prose.jsonl",
         policy=policies_dir() / "demo.yaml",
         first_items=40,
@@ -70,9 +70,8 @@ def smollm2(folder: Path) -> Cast:
 
 def skills(folder: Path) -> Cast:
     """A very small model that adds, copies and reverses, and its 2 and 8 bit versions."""
-    parent = folder / "models" / "skills-bf16"
-    if not parent.is_dir():
-        shutil.copytree(HERE / "models" / "skills", parent)
+    parent = _copied(HERE / "models" / "skills", folder / "models" / "skills-bf16")
+    tasks = _copied(HERE / "tasks" / "skills", folder / "tasks")
     low, high = _quantize(parent, folder, "Q2_K"), _quantize(parent, folder, "Q8_0")
     return Cast(
         title="a small model with three skills",
@@ -82,14 +81,21 @@ def skills(folder: Path) -> Cast:
         low_label="2 bit (Q2_K)",
         high=high,
         high_label="8 bit (Q8_0)",
-        tasks=HERE / "tasks" / "skills",
-        text=HERE / "tasks" / "skills" / "text.jsonl",
+        tasks=tasks,
+        text=tasks / "text.jsonl",
         policy=policies_dir() / "demo-quick.yaml",
         first_items=40,
         prompt="4321+8765=",
         lost="adding numbers",
         must_improve="memory",
     )
+
+
+def _copied(source: Path, destination: Path) -> Path:
+    """A copy in the demo's own folder, so that whoever looks around afterwards finds everything in one place."""
+    if not destination.is_dir():
+        shutil.copytree(source, destination, ignore=shutil.ignore_patterns("__pycache__"))
+    return destination
 
 
 def _quantize(parent: Path, folder: Path, kind: str) -> Path:

@@ -21,7 +21,7 @@ class Screen:
     def step(self, title: str) -> None:
         """A new step of the story."""
         self._number += 1
-        stdout.print(f"\n{self._number}. {title}", style="bold")
+        stdout.print(f"\n{self._number}. {title}", style="bold", soft_wrap=True)
 
     def say(self, text: str, *, good: bool | None = None) -> None:
         """One fact; green or red where it is good or bad news."""

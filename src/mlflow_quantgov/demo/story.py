@@ -42,12 +42,12 @@ def tell(cast: Cast, folder: Path, screen: Screen, *, keep: bool) -> None:
             _point_mlflow_to(url)
             screen.say(f"MLflow with the gate: {url}   pages of the gate: {url}/quantgov/")
             parent = _parent(cast, target, screen)
-            _wrong_format(cast, folder, target, parent, screen)
+            wrong = _wrong_format(cast, folder, target, parent, screen)
             low = _refused(cast, target, parent, url, screen)
             high = _promoted(cast, target, parent, screen)
             _answers(cast, screen, "The champion answers")
             _rolled_back(cast, screen)
-            _reports(cast, [low, high], folder, screen)
+            _reports(cast, [parent, wrong, low, high], folder, screen)
             screen.say(f"The server: {url}/quantgov/   everything lies in {folder}")
             if keep:
                 screen.wait(f"The server stays up at {url}. Press Enter to stop it.")
@@ -99,7 +99,7 @@ def _parent(cast: Cast, target: Path, screen: Screen) -> str:
     return uri
 
 
-def _wrong_format(cast: Cast, folder: Path, target: Path, parent: str, screen: Screen) -> None:
+def _wrong_format(cast: Cast, folder: Path, target: Path, parent: str, screen: Screen) -> str:
     import mlflow_quantgov as qg
     from mlflow_quantgov.demo.gptq_layout import pack_gptq
 
@@ -108,10 +108,12 @@ def _wrong_format(cast: Cast, folder: Path, target: Path, parent: str, screen: S
     if not packed.is_dir():
         pack_gptq(cast.parent, packed)
     info = qg.log_model(packed, name="gptq", parent=parent, target=target, registered_model_name=cast.model)
-    decision = qg.promote(f"models:/{cast.model}/{info.registered_model_version}", CHAMPION)
+    uri = f"models:/{cast.model}/{info.registered_model_version}"
+    decision = qg.promote(uri, CHAMPION)
     fit = next(check for check in decision.checks if check.check == "format-fit")
     _must(not decision.allowed and fit.outcome == "fail", "the GPTQ file was not refused for its format")
     screen.say(f"Refused at once, without a measurement: {fit.reason}", good=False)
+    return uri
 
 
 def _refused(cast: Cast, target: Path, parent: str, url: str, screen: Screen) -> str:
@@ -188,6 +190,7 @@ def _answers(cast: Cast, screen: Screen, heading: str) -> None:
     answer = own.predict([cast.prompt], params={"max_tokens": 32})[0]
     own.close()
     _must(bool(answer.strip()) and answer == through_mlflow, "the loaded model did not answer")
+    screen.say("Through mlflow.pyfunc and through mlflow_quantgov, the same answer:")
     screen.say(f"{cast.prompt}  ->  {' '.join(answer.split())[:160]}", good=True)
 
 

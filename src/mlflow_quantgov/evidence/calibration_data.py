@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow_quantgov.evidence.statement import Statement
+from mlflow_quantgov.evidence.predicates.calibration import Calibration
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,8 @@ class CalibrationData:
     """Where the data came from, in words."""
     license: str | None = None
 
-    def statement(self, weights: str) -> Statement:
-        """Assess the data and state it about a quantized model.
-
-        Args:
-            weights: Weights digest of the quantized model.
+    def assess(self) -> Calibration:
+        """Read the data and compare it with production.
 
         Raises:
             UsageError: A file does not exist or holds no documents.
@@ -32,5 +29,4 @@ class CalibrationData:
         from mlflow_quantgov.evidence.measure.calibration import assess
 
         production = Path(self.production) if self.production is not None else None
-        found = assess(Path(self.data), production, source=self.source, license=self.license)
-        return Statement.about(weights, found, name="calibration")
+        return assess(Path(self.data), production, source=self.source, license=self.license)

@@ -17,15 +17,26 @@ from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schem
 from mlflow_quantgov.artifact.manifest import Manifest, copy_with_manifest
 from mlflow_quantgov.artifact.runtimes.registry import runtime_for
 from mlflow_quantgov.errors import ArtifactError, TamperingError
+from mlflow_quantgov.evidence import metrics
 from mlflow_quantgov.evidence.calibration_data import CalibrationData
+from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.store import write_copy
 from mlflow_quantgov.evidence.targets import Target
 from mlflow_quantgov.flavor import layout
 from mlflow_quantgov.flavor.download import cache_folder, local_model
-from mlflow_quantgov.flavor.environment import conda_environment, default_requirements, write_environment
+from mlflow_quantgov.flavor.environment import (
+    check_environment,
+    conda_environment,
+    default_requirements,
+    write_environment,
+)
 from mlflow_quantgov.flavor.generation import DEFAULT_MAX_TOKENS, GenerationModel
-from mlflow_quantgov.flavor.prepare import Prepared, files_of, prepare
-from mlflow_quantgov.flavor.registration import describe_version, ensure_parent_version, log_facts
+from mlflow_quantgov.flavor.prepare import Prepared, prepared_model
+from mlflow_quantgov.flavor.registration import (
+    describe_version,
+    ensure_parent_version,
+    facts_as_params,
+)
 from mlflow_quantgov.version import __version__
 
 FLAVOR_NAME = "quantgov"
@@ -82,13 +93,13 @@ def save_model(
         ArtifactError: The files cannot be read, or `path` exists and is not empty.
         LineageError: Quantized without a parent, or not of the parent's architecture.
     """
+    check_environment(conda_env, pip_requirements, extra_pip_requirements)
     root = Path(path)
     if root.exists() and any(root.iterdir()):
         raise ArtifactError(f"{root} exists and is not empty.", why="Nothing was saved.", fix=f"rm -r {root}")
-    with files_of(model) as files:
-        prepared = prepare(files, parent=parent, target=target)
+    with prepared_model(model, parent=parent, target=target, calibration=calibration) as prepared:
         try:
-            manifest = _write_files(prepared, root, calibration)
+            manifest = _write_files(prepared, root)
             _write_mlmodel(prepared, root, mlflow_model or Model(), signature, input_example, metadata, code_paths)
             write_environment(
                 root,
@@ -136,9 +147,9 @@ def log_model(
         ArtifactError: The files cannot be read. Nothing was logged.
         LineageError: Quantized without a parent, or not of the parent's architecture. Nothing was logged.
     """
-    with files_of(model) as files:
-        # Everything that can be wrong is found here, before MLflow creates a run or a model.
-        prepared = prepare(files, parent=parent, target=target)
+    # Everything that can be wrong is found here, before MLflow creates a run or a model.
+    check_environment(conda_env, pip_requirements, extra_pip_requirements)
+    with prepared_model(model, parent=parent, target=target, calibration=calibration) as prepared:
         info = Model.log(
             artifact_path=None,
             name=name,
@@ -146,15 +157,12 @@ def log_model(
             registered_model_name=registered_model_name,
             await_registration_for=await_registration_for,
             metadata=metadata,
-            params=params,
+            params=facts_as_params(prepared) | (params or {}),
             tags=tags,
             model_type=model_type,
             step=step,
             model_id=model_id,
-            model=str(files),
-            parent=parent,
-            target=prepared.target,
-            calibration=calibration,
+            model=prepared,
             conda_env=conda_env,
             code_paths=code_paths,
             signature=signature,
@@ -162,7 +170,8 @@ def log_model(
             pip_requirements=pip_requirements,
             extra_pip_requirements=extra_pip_requirements,
         )
-    log_facts(info.model_id, prepared.inspection.quantization, calibration)
+    if prepared.calibration is not None:
+        metrics.record(info.model_id, prepared.calibration)
     if registered_model_name:
         version = str(info.registered_model_version)
         describe_version(registered_model_name, version, prepared)
@@ -225,7 +234,7 @@ def _open(root: Path, *, verify: bool) -> GenerationModel:
     return GenerationModel(adapter.open(saved.artifact, cache=cache_folder() / "twins"), saved.artifact)
 
 
-def _write_files(prepared: Prepared, root: Path, calibration: CalibrationData | None) -> Manifest:
+def _write_files(prepared: Prepared, root: Path) -> Manifest:
     destination = root / layout.MODEL_FOLDER
     root.mkdir(parents=True, exist_ok=True)
     manifest = copy_with_manifest(prepared.files, destination)
@@ -239,8 +248,8 @@ def _write_files(prepared: Prepared, root: Path, calibration: CalibrationData | 
         layout.dump(prepared.inspection.quantization.to_dict()), encoding="utf-8"
     )
     (root / layout.LINEAGE_FILE).write_text(record.to_json(), encoding="utf-8")
-    if calibration is not None:
-        write_copy(root, calibration.statement(manifest.weights_digest))
+    if prepared.calibration is not None:
+        write_copy(root, Statement.about(manifest.weights_digest, prepared.calibration, name="calibration"))
     return manifest
 
 

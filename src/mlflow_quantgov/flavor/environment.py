@@ -41,6 +41,30 @@ def conda_environment(requirements: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def check_environment(
+    conda_env: dict[str, Any] | str | None,
+    pip_requirements: Sequence[str] | str | None,
+    extra_pip_requirements: Sequence[str] | str | None,
+) -> None:
+    """Refuse what describes the same environment twice, or lies in a file that is not there.
+
+    Raises:
+        UsageError: More than one was given, or a file does not exist.
+    """
+    given = [one for one in (conda_env, pip_requirements, extra_pip_requirements) if one is not None]
+    if len(given) > 1:
+        raise UsageError(
+            "Only one of conda_env, pip_requirements and extra_pip_requirements may be given.",
+            why="They describe the same environment, and could contradict each other.",
+            fix="keep extra_pip_requirements if the defaults only lack something",
+        )
+    for one in given:
+        if isinstance(one, str) and not Path(one).is_file():
+            raise UsageError(
+                f"The environment file {one} does not exist.", why="Nothing was logged.", fix=f"ls {Path(one).parent}"
+            )
+
+
 def write_environment(
     folder: Path,
     *,
@@ -49,18 +73,7 @@ def write_environment(
     pip_requirements: Sequence[str] | str | None,
     extra_pip_requirements: Sequence[str] | str | None,
 ) -> None:
-    """Write the three files, following the conventions of MLflow's own flavors.
-
-    Raises:
-        UsageError: `conda_env` was given together with pip requirements, or both kinds of pip requirements.
-    """
-    given = [conda_env, pip_requirements, extra_pip_requirements]
-    if sum(value is not None for value in given) > 1:
-        raise UsageError(
-            "Only one of conda_env, pip_requirements and extra_pip_requirements may be given.",
-            why="They describe the same environment, and could contradict each other.",
-            fix="keep extra_pip_requirements if the defaults only lack something",
-        )
+    """Write the three files, following the conventions of MLflow's own flavors."""
     if conda_env is not None:
         loaded: Any = yaml.safe_load(Path(conda_env).read_text()) if isinstance(conda_env, str) else conda_env
         lists = [part["pip"] for part in loaded.get("dependencies", []) if isinstance(part, dict) and "pip" in part]

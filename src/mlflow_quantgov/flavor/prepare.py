@@ -10,10 +10,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from mlflow_quantgov.artifact.inspect import inspect
-from mlflow_quantgov.artifact.manifest import build_manifest
 from mlflow_quantgov.artifact.objects import save_object
 from mlflow_quantgov.artifact.quantization import Inspection
 from mlflow_quantgov.errors import ArtifactError, LineageError
+from mlflow_quantgov.evidence.calibration_data import CalibrationData
+from mlflow_quantgov.evidence.predicates.calibration import Calibration
 from mlflow_quantgov.evidence.targets import Target, find_target
 from mlflow_quantgov.flavor.download import LocalModel, local_model
 from mlflow_quantgov.lineage import ModelFacts, structure_problems
@@ -28,6 +29,8 @@ class Prepared:
     parent: LocalModel | None
     parent_facts: ModelFacts | None
     target: Target | None
+    calibration: Calibration | None = None
+    """What the author said about calibration data, assessed."""
 
     @property
     def role(self) -> str:
@@ -36,7 +39,26 @@ class Prepared:
 
 
 @contextmanager
-def files_of(model: Any) -> Iterator[Path]:
+def prepared_model(
+    model: Any, *, parent: str | None, target: str | Path | Target | None, calibration: CalibrationData | None
+) -> Iterator[Prepared]:
+    """A model that may be logged, its files in place while the context lasts.
+
+    Args:
+        model: A path, a loaded object, or a model that was prepared before (then the rest is not looked at).
+        parent: See `prepare`.
+        target: See `prepare`.
+        calibration: See `prepare`.
+    """
+    if isinstance(model, Prepared):
+        yield model
+        return
+    with _files_of(model) as files:
+        yield prepare(files, parent=parent, target=target, calibration=calibration)
+
+
+@contextmanager
+def _files_of(model: Any) -> Iterator[Path]:
     """A path as it is, or a loaded object written to a temporary folder.
 
     Raises:
@@ -54,15 +76,19 @@ def files_of(model: Any) -> Iterator[Path]:
         yield Path(scratch)
 
 
-def prepare(files: Path, *, parent: str | None, target: str | Path | Target | None) -> Prepared:
+def prepare(
+    files: Path, *, parent: str | None, target: str | Path | Target | None, calibration: CalibrationData | None = None
+) -> Prepared:
     """Inspect a model and check it against its parent; nothing is written.
 
     Args:
         files: Folder or file of the model.
         parent: URI of the full-precision parent; None for a parent itself.
         target: Name or path of the deployment target, or the target.
+        calibration: The data that the quantizer saw.
 
     Raises:
+        UsageError: A file of calibration data does not exist or holds no documents.
         ArtifactError: The files cannot be read, or hold no language model.
         LineageError: Quantized without a parent, a parent that is quantized, or another architecture.
         PolicyError: The target is unknown or wrong.
@@ -82,16 +108,14 @@ def prepare(files: Path, *, parent: str | None, target: str | Path | Target | No
                 why="Without its full-precision parent nobody can tell what the quantization has cost.",
                 fix='mlflow_quantgov.log_model(..., parent="models:/NAME/VERSION")',
             )
-        return Prepared(files, found, None, None, declared)
+        return Prepared(files, found, None, None, declared, calibration.assess() if calibration else None)
     named = local_model(parent)
     facts = named.facts()
-    manifest = build_manifest(files)
-    child = ModelFacts(manifest.weights_digest, manifest.digest, found.quantization, found.structure)
-    problems = structure_problems(child, facts)
+    problems = structure_problems(found.structure, facts)
     if problems:
         raise LineageError(
             f"{files} does not fit the parent {parent}: {problems[0]}",
             why="Evidence about another model's descendant would say nothing about this one. Nothing was logged.",
             fix="name the version that it was quantized from: parent=models:/NAME/VERSION",
         )
-    return Prepared(files, found, named, facts, declared)
+    return Prepared(files, found, named, facts, declared, calibration.assess() if calibration else None)

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import mlflow
-import pandas
 from mlflow.exceptions import MlflowException
 
 from mlflow_quantgov.artifact.quantization import Quantization
 from mlflow_quantgov.errors import LineageError
-from mlflow_quantgov.evidence.calibration_data import CalibrationData
 from mlflow_quantgov.flavor.download import LocalModel
 from mlflow_quantgov.flavor.prepare import Prepared
 
 
-def log_facts(model_id: str, quantization: Quantization, calibration: CalibrationData | None) -> None:
-    """Log what people compare as metrics of the LoggedModel, and calibration data as a dataset of the run.
-
-    Metrics need a run; without an active one they are left out, since inventing a run would clutter the experiment.
-    """
-    run = mlflow.active_run()
-    if run is None:
-        return
-    mlflow.log_metric("bits_per_weight", quantization.bits_per_weight, model_id=model_id)
-    mlflow.log_metric("size_bytes", float(quantization.size_bytes), model_id=model_id)
-    if calibration is not None:
-        from mlflow.data.pandas_dataset import from_pandas
-
-        from mlflow_quantgov.evidence.measure.documents import read_documents
-
-        texts = pandas.DataFrame({"text": read_documents(Path(calibration.data))})
-        mlflow.log_input(from_pandas(texts, name="calibration"), context="calibration")
+def facts_as_params(prepared: Prepared) -> dict[str, Any]:
+    """What people want to see on the LoggedModel's page, as its parameters; nothing is decided by them."""
+    found = prepared.inspection.quantization
+    facts = {
+        "format": found.format,
+        "method": found.method,
+        "bits": found.bits,
+        "bits_per_weight": round(found.bits_per_weight, 3),
+        "group_size": found.group_size,
+        "size_bytes": found.size_bytes,
+        "parent": prepared.parent.uri if prepared.parent else None,
+        "target": prepared.target.name if prepared.target else None,
+    }
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def summary_of(quantization: Quantization) -> str:

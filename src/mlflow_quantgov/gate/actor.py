@@ -7,7 +7,10 @@ import os
 
 
 def current_actor() -> tuple[str, str]:
-    """Name and source: `basic-auth`, `environment` or `os-user`; over HTTP without sign-in, `anonymous`."""
+    """Name, and how it is known: `http, not verified`, `http from ADDRESS`, `environment` or `os-user`.
+
+    A name that a request carries is what its sender claims: nothing in front of this server has checked a password.
+    """
     try:
         from flask import has_request_context, request
     except ImportError:
@@ -15,7 +18,7 @@ def current_actor() -> tuple[str, str]:
     if has_request_context():
         signed_in = request.authorization
         if signed_in is not None and signed_in.username:
-            return signed_in.username[:300], "basic-auth"
+            return signed_in.username[:300], "http, not verified"
         return "anonymous", f"http from {request.remote_addr or 'unknown'}"[:40]
     return _local()
 

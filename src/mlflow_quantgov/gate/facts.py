@@ -23,7 +23,7 @@ from mlflow_quantgov.evidence.store import EVIDENCE_FOLDER, copy_name
 from mlflow_quantgov.flavor.download import model_artifact
 from mlflow_quantgov.flavor.layout import LINEAGE_FILE, MANIFEST_FILE, LineageRecord, SavedModel
 from mlflow_quantgov.gate.intake import kept, take_in
-from mlflow_quantgov.gate.sources import VersionRef, local_files
+from mlflow_quantgov.gate.sources import VersionRef, local_files, path_here
 from mlflow_quantgov.lineage import Lineage, ModelFacts, prove
 from mlflow_quantgov.policy.facts import Evidence, Facts, Role
 
@@ -152,12 +152,19 @@ class _Gathering:
         """The version of a model whose files hold these weights."""
         for ref in self.registry.references(name):
             try:
-                found = self._read(ref)
+                found = self._read(ref) if self._may_hold(ref, weights) else None
             except QuantgovError:
                 continue
-            if found.model is not None and found.model.weights == weights:
+            if found is not None and found.model is not None and found.model.weights == weights:
                 return ref.version
         return None
+
+    def _may_hold(self, ref: VersionRef, weights: str) -> bool:
+        """False where the manifest written at logging says otherwise: spares hashing every version of a model."""
+        root = path_here(self._resolved(ref), self.engine)
+        if root is None or not (root / MANIFEST_FILE).is_file():
+            return True
+        return SavedModel(root).manifest().weights_digest == weights
 
     def _evidence(
         self, ref: VersionRef, subjects: set[str], copies: tuple[tuple[str, bytes], ...]

@@ -59,6 +59,15 @@ def local_files(ref: VersionRef, engine: Engine | None) -> Iterator[Path]:
         yield Path(fetched)
 
 
+def path_here(ref: VersionRef, engine: Engine | None) -> Path | None:
+    """Where the version's files lie on this machine; None where they would have to be downloaded.
+
+    Raises:
+        ArtifactError: Nobody knows where they lie.
+    """
+    return _as_path(_location(ref, engine))
+
+
 def _location(ref: VersionRef, engine: Engine | None) -> str:
     logged = _LOGGED.match(ref.source or "")
     if not logged:
