@@ -57,7 +57,6 @@ def test_the_python_of_the_readme_runs(connected: Any, tmp_path: Path, monkeypat
     cast = skills(tmp_path)
     shutil.copytree(cast.parent, tmp_path / "smollm2-bf16")
     shutil.copy(cast.high, tmp_path / "smollm2-Q8_0.gguf")
-    shutil.copytree(cast.tasks, tmp_path / "tasks")
     shutil.copy(cast.text, tmp_path / "texts.jsonl")
     base = find_target("cpu-llamacpp").model_copy(update={"must_improve": "memory"})
     capture("my-machine", base, tmp_path / "my-machine.yaml")

@@ -5,39 +5,72 @@ from __future__ import annotations
 import json
 import logging
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from mlflow_quantgov.evidence.predicates import Benchmark, Calibration, Fidelity, Predicate, TaskEval
 
 _NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
 _DIGEST_LENGTH = 36
-"""MLflow keeps no longer dataset digests; the whole one stands in the dataset's source."""
+"""MLflow keeps no longer dataset digests."""
 _logger = logging.getLogger(__name__)
 
 
-def metrics_of(content: Predicate) -> dict[str, float]:
-    """Metric name to value; empty for kinds that hold nothing to compare."""
+@dataclass(frozen=True)
+class Data:
+    """Data that a measurement used."""
+
+    name: str
+    digest: str
+    context: str
+    """What it was used for, as MLflow spells it: `evaluation`, `calibration`."""
+
+    @property
+    def short_digest(self) -> str:
+        """As much of the digest as MLflow keeps; the whole one stands in the dataset's source."""
+        return self.digest.removeprefix("sha256:")[:_DIGEST_LENGTH]
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number that people compare."""
+
+    name: str
+    value: float
+    data: Data | None = None
+
+
+def numbers_of(content: Predicate) -> list[Number]:
+    """What is compared between versions; empty for kinds that hold nothing of that kind."""
     summary = content.stated()
     if isinstance(content, TaskEval):
-        return {name: value for task, one in summary.items() for name, value in _of_task(task, one).items()}
+        return [
+            Number(f"{data.name}/{name}", value, data)
+            for data in data_of(content)
+            for name, value in _of_task(summary[data.name]).items()
+        ]
     if isinstance(content, Fidelity):
-        names = ("perplexity", "parent_perplexity", "kl_mean", "same_top_rate")
-        return {name: float(summary[f"quantized_{name}" if name == "perplexity" else name]) for name in names}
+        (data,) = data_of(content)
+        names = {"quantized_perplexity": "perplexity", "parent_perplexity": "parent_perplexity"}
+        names |= {"kl_mean": "kl_mean", "same_top_rate": "same_top_rate"}
+        return [Number(name, summary[key], data) for key, name in names.items()]
     if isinstance(content, Benchmark):
-        found = {name: value for load in summary["loads"] for name, value in _of_load(load).items()}
-        return found | ({"memory_ratio": summary["memory_ratio"]} if summary["memory_ratio"] else {})
-    return {}
+        memory = summary["memory_ratio"]
+        found = [Number("memory_ratio", memory)] if memory else []
+        return found + [number for load in summary["loads"] for number in _of_load(load, len(summary["loads"]) > 1)]
+    return []
 
 
-def datasets_of(content: Predicate) -> list[tuple[str, str, str]]:
-    """Name, digest and context of the data that a measurement used."""
+def data_of(content: Predicate) -> list[Data]:
+    """The data that a measurement used."""
     if isinstance(content, TaskEval):
-        return [(task.task, task.task_digest, "evaluation") for task in content.tasks]
+        return [Data(task.task, task.task_digest, "evaluation") for task in content.tasks]
     if isinstance(content, Fidelity):
-        return [("fidelity text", content.data, "evaluation")]
+        return [Data("fidelity text", content.data, "evaluation")]
     if isinstance(content, Calibration):
-        production = [("production sample", content.production.digest, "production")] if content.production else []
-        return [("calibration data", content.data.digest, "calibration"), *production]
+        production = content.production
+        sample = [Data("production sample", production.digest, "production")] if production else []
+        return [Data("calibration data", content.data.digest, "calibration"), *sample]
     return []
 
 
@@ -53,51 +86,54 @@ def record(model_id: str, content: Predicate) -> None:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    metrics, datasets = metrics_of(content), datasets_of(content)
-    if not metrics and not datasets:
+    numbers, data = numbers_of(content), data_of(content)
+    if not numbers and not data:
         return
     client, active = mlflow.MlflowClient(), mlflow.active_run()
     try:
         if active is not None:
-            _log(client, active.info.run_id, model_id, metrics, datasets)
+            _log(client, active.info.run_id, model_id, numbers, data)
             return
         experiment = client.get_logged_model(model_id).experiment_id
         run_id = client.create_run(experiment, run_name=f"quantgov {content.KIND}").info.run_id
-        _log(client, run_id, model_id, metrics, datasets)
+        _log(client, run_id, model_id, numbers, data)
         client.set_terminated(run_id)
     except MlflowException as error:
         _logger.warning("The %s statement is kept; MLflow did not take its metrics: %s", content.KIND, error)
 
 
-def _log(client: Any, run_id: str, model_id: str, metrics: dict[str, float], data: list[tuple[str, str, str]]) -> None:
+def _log(client: Any, run_id: str, model_id: str, numbers: list[Number], data: list[Data]) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
 
     inputs = [
         DatasetInput(
-            Dataset(name[:500], _short(digest), "quantgov", json.dumps({"digest": digest})),
-            [InputTag("mlflow.data.context", context)],
+            Dataset(one.name[:500], one.short_digest, "quantgov", json.dumps({"digest": one.digest})),
+            [InputTag("mlflow.data.context", one.context)],
         )
-        for name, digest, context in data
+        for one in data
     ]
     client.log_inputs(run_id, datasets=inputs, models=[LoggedModelInput(model_id)])
-    for name, value in metrics.items():
-        client.log_metric(run_id, _NOT_IN_NAMES.sub("_", name)[:250], value, model_id=model_id)
+    for number in numbers:
+        used = number.data
+        client.log_metric(
+            run_id,
+            _NOT_IN_NAMES.sub("_", number.name)[:250],
+            number.value,
+            dataset_name=used.name[:500] if used else None,
+            dataset_digest=used.short_digest if used else None,
+            model_id=model_id,
+        )
 
 
-def _short(digest: str) -> str:
-    return digest.removeprefix("sha256:")[:_DIGEST_LENGTH]
-
-
-def _of_task(task: str, summary: dict[str, Any]) -> dict[str, float]:
+def _of_task(summary: dict[str, Any]) -> dict[str, float]:
     parent, quantized = summary["parent_mean"], summary["quantized_mean"]
-    found = {f"{task}/parent": parent, f"{task}/quantized": quantized}
-    return found | ({f"{task}/recovery": quantized / parent} if parent else {})
+    return {"parent": parent, "quantized": quantized} | ({"recovery": quantized / parent} if parent else {})
 
 
-def _of_load(load: dict[str, Any]) -> dict[str, float]:
-    where = f"batch {load['batch']} {load['prompt_tokens']} to {load['output_tokens']}"
-    return {
-        f"{phase} {name}/{where}": load[phase][key]
+def _of_load(load: dict[str, Any], several: bool) -> list[Number]:
+    where = f"/batch {load['batch']} of {load['prompt_tokens']} to {load['output_tokens']} tokens" if several else ""
+    return [
+        Number(f"{phase}_{name}{where}", load[phase][key])
         for phase in ("prefill", "decode")
-        for name, key in (("tokens per second", "quantized"), ("ratio", "ratio"))
-    }
+        for name, key in (("tokens_per_second", "quantized"), ("ratio_to_parent", "ratio"))
+    ]

@@ -15,6 +15,8 @@ from mlflow_quantgov.policy.engine import decide
 from mlflow_quantgov.policy.matching import gated_destinations
 
 SHOWN = 200
+JUDGED = {"promotion", "denial", "inherited"}
+"""Kinds of ledger rows that say where a version may stand."""
 
 
 def build_views(store: Callable[[], Any]) -> Blueprint:
@@ -61,14 +63,25 @@ def build_views(store: Callable[[], Any]) -> Blueprint:
 
 
 def _model(store: Any, model: Any) -> dict[str, Any]:
-    """A registered model with its versions, newest first, and where each of them stands."""
+    """A registered model with its versions, newest first: where each stands, and what was decided last."""
     aliases: dict[str, list[str]] = {}
     for alias, version in dict(model.aliases or {}).items():
         aliases.setdefault(str(version), []).append(f"@{alias}")
+    latest: dict[str, dict[str, Any]] = {}
+    for row in store.quantgov_ledger(model.name, SHOWN):
+        if row["kind"] in JUDGED and row["version"]:
+            latest.setdefault(str(row["version"]), row)
     versions = []
     for ref in sorted(store.references(model.name), key=lambda one: -int(one.version)):
         found = store.get_model_version(model.name, ref.version)
         stage = [] if found.current_stage in (None, "None") else [found.current_stage]
         stands = aliases.get(ref.version, []) + stage
-        versions.append({"version": ref.version, "stands": stands, "description": found.description or ""})
+        versions.append(
+            {
+                "version": ref.version,
+                "stands": stands,
+                "description": found.description or "",
+                "latest": latest.get(ref.version),
+            }
+        )
     return {"name": model.name, "versions": versions}
