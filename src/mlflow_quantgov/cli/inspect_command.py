@@ -21,9 +21,9 @@ def inspect(path: Path, as_json: bool) -> None:
         return
     from mlflow_quantgov.cli.output import pairs_table, print_note, stdout
 
-    width = f"{found.bits:g} bit" if found.bits is not None else "full precision"
+    width = f"{found.bits:g} bit" if found.bits is not None else found.dtype
     pairs_table(
-        f"{path.name}: {found.format}, {width}",
+        f"{path.name}: {', '.join(filter(None, (found.format, width)))}",
         {
             "method": found.method,
             "bits per weight": round(found.bits_per_weight, 3),
@@ -33,7 +33,7 @@ def inspect(path: Path, as_json: bool) -> None:
             "activations": f"{found.activation_bits} bit" if found.activation_bits else None,
             "KV cache": f"{found.kv_cache_bits} bit" if found.kv_cache_bits else None,
             "act-order": found.desc_act,
-            "other weights": found.dtype,
+            "other weights": found.dtype if found.is_quantized else None,
             "parameters": f"{found.quantized_parameters:,} of {found.total_parameters:,} quantized",
             "size": f"{found.size_bytes / 1e6:,.1f} MB",
             "producer": found.producer,
