@@ -20,6 +20,11 @@ class Interval:
     outcome: str
 
 
+def _step(width: float) -> int:
+    """Smallest of 1, 2, 5, 10, 20, ... whole points that needs at most nine ticks."""
+    return next(size * 10**power for power in range(300) for size in (1, 2, 5) if width / (size * 10**power) <= 9)
+
+
 @dataclass(frozen=True)
 class Plot:
     """Coordinates of an interval plot, ready for the template."""
@@ -37,7 +42,7 @@ def interval_plot(intervals: list[Interval]) -> Plot | None:
         return None
     low = min(min(one.lower, -one.margin) for one in intervals) * 100 - 3
     high = max(max(one.upper, 0.0) for one in intervals) * 100 + 3
-    step = next(size for size in (1, 2, 5, 10, 20, 50, 100) if (high - low) / size <= 9 or size == 100)
+    step = _step(high - low)
 
     def place(points: float) -> float:
         return round(LEFT + (points - low) / (high - low) * (WIDTH - LEFT - RIGHT), 1)

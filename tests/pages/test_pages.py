@@ -1,0 +1,112 @@
+"""The pages on a gated store: what they show, and that nothing of a name or a text is taken for markup."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from mlflow.exceptions import MlflowException
+
+from mlflow_quantgov.gate.registry_store import open_store
+from mlflow_quantgov.pages.api import build_api
+from mlflow_quantgov.pages.plot import Interval, interval_plot
+from mlflow_quantgov.pages.views import build_views
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+@pytest.fixture
+def store(tmp_path: Path, skills: Path) -> Any:
+    """A gated store with one model, refused once."""
+    found: Any = open_store(f"quantgov:sqlite:///{tmp_path / 'r.db'}")
+    shutil.copytree(skills, tmp_path / "logged" / "model")
+    found.create_registered_model("chat")
+    found.create_model_version("chat", str(tmp_path / "logged"), description=HOSTILE)
+    with pytest.raises(MlflowException):
+        found.set_registered_model_alias("chat", "champion", "1")
+    return found
+
+
+@pytest.fixture
+def browser(store: Any) -> FlaskClient:
+    """A client of the pages alone."""
+    app = Flask("test")
+    app.register_blueprint(build_views(lambda: store))
+    app.register_blueprint(build_api(lambda: store))
+    return app.test_client()
+
+
+@pytest.mark.parametrize("path", ["", "models/chat", "models/chat/versions/1", "ledger"])
+def test_pages_show_the_model_and_escape_what_others_wrote(browser: FlaskClient, path: str) -> None:
+    answer = browser.get(f"/quantgov/{path}")
+    assert answer.status_code == 200 and "chat" in answer.text
+    assert "<script" not in answer.text
+    assert "http://" not in answer.text and "https://" not in answer.text
+
+
+def test_the_latest_decision_stands_beside_its_version(browser: FlaskClient, store: Any) -> None:
+    decision = store.quantgov_ledger("chat")[0]["decision_id"]
+    assert (
+        f'<a href="/quantgov/decisions/{decision}" class="refused">refused</a> at @champion'
+        in browser.get("/quantgov/models/chat").text
+    )
+
+
+def test_a_decision_shows_its_checks_and_remedies(browser: FlaskClient, store: Any) -> None:
+    decision = store.quantgov_ledger("chat")[0]["decision_id"]
+    text = browser.get(f"/quantgov/decisions/{decision}").text
+    assert "Refused" in text and "rollback-archive" in text and "quantgov archive models:/chat/1" in text
+
+
+@pytest.mark.parametrize("path", ["models/none", "models/chat/versions/9", "models/chat/versions/x", "decisions/none"])
+def test_what_is_not_there_is_said_and_not_a_defect(browser: FlaskClient, path: str) -> None:
+    assert 400 <= browser.get(f"/quantgov/{path}").status_code < 500
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("post", "check", None),
+        ("post", "check", "[]"),
+        ("post", "check", '{"name": "chat"}'),
+        ("post", "check", '{"name": 1, "version": [], "to": {}}'),
+        ("post", "check", '{"name": "none", "version": "1", "to": "@champion"}'),
+        ("post", "statements", '{"name": "chat", "version": "1", "statement": "{"}'),
+        ("post", "statements", '{"name": "chat", "version": "1", "statement": "[[[[[[" }'),
+        ("get", "ledger?limit=-1", None),
+        ("get", "decisions/none", None),
+    ],
+)
+def test_the_api_answers_bad_requests_with_one_clear_error(
+    browser: FlaskClient, store: Any, method: str, path: str, body: str | None
+) -> None:
+    rows = len(store.quantgov_ledger())
+    answer = browser.open(f"/quantgov/api/{path}", method=method.upper(), data=body, content_type="application/json")
+    assert 400 <= answer.status_code < 500
+    assert answer.get_json()["error"]["message"]
+    assert len(store.quantgov_ledger()) == rows
+
+
+@pytest.mark.parametrize(
+    "interval",
+    [
+        Interval("a", 0.0, 0.0, 0.0, 1e-9, "pass"),
+        Interval("a", -0.5, -1.0, 1.0, 0.02, "inconclusive"),
+        Interval("a", -40.0, -90.0, 12.0, 5.0, "fail"),
+    ],
+)
+def test_an_interval_lies_within_the_plot(interval: Interval) -> None:
+    plot = interval_plot([interval])
+    assert plot is not None
+    row = plot.rows[0]
+    assert 0 <= row["lower"] <= row["estimate"] <= row["upper"] <= plot.width
+    assert row["margin"] <= plot.zero
+    assert 2 <= len(plot.ticks) <= 25
+
+
+def test_no_interval_is_no_plot() -> None:
+    assert interval_plot([]) is None

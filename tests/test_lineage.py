@@ -1,0 +1,87 @@
+"""Levels of proof: each wrong claim stops at the level that it breaks, and says why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mlflow_quantgov.artifact.inspect import inspect
+from mlflow_quantgov.artifact.manifest import build_manifest
+from mlflow_quantgov.lineage import ModelFacts, prove
+
+ARTIFACTS = Path(__file__).parent / "data" / "artifacts"
+
+
+def facts(path: Path) -> ModelFacts:
+    manifest, found = build_manifest(path), inspect(path)
+    return ModelFacts(manifest.weights_digest, manifest.digest, found.quantization, found.structure)
+
+
+@pytest.fixture(scope="module")
+def parent() -> ModelFacts:
+    return facts(ARTIFACTS / "parent-bf16")
+
+
+@pytest.fixture(scope="module")
+def child() -> ModelFacts:
+    return facts(ARTIFACTS / "gptq-w4g32")
+
+
+def claim(parent: ModelFacts) -> dict[str, str]:
+    return {"uri": "models:/p/1", "weights": parent.weights, "manifest": parent.manifest}
+
+
+@pytest.mark.parametrize(
+    "name", ["gptq-w4g32", "awq-w4g32", "ct-w4g32", "bnb-nf4-double", "torchao-int8wo", "tiny-Q4_0.gguf"]
+)
+def test_a_real_descendant_reaches_structure(parent: ModelFacts, name: str) -> None:
+    found = prove(facts(ARTIFACTS / name), parent, claim(parent))
+    assert (found.level, found.problems) == ("structure", ())
+
+
+def test_no_claim_is_no_level(child: ModelFacts, parent: ModelFacts) -> None:
+    assert prove(child, parent, None).level == "none"
+
+
+def test_a_parent_that_cannot_be_read_is_only_declared(child: ModelFacts, parent: ModelFacts) -> None:
+    found = prove(child, None, claim(parent))
+    assert found.level == "declared" and "cannot be read" in found.problems[0]
+
+
+def test_a_parent_that_changed_since_is_only_declared(child: ModelFacts, parent: ModelFacts) -> None:
+    found = prove(child, parent, claim(parent) | {"weights": "sha256:" + "0" * 64})
+    assert found.level == "declared" and "other weights" in found.problems[0]
+
+
+def test_a_model_is_not_its_own_parent(parent: ModelFacts) -> None:
+    assert prove(parent, parent, claim(parent)).level == "declared"
+
+
+def test_a_quantized_parent_is_no_parent(child: ModelFacts) -> None:
+    other = facts(ARTIFACTS / "bnb-int8")
+    found = prove(child, other, claim(other))
+    assert found.level == "digest" and any("itself quantized" in problem for problem in found.problems)
+
+
+@pytest.mark.parametrize(
+    "change", [{"hidden_size": 128}, {"num_layers": 7}, {"vocab_size": 5}, {"architecture": "gemma2"}, {"num_heads": 1}]
+)
+def test_another_architecture_stops_at_digest(child: ModelFacts, parent: ModelFacts, change: dict[str, object]) -> None:
+    other = replace(parent, structure=replace(parent.structure, **change))
+    assert prove(child, other, claim(other)).level == "digest"
+
+
+def test_a_matrix_of_another_shape_stops_at_digest(child: ModelFacts, parent: ModelFacts) -> None:
+    name = "model.layers.0.mlp.up_proj.weight"
+    tensors = parent.structure.tensors | {name: (1, 1)}
+    other = replace(parent, structure=replace(parent.structure, tensors=tensors))
+    found = prove(child, other, claim(other))
+    assert found.level == "digest" and name in found.problems[0]
+
+
+def test_a_missing_matrix_stops_at_digest(child: ModelFacts, parent: ModelFacts) -> None:
+    tensors = parent.structure.tensors | {"model.layers.1.mlp.up_proj.weight": (96, 64)}
+    other = replace(parent, structure=replace(parent.structure, tensors=tensors))
+    assert "missing" in prove(child, other, claim(other)).problems[0]
