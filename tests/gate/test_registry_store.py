@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -130,6 +132,22 @@ def test_pointers_from_before_are_inherited_once(database: str, tmp_path: Path) 
     for _ in range(2):
         rows = open_store(f"quantgov:{database}").quantgov_ledger("old")
         assert [(row["kind"], row["destination"], row["version"]) for row in rows] == [("inherited", "@champion", "1")]
+
+
+def test_workers_that_start_at_once_enter_everything_once(database: str, tmp_path: Path) -> None:
+    plain = SqlAlchemyStore(database)
+    plain.create_registered_model("old")
+    (tmp_path / "old").mkdir()
+    plain.create_model_version("old", str(tmp_path / "old"))
+    plain.set_registered_model_alias("old", "champion", "1")
+    script = f"from mlflow_quantgov.gate.registry_store import open_store; open_store({'quantgov:' + database!r})"
+    workers = [subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    for worker in workers:
+        _, said = worker.communicate(timeout=300)
+        assert worker.returncode == 0, said
+    store: Any = open_store(f"quantgov:{database}")
+    assert [row["kind"] for row in store.quantgov_ledger()] == ["policy", "inherited"]
+    assert store.quantgov_verify().ok
 
 
 def test_an_edited_row_is_found(store: Any, quantized: str) -> None:

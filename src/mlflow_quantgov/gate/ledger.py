@@ -48,10 +48,15 @@ class Verification:
     first_bad: int | None
 
 
-def append(session: Session, entry: Entry) -> LedgerRow:
-    """Add a row inside the caller's transaction; appends are serialised by the database."""
+def lock(session: Session) -> None:
+    """Let nobody else append until this transaction ends; SQLite's write lock does that already."""
     if session.get_bind().dialect.name == "postgresql":
         session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+
+
+def append(session: Session, entry: Entry) -> LedgerRow:
+    """Add a row inside the caller's transaction; appends are serialised by the database."""
+    lock(session)
     last = session.execute(select(LedgerRow).order_by(desc(LedgerRow.seq)).limit(1)).scalar_one_or_none()
     row = LedgerRow(
         seq=last.seq + 1 if last else 1,

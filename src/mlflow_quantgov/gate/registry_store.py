@@ -308,6 +308,7 @@ class _Gate(Guards, _Store):
         """Keep each policy whole, and enter a change of policy and the pointers that were here before us."""
         actor, source = current_actor()
         with self._sessions.transaction() as session:
+            ledger.lock(session)  # several workers start at once
             if ledger.is_empty(session):
                 for name, version, destination in self.all_gated_pointers(self._policy):
                     entry = Entry(
