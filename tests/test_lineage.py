@@ -7,16 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_quantgov.artifact.inspect import inspect
-from mlflow_quantgov.artifact.manifest import build_manifest
 from mlflow_quantgov.lineage import ModelFacts, prove
+from mlflow_quantgov.lineage import facts_of as facts
 
 ARTIFACTS = Path(__file__).parent / "data" / "artifacts"
-
-
-def facts(path: Path) -> ModelFacts:
-    manifest, found = build_manifest(path), inspect(path)
-    return ModelFacts(manifest.weights_digest, manifest.digest, found.quantization, found.structure)
 
 
 @pytest.fixture(scope="module")

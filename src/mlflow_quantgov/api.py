@@ -319,11 +319,12 @@ def load_model(model_uri: str, dst_path: str | None = None, verify: bool = True)
         verify: False loads whatever is there.
 
     Raises:
-        TamperingError: A file is not the one that was logged.
+        TamperingError: A file is not the one that was logged, or not the one that was approved.
         UsageError: The alias or stage is protected, and the gate has not approved this version there.
     """
-    if verify:
-        from mlflow_quantgov.production.approval import require_approval
+    if not verify:
+        return _load_verified(model_uri, dst_path=dst_path, verify=False)
+    from mlflow_quantgov.production.approval import require_approval
 
-        require_approval(model_uri)
-    return _load_verified(model_uri, dst_path=dst_path, verify=verify)
+    approved = require_approval(model_uri)
+    return _load_verified(model_uri, dst_path=dst_path, approved=approved)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+from mlflow_quantgov.artifact.behaviour import behaviour_digest
+from mlflow_quantgov.artifact.inspect import inspect
+from mlflow_quantgov.artifact.manifest import build_manifest
 from mlflow_quantgov.artifact.quantization import Quantization, Structure
 from mlflow_quantgov.artifact.structure import architecture_family
 
@@ -20,8 +24,21 @@ class ModelFacts:
     """Weights digest, `sha256:...`."""
     manifest: str
     """Digest over all files."""
+    behaviour: str
+    """Digest of whatever else decides its answers."""
     quantization: Quantization
     structure: Structure
+
+
+def facts_of(artifact: Path) -> ModelFacts:
+    """Read, hash and inspect the files of a model as they lie there.
+
+    Raises:
+        ArtifactError: They cannot be read.
+    """
+    found, manifest = inspect(artifact), build_manifest(artifact)
+    behaviour = behaviour_digest(artifact)
+    return ModelFacts(manifest.weights_digest, manifest.digest, behaviour, found.quantization, found.structure)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from mlflow_quantgov.gate.registry_store import open_store
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def database(request: pytest.FixtureRequest) -> str:
     """URI of an empty database of each kind."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'registry.db'}"
+        return str(request.getfixturevalue("new_sqlite_database")())
     return str(request.getfixturevalue("new_postgres_database")())
 
 

@@ -63,7 +63,7 @@ def test_a_model_without_language_weights_works_as_on_plain_mlflow(
     assert store.get_model_version("iris", second).current_stage == "Production"
     store.delete_registered_model_alias("iris", "champion")
     kinds = [row["kind"] for row in store.quantgov_ledger("iris")]
-    assert kinds == ["alias-removed", "promotion", "promotion", "promotion"]
+    assert kinds == ["alias-removed", "promotion", "stage-left", "promotion", "promotion"]
 
 
 def test_a_gated_pointer_protects_its_version_and_its_model(store: Any, sklearn_like: Callable[[str], str]) -> None:

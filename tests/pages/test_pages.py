@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ HOSTILE = "<script>alert(1)</script>"
 
 
 @pytest.fixture
-def store(tmp_path: Path, skills: Path) -> Any:
+def store(new_sqlite_database: Callable[[], str], tmp_path: Path, skills: Path) -> Any:
     """A gated store with one model, refused once."""
-    found: Any = open_store(f"quantgov:sqlite:///{tmp_path / 'r.db'}")
+    found: Any = open_store(f"quantgov:{new_sqlite_database()}")
     shutil.copytree(skills, tmp_path / "logged" / "model")
     found.create_registered_model("chat")
     found.create_model_version("chat", str(tmp_path / "logged"), description=HOSTILE)

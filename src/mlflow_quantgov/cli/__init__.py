@@ -78,6 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
     # Before MLflow and tqdm are imported: their bars would tear ours, and stdout belongs to the answer.
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     try:
         code = cli.main(args=given, prog_name="quantgov", standalone_mode=False)
     except QuantgovError as error:

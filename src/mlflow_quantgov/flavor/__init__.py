@@ -196,7 +196,9 @@ def log_parent(
     return log_model(model, name=name, registered_model_name=registered_model_name, target=target, **kwargs)
 
 
-def load_model(model_uri: str, dst_path: str | None = None, verify: bool = True) -> GenerationModel:
+def load_model(
+    model_uri: str, dst_path: str | None = None, verify: bool = True, approved: str | None = None
+) -> GenerationModel:
     """Load a model in the runtime that its target names, after checking every digest.
 
     `mlflow_quantgov.load_model` also asks the gate whether a protected alias or stage was approved.
@@ -205,13 +207,14 @@ def load_model(model_uri: str, dst_path: str | None = None, verify: bool = True)
         model_uri: Any URI that MLflow reads.
         dst_path: Folder to download to; None for this package's cache.
         verify: Compare the files with the manifest that was written at logging.
+        approved: Manifest digest that the files must have, whatever stands beside them.
 
     Raises:
-        TamperingError: A file is not the one that was logged.
+        TamperingError: A file is not the one that was logged, or not the one that was approved.
     """
     root = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=dst_path)) if dst_path else None
     root = root or local_model(model_uri).root
-    return _open(root, verify=verify)
+    return _open(root, verify=verify, approved=approved)
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> GenerationModel:
@@ -219,8 +222,14 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Gener
     return _open(Path(path).parent, verify=True)
 
 
-def _open(root: Path, *, verify: bool) -> GenerationModel:
+def _open(root: Path, *, verify: bool, approved: str | None = None) -> GenerationModel:
     saved = layout.SavedModel(root)
+    if approved is not None and saved.manifest().digest != approved:
+        raise TamperingError(
+            f"The files of {root.name} are not those that were approved.",
+            why="Somebody has put others in their place since the gate decided.",
+            fix="quantgov audit log, then promote the version that should serve; verify=False loads it all the same",
+        )
     if verify:
         problems = saved.manifest().verify(saved.files)
         if problems:

@@ -13,11 +13,10 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from mlflow_quantgov.artifact.inspect import inspect
 from mlflow_quantgov.artifact.manifest import Manifest, build_manifest
 from mlflow_quantgov.errors import UnreachableError, UsageError
 from mlflow_quantgov.flavor.layout import MANIFEST_FILE, SavedModel, sole_model_file
-from mlflow_quantgov.lineage import ModelFacts
+from mlflow_quantgov.lineage import ModelFacts, facts_of
 
 _VERSION_URI = re.compile(r"^models:/(?P<name>[^/@]+)(?:/(?P<version>[^/@]+)|@(?P<alias>[^/]+))$")
 _LOGGED_URI = re.compile(r"^models:/(?P<id>m-[0-9a-f]+)$")
@@ -42,9 +41,7 @@ class LocalModel:
 
     def facts(self) -> ModelFacts:
         """Digests and inspection of the files as they lie here."""
-        manifest = self.manifest()
-        found = inspect(self.artifact)
-        return ModelFacts(manifest.weights_digest, manifest.digest, found.quantization, found.structure)
+        return facts_of(self.artifact)
 
 
 def cache_folder() -> Path:

@@ -110,6 +110,12 @@ def prepare(
             )
         return Prepared(files, found, None, None, declared, calibration.assess() if calibration else None)
     named = local_model(parent)
+    if named.version is None:
+        raise LineageError(
+            f"The parent {parent} is no registered version.",
+            why="The gate looks at registered parents alone, and a rollback needs one.",
+            fix="quantgov log-parent PATH --name parent --register NAME, then parent=models:/NAME/VERSION",
+        )
     facts = named.facts()
     problems = structure_problems(found.structure, facts)
     if problems:

@@ -15,23 +15,19 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from mlflow_quantgov.artifact.inspect import inspect
-from mlflow_quantgov.artifact.manifest import build_manifest
-from mlflow_quantgov.artifact.quantization import Inspection
 from mlflow_quantgov.errors import ArtifactError, EvidenceError, QuantgovError
+from mlflow_quantgov.evidence.kernel_table import lookup
 from mlflow_quantgov.evidence.statement import MAX_STATEMENT_BYTES, parse_statement
 from mlflow_quantgov.evidence.store import EVIDENCE_FOLDER, copy_name
 from mlflow_quantgov.flavor.download import model_artifact
 from mlflow_quantgov.flavor.layout import LINEAGE_FILE, MANIFEST_FILE, LineageRecord, SavedModel
+from mlflow_quantgov.gate.contents import loading_problem, other_problem, weights_below
 from mlflow_quantgov.gate.intake import kept, take_in
 from mlflow_quantgov.gate.sources import VersionRef, local_files, path_here
-from mlflow_quantgov.lineage import Lineage, ModelFacts, prove
+from mlflow_quantgov.lineage import Lineage, ModelFacts, facts_of, prove
 from mlflow_quantgov.policy.facts import Evidence, Facts, Role
 
 _PARENT_URI = re.compile(r"^models:/(?P<name>[^/@]+)/(?P<version>\d+)$")
-_WEIGHT_SUFFIXES = {".safetensors", ".gguf", ".onnx", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack"}
-# Larger files than this are weights of something, whatever their name; only small models count as `other`.
-_OTHER_BYTES = 50_000_000
-_MAX_COPIES = 10
 
 
 class Registry(Protocol):
@@ -91,40 +87,40 @@ class _Gathering:
         role: Role = "quantized" if lineage is not None or found.model.quantization.is_quantized else "parent"
         subjects = {found.model.weights} | ({lineage.parent.weights} if lineage and lineage.parent else set())
         evidence, problems = self._evidence(ref, subjects, found.copies + parent_copies)
+        target = found.record.target if found.record else None
         return replace(
             facts,
             role=role,
             lineage=lineage,
-            target=found.record.target if found.record else None,
+            target=target,
+            kernel=lookup(found.model.quantization, target) if target else None,
             evidence=tuple(evidence),
             problems=found.problems + tuple(problems),
         )
 
     def _read(self, ref: VersionRef) -> _Read:
         resolved = self._resolved(ref)
-        if resolved.source not in self._seen:
-            self._seen[resolved.source] = self._read_files(resolved)
-        return self._seen[resolved.source]
+        place = resolved.location or resolved.source
+        if place not in self._seen:
+            self._seen[place] = self._read_files(resolved)
+        return self._seen[place]
 
     def _read_files(self, ref: VersionRef) -> _Read:
         with local_files(ref, self.engine) as root:
             artifact = model_artifact(root) if root.is_dir() else root
-            inspection, problem = _inspect(root, artifact)
-            if inspection is None:
+            problem = _no_language_model(root, artifact)
+            if problem is not None:
                 return _Read("unknown" if problem else "other", None, None, None, (), (problem,) if problem else ())
-            manifest = build_manifest(artifact)
-            model = ModelFacts(manifest.weights_digest, manifest.digest, inspection.quantization, inspection.structure)
             recorded, record, problems = _own_files(root)
-            return _Read("quantized", model, recorded, record, tuple(_copies(root)), problems)
+            return _Read("quantized", facts_of(artifact), recorded, record, tuple(_copies(root)), problems)
 
     def _resolved(self, ref: VersionRef) -> VersionRef:
-        """A version that is a copy of another names that one as its source until it is stored."""
-        for _ in range(_MAX_COPIES):
-            named = _PARENT_URI.match(ref.source or "")
-            if not named:
-                return ref
-            ref = replace(ref, source=self.registry.reference(named["name"], named["version"]).source)
-        raise ArtifactError(f"{ref.name} version {ref.version} is a copy of a copy without end.", fix="quantgov doctor")
+        """A version that is about to be created as a copy lies where the other one lies; then that is written down."""
+        named = _PARENT_URI.match(ref.source or "") if ref.location is None else None
+        if not named:
+            return ref
+        origin = self.registry.reference(named["name"], named["version"])
+        return replace(ref, source=origin.source, location=origin.location)
 
     def _lineage(self, name: str, found: _Read) -> tuple[Lineage | None, tuple[tuple[str, bytes], ...]]:
         """The proved link, and the copies of evidence beside the parent."""
@@ -140,11 +136,10 @@ class _Gathering:
         return replace(lineage, parent_version=version), parent.copies if parent else ()
 
     def _parent(self, uri: str) -> _Read | None:
+        """The files of the version that is named; nothing but a registered version is looked at."""
         named = _PARENT_URI.match(uri)
         try:
-            if named:
-                return self._read(self.registry.reference(named["name"], named["version"]))
-            return self._read(VersionRef("parent", "0", uri, 0))
+            return self._read(self.registry.reference(named["name"], named["version"])) if named else None
         except (QuantgovError, mlflow.exceptions.MlflowException):
             return None
 
@@ -194,16 +189,19 @@ def _take_in_all(
         take_in(session, ref, data, subjects, actor=None, actor_source=None, where=name)
 
 
-def _inspect(root: Path, artifact: Path) -> tuple[Inspection | None, str | None]:
-    """What the files are; (None, None) for a model of another kind, (None, problem) where nobody can tell."""
+def _no_language_model(root: Path, artifact: Path) -> str | None:
+    """None where a language model was found; an empty text where it is a model of another kind, else the problem."""
     try:
         found = inspect(artifact)
-        return (found, None) if found.is_language_model or found.quantization.is_quantized else (None, None)
     except ArtifactError as error:
-        files = [one for one in root.rglob("*") if one.is_file()]
-        weights = any(one.suffix in _WEIGHT_SUFFIXES or one.stat().st_size > _OTHER_BYTES for one in files)
         ours = (root / MANIFEST_FILE).exists()
-        return None, (error.what if weights or ours or not files else None)
+        problem = error.what if ours else other_problem(root)
+        return "" if problem is None else f"{error.what} {problem}"
+    if found.is_language_model or found.quantization.is_quantized:
+        return None
+    # Inspected, and of another kind; but something else in the folder may be what it serves.
+    hidden = weights_below(root, but=artifact)
+    return f"{hidden} holds weights beside the model that was inspected." if hidden else ""
 
 
 def _own_files(root: Path) -> tuple[str | None, LineageRecord | None, tuple[str, ...]]:
@@ -212,7 +210,8 @@ def _own_files(root: Path) -> tuple[str | None, LineageRecord | None, tuple[str,
     saved = SavedModel(root)
     try:
         manifest, record = saved.manifest(), saved.lineage() if (root / LINEAGE_FILE).is_file() else None
-        return manifest.digest, record, ()
+        problem = loading_problem(root, saved.files)
+        return manifest.digest, record, (problem,) if problem else ()
     except (QuantgovError, ValidationError, ValueError) as error:
         return None, None, (f"The files under quantgov/ are wrong: {str(error)[:200]}",)
 
@@ -232,16 +231,25 @@ class ClientRegistry:
 
     def reference(self, name: str, version: str) -> VersionRef:
         """See `Registry`."""
-        return reference_of(self._client.get_model_version(name, version))
+        found = self._client.get_model_version(name, version)
+        return reference_of(found, self._client.get_model_version_download_uri(name, str(found.version)))
 
     def references(self, name: str) -> Iterable[VersionRef]:
         """See `Registry`."""
-        return [reference_of(one) for one in self._client.search_model_versions(f"name = '{name}'")]
+        found = search_versions(self._client.search_model_versions, name)
+        return [self.reference(name, str(one.version)) for one in found]
 
 
-def reference_of(version: Any) -> VersionRef:
-    """What identifies one of MLflow's model versions."""
-    return VersionRef(version.name, str(version.version), version.source, int(version.creation_timestamp))
+def reference_of(version: Any, location: str | None) -> VersionRef:
+    """What identifies one of MLflow's model versions, and where its files are downloaded from."""
+    return VersionRef(version.name, str(version.version), version.source, int(version.creation_timestamp), location)
+
+
+def search_versions(search: Callable[..., Iterable[Any]], name: str) -> list[Any]:
+    """Every version of a model, whatever its name holds: MLflow's filter knows no way to write both kinds of quotes."""
+    mark = "'" if "'" not in name else '"'
+    query = f"name = {mark}{name}{mark}" if mark not in name else None
+    return [one for one in search(query, max_results=10_000) if one.name == name]
 
 
 def gather_client(client: mlflow.MlflowClient, name: str, version: str) -> Facts:

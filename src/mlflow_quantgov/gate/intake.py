@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from mlflow_quantgov.errors import EvidenceError
-from mlflow_quantgov.evidence.statement import Statement, parse_statement
+from mlflow_quantgov.evidence.statement import parse_statement
 from mlflow_quantgov.gate.sources import VersionRef
 from mlflow_quantgov.gate.tables import StatementRow
 from mlflow_quantgov.policy.facts import Evidence
+
+CLOCK_SKEW = timedelta(minutes=10)
 
 
 def take_in(
@@ -46,6 +48,13 @@ def take_in(
             why="A statement about other bytes is no statement about these.",
             fix=f"measure this version: quantgov check models:/{ref.name}/{ref.version} --to @champion",
         )
+    measured, now = statement.content().provenance.measured_at, datetime.now(UTC)
+    if measured > now + CLOCK_SKEW:
+        raise EvidenceError(
+            f"{where} says that it was measured at {measured.isoformat()[:19]}, which is still to come.",
+            why="The age of evidence counts, and nothing is measured in the future.",
+            fix="set the clock of the measuring machine, and measure again",
+        )
     known = session.get(StatementRow, statement.digest)
     if known is None:
         session.add(
@@ -59,20 +68,18 @@ def take_in(
                 content=statement.to_bytes(),
                 actor=actor,
                 actor_source=actor_source,
-                received_at=datetime.now(UTC),
+                received_at=now,
             )
         )
         session.flush()
-        return _evidence(statement, actor)
-    return _evidence(statement, known.actor)
+        return Evidence(statement, statement.content(), statement.digest, actor, now)
+    return _of_row(known)
 
 
 def kept(session: Session, subjects: Collection[str]) -> list[Evidence]:
     """Everything that was taken in about some weights, oldest first."""
     query = select(StatementRow).where(StatementRow.subject.in_(list(subjects))).order_by(StatementRow.received_at)
-    return [
-        _evidence(parse_statement(row.content, where=row.digest), row.actor) for row in session.execute(query).scalars()
-    ]
+    return [_of_row(row) for row in session.execute(query).scalars()]
 
 
 def kept_digests(session: Session, subjects: Collection[str]) -> frozenset[str]:
@@ -81,5 +88,8 @@ def kept_digests(session: Session, subjects: Collection[str]) -> frozenset[str]:
     return frozenset(session.execute(query).scalars())
 
 
-def _evidence(statement: Statement, actor: str | None) -> Evidence:
-    return Evidence(statement, statement.content(), statement.digest, actor)
+def _of_row(row: StatementRow) -> Evidence:
+    statement = parse_statement(row.content, where=row.digest)
+    # SQLite keeps no time zone; what was written was UTC.
+    received = row.received_at if row.received_at.tzinfo else row.received_at.replace(tzinfo=UTC)
+    return Evidence(statement, statement.content(), statement.digest, row.actor, received)

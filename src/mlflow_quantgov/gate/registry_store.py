@@ -23,8 +23,8 @@ from sqlalchemy.orm import Session
 from mlflow_quantgov.errors import QuantgovError
 from mlflow_quantgov.gate import ledger
 from mlflow_quantgov.gate.actor import current_actor
-from mlflow_quantgov.gate.facts import Gatherer, reference_of
-from mlflow_quantgov.gate.guards import Guards
+from mlflow_quantgov.gate.facts import Gatherer, reference_of, search_versions
+from mlflow_quantgov.gate.guards import Guards, Pointer
 from mlflow_quantgov.gate.intake import kept_digests, take_in
 from mlflow_quantgov.gate.ledger import Entry
 from mlflow_quantgov.gate.session import JoinedSessions
@@ -120,34 +120,38 @@ class _Gate(Guards, _Store):
 
     def reference(self, name: str, version: str) -> VersionRef:
         """What identifies a version now."""
-        return reference_of(self.get_model_version(name, version))
+        found = self.get_model_version(name, version)
+        return reference_of(found, self.get_model_version_download_uri(name, found.version))
 
     def references(self, name: str) -> Iterable[VersionRef]:
         """Every version of a model."""
-        query = "name = '{}'".format(name.replace("'", "''"))
-        return [reference_of(one) for one in self.search_model_versions(query, max_results=10_000)]
+        return [self.reference(name, str(one.version)) for one in search_versions(self.search_model_versions, name)]
 
     # The doors.
 
     def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
         """Gated: point an alias to a version."""
+        number = self._number(name, version)
         self._gated(
-            name, str(version), f"@{alias}", lambda: super(_Gate, self).set_registered_model_alias(name, alias, version)
+            name, number, f"@{alias}", lambda: super(_Gate, self).set_registered_model_alias(name, alias, number)
         )
 
     def transition_model_version_stage(
         self, name: str, version: str, stage: str, archive_existing_versions: bool
     ) -> Any:
         """Gated: move a version to a stage."""
-        return self._gated(
-            name,
-            str(version),
-            stage,
+        number = self._number(name, version)
+
+        def move() -> Any:
+            left = [one for one in self.pointers(self._policy, name) if not one.destination.startswith("@")]
             # As a number: psycopg 3 does not compare MLflow's integer column with a text.
-            lambda: super(_Gate, self).transition_model_version_stage(
-                name, int(version), stage, archive_existing_versions
-            ),
-        )
+            moved = super(_Gate, self).transition_model_version_stage(
+                name, int(number), stage, archive_existing_versions
+            )
+            self._record_left(name, left)
+            return moved
+
+        return self._gated(name, number, stage, move)
 
     def create_model_version(self, name: str, source: str, *args: Any, **kwargs: Any) -> Any:
         """Gated where the policy says `create: gated`; this is also where "Promote model" and copies end."""
@@ -192,6 +196,12 @@ class _Gate(Guards, _Store):
     def rename_registered_model(self, name: str, new_name: str) -> Any:
         """Guarded: pointers survive a rename, so it may not carry them past the policy."""
         reasons = self.gated_pointers(self._policy, name)
+        # A pointer that stands open here may be a protected one under the new name.
+        reasons += [
+            f"{held.destination} is protected under the new name"
+            for held in self.pointers(None, name)
+            if destination_kind(self._policy, new_name, held.destination) != "open"
+        ]
         reasons += ["the new name is protected"] if creation_gated(self._policy, new_name) else []
         self._guard(name, "", reasons, "renamed")
         return self._recorded(
@@ -202,7 +212,9 @@ class _Gate(Guards, _Store):
 
     def _gated(self, name: str, version: str, destination: str, change: Callable[[], Result]) -> Result:
         if destination_kind(self._policy, name, destination) == "open":
-            return change()
+            with self._sessions.transaction() as session:
+                self._lock(session, name)
+                return change()
         for _ in range(_ATTEMPTS):
             before = self.reference(name, version)
             facts, decision = self._judge(name, version, destination)
@@ -230,19 +242,35 @@ class _Gate(Guards, _Store):
         return facts, decide(self._policy, facts, destination)
 
     def _judge_creation(self, name: str, source: str) -> Decision:
-        """The decision on a version that does not exist yet, by the first gated destination of its model."""
+        """The decision on a version that does not exist yet: it must be good enough for every gated destination."""
         from mlflow_quantgov.policy.matching import gated_destinations
 
-        destinations = gated_destinations(self._policy, name)
+        destinations = gated_destinations(self._policy, name) or ["@champion"]
         ref = VersionRef(name, "new", source, 0)
         facts = Gatherer(_Pending(self, ref), self.engine, self._sessions.transaction).gather(
             name, "new", current_actor()[0]
         )
-        return decide(self._policy, facts, destinations[0] if destinations else "@champion")
+        decisions = [decide(self._policy, facts, destination) for destination in destinations]
+        return next((one for one in decisions if not one.allowed), decisions[0])
 
     def _same_evidence(self, session: Session, facts: Facts) -> bool:
         subjects = {one.weights for one in (facts.model, facts.lineage.parent if facts.lineage else None) if one}
         return kept_digests(session, subjects) == frozenset(one.digest for one in facts.evidence)
+
+    def _number(self, name: str, version: str) -> str:
+        """The version's own spelling of its number: ` 2` and `02` name version 2, and are recorded as that."""
+        return str(self.get_model_version(name, version).version)
+
+    def _record_left(self, name: str, before: list[Pointer]) -> None:
+        """Enter every version that no longer stands at the gated stage where it stood."""
+        now = set(self.pointers(self._policy, name))
+        actor, source = current_actor()
+        with self._sessions() as session:
+            for held in before:
+                if held not in now:
+                    entry = Entry("stage-left", actor, source, name, held.version, held.destination, "recorded",
+                                  self._policy.digest)  # fmt: skip
+                    ledger.append(session, entry)
 
     def _record(self, session: Session, decision: Decision, *, changed: bool) -> str:
         actor, source = current_actor()
@@ -310,10 +338,9 @@ class _Gate(Guards, _Store):
         with self._sessions.transaction() as session:
             ledger.lock(session)  # several workers start at once
             if ledger.is_empty(session):
-                for name, version, destination in self.all_gated_pointers(self._policy):
-                    entry = Entry(
-                        "inherited", actor, source, name, version, destination, "inherited", self._policy.digest
-                    )
+                for name, held in self.all_gated_pointers(self._policy):
+                    entry = Entry("inherited", actor, source, name, held.version, held.destination, "inherited",
+                                  self._policy.digest)  # fmt: skip
                     ledger.append(session, entry)
             if session.get(PolicyRow, self._policy.digest) is None:
                 now = datetime.now(UTC)

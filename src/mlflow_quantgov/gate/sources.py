@@ -31,6 +31,8 @@ class VersionRef:
     source: str
     creation_time: int
     """Milliseconds; version numbers are reused after a deletion, this is not."""
+    location: str | None = None
+    """Where clients download its files from, fixed when it was created; None for a version that is not stored yet."""
 
 
 @contextmanager
@@ -69,6 +71,8 @@ def path_here(ref: VersionRef, engine: Engine | None) -> Path | None:
 
 
 def _location(ref: VersionRef, engine: Engine | None) -> str:
+    if ref.location is not None:
+        return ref.location
     logged = _LOGGED.match(ref.source or "")
     if not logged:
         return ref.source

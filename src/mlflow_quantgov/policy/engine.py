@@ -95,8 +95,6 @@ def _run(name: str, gate: Gate, rule: Rule, facts: Facts) -> CheckResult:
 
 def _labels(rule: Rule, facts: Facts, checks: tuple[CheckResult, ...]) -> tuple[str, ...]:
     """What decides nothing by itself, and must be seen: who chose the yardstick, who vouches for a measurement."""
-    if facts.role == "parent":
-        return ()
     asked = {check.check for check in checks if check.outcome != "not-applicable"}
     pins = rule.yardsticks
     unpinned = [

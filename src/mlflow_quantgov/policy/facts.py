@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from mlflow_quantgov.evidence.predicates import Predicate
+from mlflow_quantgov.evidence.predicates import Lookup, Predicate
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.targets import Target
 from mlflow_quantgov.lineage import Lineage, ModelFacts
@@ -23,6 +23,8 @@ class Evidence:
     digest: str
     actor: str | None
     """Who attached it; None for a statement found only as an artifact."""
+    received_at: datetime | None = None
+    """UTC, by the gate's clock; None where nothing is gated."""
     signer: str | None = None
     """Role-bearing key that signed it; None for unsigned."""
 
@@ -53,12 +55,17 @@ class Facts:
     """Manifest digest written when the model was logged; None where it was logged by another flavor."""
     lineage: Lineage | None = None
     target: Target | None = None
+    kernel: Lookup | None = None
+    """What the gate's own kernel table says of these weights on this target."""
     evidence: tuple[Evidence, ...] = ()
     problems: tuple[str, ...] = field(default=())
     """Altered copies, unreadable files: each refuses by the identity check, and is shown whole."""
 
     def of_kind(self, kind: str, subject: str | None = None) -> tuple[Evidence, ...]:
-        """Evidence of a kind about a subject (default: this model's weights), newest last."""
+        """Evidence of a kind about a subject (default: this model's weights), newest last.
+
+        Newest is what the gate received last: when something was measured, its author says.
+        """
         digest = subject or (self.model.weights if self.model else None)
         found = [one for one in self.evidence if one.kind == kind and one.subject == digest]
-        return tuple(sorted(found, key=lambda one: one.content.provenance.measured_at))
+        return tuple(sorted(found, key=lambda one: one.received_at or one.content.provenance.measured_at))

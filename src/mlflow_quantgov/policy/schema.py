@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from mlflow_quantgov.evidence.predicates import TaskResult
 
 CHECKS = (
     "identity",
@@ -45,8 +47,29 @@ class Capability(_Part):
     """Largest tolerated loss, in units of the score."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     min_items: int = Field(1, ge=1)
+    score_range: tuple[float, float] = (0.0, 1.0)
+    """Lowest and highest score of an item; the margin is in the same units, and other scores are not judged."""
     tasks: tuple[str, ...] = ()
     """Tasks that measure it; empty: those whose own metadata name it."""
+
+
+class TaskPin(_Part):
+    """A task that counts, by digest; where more is said, that has to hold too."""
+
+    digest: str
+    task: str | None = None
+    metric: str | None = None
+    min_items: int = Field(1, ge=1)
+    """Fewer items are not this task: a choice of its items could be a convenient one."""
+
+    def fits(self, task: TaskResult) -> bool:
+        """Whether a result is one of this task."""
+        return (
+            task.task_digest == self.digest
+            and self.task in {None, task.task}
+            and self.metric in {None, task.metric}
+            and len(task.items) >= self.min_items
+        )
 
 
 class Yardsticks(_Part):
@@ -54,12 +77,17 @@ class Yardsticks(_Part):
 
     parents: tuple[str, ...] = ()
     """Weights digests of parents that are allowed."""
-    tasks: tuple[str, ...] = ()
-    """Task digests."""
+    tasks: tuple[TaskPin, ...] = ()
+    """Tasks: a digest, or a digest with task, metric and least number of items."""
     production: tuple[str, ...] = ()
     """Digests of production samples."""
     targets: tuple[str, ...] = ()
     """Target digests."""
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _bare_digests(cls, given: Any) -> Any:
+        return [{"digest": one} if isinstance(one, str) else one for one in given] if isinstance(given, list) else given
 
 
 class Gate(_Part):

@@ -101,4 +101,5 @@ def is_language_model(files: ArtifactFiles) -> bool:
     named = [str(one) for one in listed] if isinstance(listed, list) else []
     if any(one.endswith(("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")) for one in named):
         return True
-    return not named and any("embed_tokens" in name or "wte." in name for name in files.tensors)
+    # Whatever the config calls it: a loader of language models takes these tensors.
+    return any("embed_tokens" in name or "wte." in name for name in files.tensors)

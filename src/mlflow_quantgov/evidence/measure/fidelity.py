@@ -75,8 +75,8 @@ def measure(
     report("done", 1.0)
     return Fidelity.measured(
         provenance=provenance("xllamacpp", "transformers", "torch", "numpy"),
-        parent=side(parent_weights, left_facts),
-        quantized=side(quantized_weights, right_facts),
+        parent=side(parent_weights, left_facts, parent),
+        quantized=side(quantized_weights, right_facts, quantized),
         data=file_digest(text),
         settings={"window": window, **(settings or {})},
         documents=tuple(records),

@@ -52,7 +52,7 @@ def confirm(
             return Kernels.measured(
                 **common,
                 probed=True,
-                side=side(weights, facts),
+                side=side(weights, facts, model),
                 dequantized=facts.dequantized,
                 resident_bytes=facts.resident_bytes,
                 parameter_types=facts.parameter_types,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 
+from mlflow_quantgov.artifact.behaviour import behaviour_digest
 from mlflow_quantgov.artifact.runtimes.interface import RuntimeFacts
 from mlflow_quantgov.evidence.predicates.base import Provenance, Side
 from mlflow_quantgov.version import __version__
@@ -21,10 +23,17 @@ def provenance(*distributions: str, imported: bool = False) -> Provenance:
     return Provenance(measured_at=datetime.now(UTC), tool_version=__version__, libraries=libraries, imported=imported)
 
 
-def side(weights: str, facts: RuntimeFacts) -> Side:
-    """How one model was run, as its runtime says."""
+def side(weights: str, facts: RuntimeFacts, artifact: Path) -> Side:
+    """How one model was run, as its runtime says.
+
+    Args:
+        weights: Weights digest of the model.
+        facts: What the runtime said.
+        artifact: The folder or file that was loaded.
+    """
     return Side(
         weights=weights,
+        behaviour=behaviour_digest(artifact),
         runtime=facts.runtime,
         version=facts.version,
         twin=facts.twin,

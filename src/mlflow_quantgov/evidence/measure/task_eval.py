@@ -114,7 +114,8 @@ def _answers(
     """One side's answers, from the cache where the very same run was made before on this machine."""
     with adapter.open(model, cache=plan.cache / "twins" if plan.cache else None, **plan.settings) as runtime:
         facts = runtime.facts()
-        cache = AnswerCache(plan.cache, _identity(weights, plan, facts))
+        measured = side(weights, facts, model)
+        cache = AnswerCache(plan.cache, _identity(measured, plan, facts))
         runs = {task.name: run for task in plan.tasks if (run := cache.find(task.name, plan.limit)) is not None}
         missing = [task for task in plan.tasks if task.name not in runs]
         kept = len(runs)
@@ -126,13 +127,14 @@ def _answers(
                 cache.keep(run, plan.limit)
                 runs[task.name] = run
     progress(1.0)
-    return _Answers(side(weights, facts), runs, kept)
+    return _Answers(measured, runs, kept)
 
 
-def _identity(weights: str, plan: _Plan, facts: RuntimeFacts) -> list[Any]:
+def _identity(model: Side, plan: _Plan, facts: RuntimeFacts) -> list[Any]:
     """Whatever decides an answer."""
     return [
-        weights,
+        model.weights,
+        model.behaviour,
         plan.digest,
         facts.runtime,
         facts.version,

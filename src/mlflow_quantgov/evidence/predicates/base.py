@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from datetime import datetime
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from mlflow_quantgov.errors import EvidenceError
 
@@ -35,7 +34,7 @@ class Record(BaseModel):
 class Provenance(Record):
     """Who measured, when, with what."""
 
-    measured_at: datetime
+    measured_at: AwareDatetime
     """UTC."""
     tool: ShortText = "mlflow-quantgov"
     tool_version: ShortText
@@ -50,6 +49,8 @@ class Side(Record):
 
     weights: Digest
     """Weights digest of the model that was measured."""
+    behaviour: Digest | None = None
+    """Digest of whatever else decides its answers: configuration, tokenizer, chat template, GGUF metadata."""
     runtime: ShortText
     version: ShortText
     twin: ShortText = "own-files"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, ClassVar
+
+from pydantic import AwareDatetime
 
 from mlflow_quantgov.evidence.predicates.base import Predicate, ShortText
 
@@ -15,7 +16,7 @@ class Waiver(Predicate):
 
     check: ShortText
     reason: ShortText
-    until: datetime
+    until: AwareDatetime
     """UTC; after it the waiver counts for nothing."""
     summary: dict[str, Any]
 

@@ -168,9 +168,12 @@ def _judge(pairs: list[tuple[Score, Score]], margin: float, confidence: float) -
 
 
 def _span(parent: NDArray[np.float64], quantized: NDArray[np.float64]) -> float:
-    """Largest loss that one item can show: 1 for scores within 0 and 1, else the range that was seen."""
+    """Largest loss that one item can show: 1, or the range that was seen where that is wider.
+
+    Never less than 1: equal scores say nothing about how far they could have fallen.
+    """
     low, high = min(parent.min(), quantized.min()), max(parent.max(), quantized.max())
-    return 1.0 if low >= 0 and high <= 1 else float(high - low)
+    return max(1.0, float(high - low))
 
 
 def _items_needed(totals: NDArray[np.float64], margin: float, confidence: float, span: float) -> float:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from mlflow_quantgov.evidence.measure.fingerprint import differences
 from mlflow_quantgov.evidence.predicates import Benchmark
-from mlflow_quantgov.policy.checks.interface import Question, result
+from mlflow_quantgov.evidence.targets import Target
+from mlflow_quantgov.policy.checks.interface import Question, compares, result
 from mlflow_quantgov.policy.decision import CheckResult
 from mlflow_quantgov.policy.facts import Evidence
 
@@ -29,13 +30,12 @@ def run(question: Question) -> CheckResult:
             f"Not measured: the target {facts.target.name} is a template without a captured machine.",
             capture,
         )
-    parent = facts.lineage.parent.weights if facts.lineage and facts.lineage.parent else None
     found = [
         one
         for one in facts.of_kind("benchmark")
         if isinstance(one.content, Benchmark)
         and one.content.target_digest == facts.target.digest
-        and one.content.parent.weights == parent
+        and compares(one.content, facts)
     ]
     if not found:
         return result(NAME, "missing", f"Not measured: no benchmark on {facts.target.name}.", fix)
@@ -45,7 +45,23 @@ def run(question: Question) -> CheckResult:
     elsewhere = differences(facts.target, content.fingerprint)
     if elsewhere:
         return result(NAME, "fail", f"Measured on another machine: {elsewhere[0]}.", fix, newest)
+    otherwise = _measured_otherwise(facts.target, content)
+    if otherwise:
+        return result(NAME, "missing", f"Not measured as the target says: {otherwise}.", fix, newest)
     return _judge(question, content, newest, fix)
+
+
+def _measured_otherwise(target: Target, content: Benchmark) -> str | None:
+    """Words for a runtime or load that is not the target's."""
+    for side in (content.parent, content.quantized):
+        if side.runtime != target.runtime:
+            return f"it ran in {side.runtime}, the target serves with {target.runtime}"
+    if content.parent.version != content.quantized.version:
+        return f"the sides ran in versions {content.parent.version} and {content.quantized.version}"
+    measured = {(load.batch, load.prompt_tokens, load.output_tokens) for load in content.loads}
+    wanted = [(load.batch, load.prompt_tokens, load.output_tokens) for load in target.loads]
+    lacking = next((load for load in wanted if load not in measured), None)
+    return "batch {}, {} and {} tokens was not timed".format(*lacking) if lacking else None
 
 
 def _judge(question: Question, content: Benchmark, newest: Sequence[Evidence], fix: str) -> CheckResult:

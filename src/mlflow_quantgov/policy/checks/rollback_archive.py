@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from mlflow_quantgov.evidence.predicates import Drill
+from mlflow_quantgov.evidence.predicates import Archive, Drill, Predicate
+from mlflow_quantgov.lineage import ModelFacts
 from mlflow_quantgov.policy.checks.interface import Question, result
 from mlflow_quantgov.policy.decision import CheckResult
 
@@ -14,11 +15,12 @@ NAME = "rollback-archive"
 def run(question: Question) -> CheckResult:
     """The parent is archived, came back in a drill lately, is a version here, and serves behind a switch."""
     facts = question.facts
-    own = facts.model.weights if facts.role == "parent" and facts.model else None
-    parent = own or (facts.lineage.parent.weights if facts.lineage and facts.lineage.parent else None)
+    own = facts.model if facts.role == "parent" else None
+    parent = own or (facts.lineage.parent if facts.lineage else None)
     if parent is None:
         return result(NAME, "missing", "Not measured: the parent's files cannot be read.", "quantgov doctor")
-    archives, drills = facts.of_kind("archive", parent), facts.of_kind("drill", parent)
+    archives = [one for one in facts.of_kind("archive", parent.weights) if _is_whole(one.content, parent)]
+    drills = [one for one in facts.of_kind("drill", parent.weights) if _is_whole(one.content, parent)]
     if not archives:
         return result(
             NAME,
@@ -26,6 +28,8 @@ def run(question: Question) -> CheckResult:
             "Not measured: the full-precision weights are not archived.",
             f"quantgov archive {question.uri}",
         )
+    stores = {one.content.store for one in archives if isinstance(one.content, Archive)}
+    drills = [one for one in drills if isinstance(one.content, Drill) and one.content.store in stores]
     if not drills:
         return result(
             NAME,
@@ -63,3 +67,8 @@ def run(question: Question) -> CheckResult:
     return result(
         NAME, "pass", f"Archived, restored {age.days} days ago, behind the switch {switch}.", "", (archives[-1], newest)
     )
+
+
+def _is_whole(content: Predicate, parent: ModelFacts) -> bool:
+    """Whether it is about every file of the parent, and not about its weights alone."""
+    return isinstance(content, Archive | Drill) and content.manifest_digest == parent.manifest

@@ -6,7 +6,8 @@ from typing import Any
 
 from mlflow_quantgov.evidence.predicates import Fidelity, TaskEval, TaskResult
 from mlflow_quantgov.evidence.statistics import Comparison, compare
-from mlflow_quantgov.policy.checks.interface import Question, result
+from mlflow_quantgov.policy.checks.clusters import clusters_of
+from mlflow_quantgov.policy.checks.interface import Question, compares, result
 from mlflow_quantgov.policy.decision import CheckResult, Outcome
 from mlflow_quantgov.policy.facts import Evidence
 from mlflow_quantgov.policy.schema import Capability
@@ -50,15 +51,14 @@ def run(question: Question) -> CheckResult:
 def newest_tasks(question: Question) -> tuple[dict[str, TaskResult], tuple[Evidence, ...]]:
     """The newest result of every task on exactly these two models (and only pinned tasks, where tasks are pinned)."""
     facts, pinned = question.facts, question.yardsticks.tasks
-    parent = facts.lineage.parent.weights if facts.lineage and facts.lineage.parent else None
     tasks: dict[str, TaskResult] = {}
     used: dict[str, Evidence] = {}
     for one in facts.of_kind("task-eval"):
         content = one.content
-        if not isinstance(content, TaskEval) or content.parent.weights != parent:
+        if not isinstance(content, TaskEval) or not compares(content, facts):
             continue
         for task in content.tasks:
-            if not pinned or task.task_digest in pinned:
+            if not pinned or any(pin.fits(task) for pin in pinned):
                 tasks[task.task] = task
                 used[task.task] = one
     return tasks, tuple({one.digest: one for one in used.values()}.values())
@@ -78,13 +78,24 @@ def _judge(
             f"{name} rests on multiple choice alone, which barely moves when a model breaks",
             {"items": items},
         )
+    low, high = wanted.score_range
+    if any(
+        not low <= side.score <= high for task in mine for item in task.items for side in (item.parent, item.quantized)
+    ):
+        why = f"{name} has scores outside {low:g} to {high:g}; the policy's margin means nothing for them"
+        return "missing", why, {"items": items}
     found = _compare(mine, wanted)
     numbers = found.to_dict()
     before, after = f"{found.parent_mean:.1%}", f"{found.quantized_mean:.1%}"
-    if found.parent_mean == 0:
-        return "inconclusive", f"the parent scores 0 on {name}, so nothing could be lost", numbers
     if found.outcome == "fail":
         return "fail", f"{name} fell from {before} to {after} on {items} items (margin {wanted.margin:.1%})", numbers
+    for task, one in ((task, _compare([task], wanted)) for task in mine if len(mine) > 1):
+        # Other tasks of the same capability must not hide one that was lost.
+        if one.outcome == "fail":
+            fell = f"{one.parent_mean:.1%} to {one.quantized_mean:.1%}"
+            return "fail", f"{name}: the task {task.task} alone fell from {fell} (margin {wanted.margin:.1%})", numbers
+    if found.parent_mean - low <= wanted.margin:
+        return "inconclusive", f"the parent scores {before} on {name}: a loss of the margin could not be seen", numbers
     if items < wanted.min_items:
         return "inconclusive", f"{name} has {items} items, the policy wants {wanted.min_items}", numbers
     if found.outcome == "inconclusive":
@@ -97,9 +108,9 @@ def _judge(
 def _compare(tasks: list[TaskResult], wanted: Capability) -> Comparison:
     parent, quantized = [], []
     for task in tasks:
-        for item in task.items:
-            identity = f"{task.task}/{item.id}"
-            group = f"{task.task}/{item.group}" if item.group is not None else identity
+        clusters = clusters_of(task.items)
+        for item, cluster in zip(task.items, clusters, strict=True):
+            identity, group = f"{task.task}/{item.id}", f"{task.task}/{cluster}"
             parent.append({"id": identity, "score": item.parent.score, "group": group})
             quantized.append({"id": identity, "score": item.quantized.score, "group": group})
     return compare(parent, quantized, margin=wanted.margin, confidence=wanted.confidence)
@@ -107,9 +118,7 @@ def _compare(tasks: list[TaskResult], wanted: Capability) -> Comparison:
 
 def _fidelity(question: Question) -> dict[str, Any]:
     """The newest fidelity summary against this parent; reported, never sufficient."""
-    facts = question.facts
-    parent = facts.lineage.parent.weights if facts.lineage and facts.lineage.parent else None
-    for one in reversed(facts.of_kind("fidelity")):
-        if isinstance(one.content, Fidelity) and one.content.parent.weights == parent:
+    for one in reversed(question.facts.of_kind("fidelity")):
+        if isinstance(one.content, Fidelity) and compares(one.content, question.facts):
             return one.content.recompute()
     return {}

@@ -1,0 +1,121 @@
+"""What a version's folder holds beside the model that was inspected: weights under any name, and who would load them."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlflow_quantgov.errors import ArtifactError
+
+LOADER = "mlflow_quantgov.flavor"
+MOST_OTHER_BYTES = 50_000_000
+"""More than this in all is weights of something, whatever it is called; only small models count as `other`."""
+_WEIGHTS = {".safetensors", ".gguf", ".onnx", ".onnx_data", ".ort", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack"}
+_MAX_FILES = 10_000
+_MAX_MEMBERS = 10_000
+_MAX_MLMODEL_BYTES = 1_000_000
+_SHADOWED = ("mlflow", "mlflow_quantgov")
+
+
+def weights_below(root: Path, *, but: Path | None = None) -> str | None:
+    """Name of the first file that holds model weights, by its suffix or by its first bytes; None where there is none.
+
+    Args:
+        root: Folder or file to look through.
+        but: Folder to leave out: the one that was inspected.
+
+    Raises:
+        ArtifactError: There are more files than anybody would look at.
+    """
+    for path in _files(root):
+        if but is not None and path.is_relative_to(but):
+            continue
+        if path.suffix.lower() in _WEIGHTS or _begins_like_weights(_first_bytes(path)) or _zip_holds_weights(path):
+            return path.relative_to(root).as_posix() if path != root else path.name
+    return None
+
+
+def other_problem(root: Path) -> str | None:
+    """Why a folder in which inspection found no language model cannot count as a model of another kind, or None."""
+    found = weights_below(root)
+    if found is not None:
+        return f"{found} holds model weights that were not recognised as a model."
+    size = sum(path.stat().st_size for path in _files(root))
+    if size > MOST_OTHER_BYTES:
+        return f"It holds {size:,} bytes that nobody can read as a model."
+    return None if any(True for _ in _files(root)) else "It holds no files."
+
+
+def loading_problem(root: Path, files: Path) -> str | None:
+    """Why MLflow would load something else than the files that were inspected, or None.
+
+    Args:
+        root: A version that this flavor logged.
+        files: The folder inside it that was inspected.
+    """
+    path = root / "MLmodel"
+    try:
+        if path.stat().st_size > _MAX_MLMODEL_BYTES:
+            return "MLmodel is too large to be one."
+        flavors: Any = yaml.safe_load(path.read_text(encoding="utf-8"))["flavors"]
+        loader, data = flavors["python_function"]["loader_module"], flavors["python_function"]["data"]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, KeyError, TypeError) as error:
+        return f"MLmodel cannot be read ({type(error).__name__}), so nobody knows what would be loaded."
+    if loader != LOADER or data != files.name:
+        return f"MLmodel loads {str(data)[:100]!r} by {str(loader)[:100]!r}, not the files that were inspected."
+    code = root / "code"
+    taken = [one.name for one in code.iterdir() if one.name.split(".")[0] in _SHADOWED] if code.is_dir() else []
+    if taken:
+        return f"code/{taken[0]} would be loaded in place of the installed package."
+    extra = weights_below(root, but=files)
+    return f"{extra} holds weights beside the model that was inspected." if extra else None
+
+
+def _files(root: Path) -> Iterator[Path]:
+    if root.is_file():
+        yield root
+        return
+    for count, path in enumerate(sorted(root.rglob("*"))):
+        if count > _MAX_FILES:
+            raise ArtifactError(
+                f"{root.name} holds more than {_MAX_FILES:,} files.",
+                why="What cannot be looked through cannot be judged.",
+                fix="log the model without them",
+            )
+        if path.is_file():
+            yield path
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(16)
+
+
+def _begins_like_weights(head: bytes) -> bool:
+    """GGUF by its magic; safetensors by the length of a JSON object that begins after it."""
+    length = int.from_bytes(head[:8], "little")
+    return head[:4] == b"GGUF" or (len(head) == 16 and 2 <= length < 1 << 30 and head[8:10] in {b'{"', b"{ ", b"{}"})
+
+
+def _zip_holds_weights(path: Path) -> bool:
+    """Whether a zip archive has a member of weights; its list is read, its members' first bytes only."""
+    if not zipfile.is_zipfile(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if len(members) > _MAX_MEMBERS:
+                return True
+            for member in members:
+                if Path(member.filename).suffix.lower() in _WEIGHTS or member.flag_bits & 1:
+                    return True
+                with archive.open(member) as file:
+                    if _begins_like_weights(file.read(16)):
+                        return True
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError):
+        return True
+    return False

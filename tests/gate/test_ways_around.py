@@ -1,0 +1,195 @@
+"""Ways around the gate that somebody who knows MLflow tried, each closed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+
+from mlflow_quantgov.errors import EvidenceError
+from mlflow_quantgov.gate.contents import loading_problem, other_problem
+from mlflow_quantgov.gate.registry_store import open_store
+from mlflow_quantgov.policy.loader import load_policy
+
+ARTIFACTS = Path(__file__).parent.parent / "data" / "artifacts"
+GGUF = ARTIFACTS / "tiny-Q4_0.gguf"
+SAFETENSORS = ARTIFACTS / "gptq-w4g32" / "model.safetensors"
+
+
+def zipped(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(GGUF, "weights")
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("model.dat", lambda path: shutil.copy(GGUF, path)),
+        ("model", lambda path: shutil.copy(GGUF, path)),
+        ("model.GGUF", lambda path: path.write_bytes(b"cut")),
+        ("deep/er/model.pkl", lambda path: shutil.copy(GGUF, path)),
+        ("model.bin.dat", lambda path: shutil.copy(SAFETENSORS, path)),
+        ("archive.zip", zipped),
+        ("PYTORCH_MODEL.BIN", lambda path: path.write_bytes(b"\x80\x04.")),
+    ],
+)
+def test_weights_under_another_name_are_no_ordinary_model(
+    store: Any, tmp_path: Path, name: str, write: Callable[[Path], object]
+) -> None:
+    root = tmp_path / "pretender"
+    (root / name).parent.mkdir(parents=True)
+    (root / "MLmodel").write_text("flavors: {python_function: {loader_module: mine}}\n")
+    write(root / name)
+    store.create_registered_model("m")
+    version = str(store.create_model_version("m", str(root)).version)
+    with pytest.raises(MlflowException, match="quantgov refused"):
+        store.set_registered_model_alias("m", "champion", version)
+
+
+def test_a_decoy_beside_the_weights_does_not_help(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.pkl").write_bytes(b"a small classifier")
+    assert other_problem(tmp_path) is None
+    (tmp_path / "artifacts").mkdir()
+    shutil.copy(GGUF, tmp_path / "artifacts" / "w.gguf")
+    assert "artifacts/w.gguf" in str(other_problem(tmp_path))
+
+
+def test_many_small_files_are_not_small(tmp_path: Path) -> None:
+    for number in range(6):
+        with (tmp_path / f"{number}.dat").open("wb") as file:
+            file.truncate(10_000_000)
+    assert "60,000,000 bytes" in str(other_problem(tmp_path))
+
+
+def test_what_is_judged_is_what_mlflow_loads(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    shutil.copy(GGUF, tmp_path / "model")
+    mlmodel = tmp_path / "MLmodel"
+    mlmodel.write_text(
+        "flavors: {python_function: {loader_module: mlflow_quantgov.flavor, data: model}, quantgov: {}}\n"
+    )
+    assert loading_problem(tmp_path, tmp_path / "model") is None
+    for text, words in (
+        ("flavors: {python_function: {loader_module: mine, data: model}}", "'mine'"),
+        ("flavors: {python_function: {loader_module: mlflow_quantgov.flavor, data: other}}", "'other'"),
+        ("flavors: [", "cannot be read"),
+        ("{}", "cannot be read"),
+    ):
+        good = mlmodel.read_text()
+        mlmodel.write_text(text)
+        assert words in str(loading_problem(tmp_path, tmp_path / "model"))
+        mlmodel.write_text(good)
+    (tmp_path / "code" / "mlflow_quantgov").mkdir(parents=True)
+    assert "code/mlflow_quantgov" in str(loading_problem(tmp_path, tmp_path / "model"))
+    shutil.rmtree(tmp_path / "code")
+    shutil.copy(GGUF, tmp_path / "w.dat")
+    assert "w.dat" in str(loading_problem(tmp_path, tmp_path / "model"))
+
+
+def test_a_copy_is_read_where_clients_download_it(store: Any, tmp_path: Path) -> None:
+    """A copy names its origin as its source; when that is deleted and made anew, the copy's files stay the old ones."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.pkl").write_text(name)
+    store.create_registered_model("origin")
+    origin = store.create_model_version("origin", str(tmp_path / "first"))
+    store.create_registered_model("copy")
+    store.copy_model_version(origin, "copy")
+    store.delete_registered_model("origin")
+    store.create_registered_model("origin")
+    store.create_model_version("origin", str(tmp_path / "second"))
+    location = store.reference("copy", "1").location
+    assert location == store.get_model_version_download_uri("copy", "1") and location.endswith("first")
+
+
+def test_a_parent_that_is_a_path_is_not_looked_at(store: Any, tmp_path: Path) -> None:
+    root = tmp_path / "logged"
+    (root / "quantgov").mkdir(parents=True)
+    shutil.copytree(ARTIFACTS / "gptq-w4g32", root / "model")
+    parent = {"uri": str(ARTIFACTS / "parent-bf16"), "weights": "sha256:" + "0" * 64, "manifest": "sha256:" + "0" * 64}
+    from mlflow_quantgov.artifact.manifest import build_manifest
+
+    (root / "quantgov" / "manifest.json").write_text(build_manifest(root / "model").to_json())
+    (root / "quantgov" / "lineage.json").write_text(json.dumps({"role": "quantized", "parent": parent, "target": None}))
+    store.create_registered_model("chat")
+    store.create_model_version("chat", str(root))
+    lineage = store.quantgov_facts("chat", "1").lineage
+    assert lineage is not None and lineage.level == "declared" and lineage.parent is None
+
+
+def test_a_rename_carries_no_pointer_to_where_it_is_protected(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skills: Path
+) -> None:
+    policy = tmp_path / "p.yaml"
+    text = load_policy().text.replace(
+        '  - models: "*"', '  - models: "sandbox*"\n    destinations: {"@champion": open}\n  - models: "*"'
+    )
+    policy.write_text(text)
+    monkeypatch.setenv("QUANTGOV_POLICY", str(policy))
+    store: Any = open_store(f"quantgov:{database}")
+    store.create_registered_model("sandbox")
+    store.create_model_version("sandbox", str(skills))
+    store.set_registered_model_alias("sandbox", "champion", "1")
+    with pytest.raises(MlflowException, match="protected under the new name"):
+        store.rename_registered_model("sandbox", "chat")
+    store.rename_registered_model("sandbox", "sandbox-2")
+
+
+@pytest.mark.parametrize("spelling", ["01", " 1", "1\n", "１"])
+def test_a_version_is_recorded_by_its_own_number(store: Any, sklearn_like: Callable[[str], str], spelling: str) -> None:
+    sklearn_like("iris")
+    try:
+        store.set_registered_model_alias("iris", "champion", spelling)
+    except MlflowException:
+        assert dict(store.get_registered_model("iris").aliases) == {}
+    else:
+        assert store.quantgov_ledger("iris")[0]["version"] == "1"
+
+
+@pytest.mark.parametrize("name", ["st'aged", 'st"aged', "a b", "a%b", "ａ"])
+def test_odd_names_are_guarded_like_others(store: Any, sklearn_like: Callable[[str], str], name: str) -> None:
+    version = sklearn_like(name)
+    store.transition_model_version_stage(name, version, "Production", False)
+    with pytest.raises(MlflowException, match="cannot be deleted"):
+        store.delete_model_version(name, version)
+
+
+def test_leaving_a_protected_stage_is_recorded(store: Any, sklearn_like: Callable[[str], str]) -> None:
+    version = sklearn_like("iris")
+    store.transition_model_version_stage("iris", version, "Production", False)
+    store.transition_model_version_stage("iris", version, "None", False)
+    row = store.quantgov_ledger("iris")[0]
+    assert (row["kind"], row["version"], row["destination"]) == ("stage-left", version, "Production")
+
+
+def test_a_statement_from_the_future_is_not_taken_in(store: Any, quantized: str) -> None:
+    from mlflow_quantgov.evidence.predicates import Fidelity, Provenance, Side
+    from mlflow_quantgov.evidence.predicates.fidelity import DocumentRecord
+    from mlflow_quantgov.evidence.statement import Statement
+
+    weights = store.quantgov_facts("chat", quantized).model.weights
+    side = Side(weights=weights, runtime="r", version="1")
+    document = DocumentRecord(
+        id=weights, tokens=1, parent_nll=1, quantized_nll=1, kl=0, kl_max=0, same_top=1, identical=1
+    )
+    content = Fidelity.measured(
+        provenance=Provenance(measured_at="2099-01-01T00:00:00Z", tool_version="0"), parent=side, quantized=side,
+        data=weights, settings={}, documents=(document,),
+    )  # fmt: skip
+    with pytest.raises(EvidenceError, match="still to come"):
+        store.quantgov_take_in("chat", quantized, Statement.about(weights, content, name="m").to_bytes())
+
+
+def test_every_method_of_the_store_is_still_mlflows() -> None:
+    """What is overridden exists in MLflow under that name, or it would guard nothing."""
+    for name in ("set_registered_model_alias", "transition_model_version_stage", "create_model_version",
+                 "delete_model_version", "delete_registered_model", "rename_registered_model"):  # fmt: skip
+        assert callable(getattr(SqlAlchemyStore, name))

@@ -1,0 +1,249 @@
+"""A version for which everything that the default policy asks for was measured, and well."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from mlflow_quantgov.artifact.quantization import LayerQuantization, Quantization, Structure
+from mlflow_quantgov.evidence.likeness import THRESHOLD
+from mlflow_quantgov.evidence.predicates import (
+    Answer,
+    Archive,
+    ArchivedFile,
+    Benchmark,
+    Calibration,
+    DataRecord,
+    Drill,
+    Fingerprint,
+    Kernels,
+    Likeness,
+    Load,
+    Predicate,
+    Provenance,
+    Round,
+    Side,
+    TaskEval,
+    TaskItem,
+    TaskResult,
+)
+from mlflow_quantgov.evidence.predicates.benchmark import Speed
+from mlflow_quantgov.evidence.statement import Statement
+from mlflow_quantgov.evidence.targets import Target, find_target
+from mlflow_quantgov.lineage import Lineage, ModelFacts
+from mlflow_quantgov.policy.facts import Evidence, Facts
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+CAPABILITIES = ("multi-step-reasoning", "instruction-following", "edge-cases")
+
+
+def digest(letter: str) -> str:
+    """A made-up digest."""
+    return f"sha256:{letter * 64}"
+
+
+MODEL, PARENT = digest("a"), digest("b")
+MACHINE = Fingerprint(machine="x86_64", cpu_model="CPU", cores=2, memory_bytes=8 * 10**9)
+
+
+def provenance(**changes: Any) -> Provenance:
+    """Measured an hour ago."""
+    return Provenance(**({"measured_at": NOW - timedelta(hours=1), "tool_version": "0"} | changes))
+
+
+def side(weights: str, **changes: Any) -> Side:
+    """One side as llama.cpp ran it."""
+    values = {
+        "weights": weights,
+        "behaviour": digest("e" if weights == MODEL else "f"),
+        "runtime": "llama.cpp",
+        "version": "1",
+    }
+    return Side(**(values | changes))
+
+
+def target() -> Target:
+    """This made-up machine with llama.cpp."""
+    base = find_target("cpu-llamacpp")
+    return base.model_copy(
+        update={"name": "mine", "hardware": base.hardware.model_copy(update={"fingerprint": MACHINE})}
+    )
+
+
+def items(scores: list[tuple[float, float]], prefix: str = "p") -> tuple[TaskItem, ...]:
+    """Items that each ask something of their own."""
+    return tuple(
+        TaskItem(
+            id=str(number),
+            prompt_sha256=hashlib.sha256(f"{prefix}{number}".encode()).hexdigest(),
+            parent=Answer(score=parent, output="x"),
+            quantized=Answer(score=quantized, output="y"),
+        )
+        for number, (parent, quantized) in enumerate(scores)
+    )
+
+
+def task(capability: str, answered: tuple[TaskItem, ...] | None = None, **changes: Any) -> TaskResult:
+    """A task on which nothing was lost, unless other items are given."""
+    values: dict[str, Any] = {
+        "task": f"task-{capability}",
+        "task_digest": digest("c"),
+        "capability": capability,
+        "metric": "exact_match",
+        "higher_is_better": True,
+        "output_type": "generate_until",
+        "items": answered or items([(1, 1)] * 180 + [(0, 0)] * 20, capability),
+    }
+    return TaskResult(**(values | changes))
+
+
+def task_eval(tasks: tuple[TaskResult, ...] | None = None, **changes: Any) -> TaskEval:
+    """All three capabilities."""
+    values: dict[str, Any] = {
+        "provenance": provenance(),
+        "parent": side(PARENT),
+        "quantized": side(MODEL),
+        "settings": {},
+        "tasks": tasks or tuple(task(name) for name in CAPABILITIES),
+    }
+    return TaskEval.measured(**(values | changes))
+
+
+def benchmark(**changes: Any) -> Benchmark:
+    """Twice as fast in half the memory."""
+    load = target().loads[0]
+    fast, slow = Speed(prefill=200.0, decode=20.0), Speed(prefill=100.0, decode=10.0)
+    values: dict[str, Any] = {
+        "provenance": provenance(),
+        "target": "mine",
+        "target_digest": target().digest,
+        "fingerprint": MACHINE,
+        "parent": side(PARENT),
+        "quantized": side(MODEL),
+        "loads": (
+            Load(
+                batch=load.batch,
+                prompt_tokens=load.prompt_tokens,
+                output_tokens=load.output_tokens,
+                rounds=(Round(parent=slow, quantized=fast),) * 9,
+            ),
+        ),
+        "parent_resident_bytes": 100,
+        "quantized_resident_bytes": 50,
+    }
+    return Benchmark.measured(**(values | changes))
+
+
+def kernels(**changes: Any) -> Kernels:
+    """Seen in llama.cpp."""
+    values: dict[str, Any] = {
+        "provenance": provenance(),
+        "target": "mine",
+        "target_digest": target().digest,
+        "lookup": {"runtime": "llama.cpp", "support": "optimized", "row": "claimed", "source": "claimed"},
+        "probed": True,
+        "side": side(MODEL, kernel="CPU_REPACK"),
+        "dequantized": False,
+    }
+    return Kernels.measured(**(values | changes))
+
+
+def archive(**changes: Any) -> Archive:
+    """The parent, whole."""
+    values: dict[str, Any] = {
+        "provenance": provenance(),
+        "store": "file:///archive",
+        "manifest_digest": digest("2"),
+        "files": (ArchivedFile(path="model.safetensors", size=1, sha256="1" * 64),),
+        "stored_bytes": 1,
+    }
+    return Archive.measured(**(values | changes))
+
+
+def drill(**changes: Any) -> Drill:
+    """It came back and answered."""
+    values: dict[str, Any] = {
+        "provenance": provenance(),
+        "store": "file:///archive",
+        "manifest_digest": digest("2"),
+        "verified_files": 1,
+        "loaded": True,
+        "answered": True,
+    }
+    return Drill.measured(**(values | changes))
+
+
+def calibration(**changes: Any) -> Calibration:
+    """Data like production's."""
+    even = tuple((n + 0.5) / 300 for n in range(300))
+    values: dict[str, Any] = {
+        "provenance": provenance(),
+        "data": DataRecord(digest=digest("3"), documents=300, characters=1000),
+        "production": DataRecord(digest=digest("4"), documents=300, characters=1000),
+        "leaked_documents": 0,
+        "shared_with_production": 0,
+        "likeness": (Likeness(name="words", calibration=even, production=even, threshold=THRESHOLD),),
+    }
+    return Calibration.measured(**(values | changes))
+
+
+def evidence(content: Predicate, minutes: int = 0, subject: str | None = None) -> Evidence:
+    """As the gate received it, so many minutes before now."""
+    about = subject or (PARENT if isinstance(content, Archive | Drill) else MODEL)
+    statement = Statement.about(about, content, name="m")
+    return Evidence(statement, content, statement.digest, "somebody", NOW - timedelta(minutes=minutes))
+
+
+def quantization(**changes: Any) -> Quantization:
+    """A 4-bit GGUF that needed calibration data."""
+    values: dict[str, Any] = {
+        "format": "gguf",
+        "method": "IQ4_NL",
+        "bits": 4.0,
+        "bits_per_weight": 4.5,
+        "group_size": 32,
+        "granularity": "group",
+        "symmetric": True,
+        "activation_bits": None,
+        "kv_cache_bits": None,
+        "desc_act": None,
+        "dtype": "float32",
+        "quantized_parameters": 100,
+        "total_parameters": 100,
+        "size_bytes": 100,
+        "producer": None,
+        "calibration_required": True,
+        "layers": (LayerQuantization("l", 4.0, 32, (10, 10), "IQ4_NL"),),
+    }
+    return Quantization(**(values | changes))
+
+
+def model_facts(weights: str, **changes: Any) -> ModelFacts:
+    """Files of one of the two models."""
+    if weights == PARENT:
+        plain = {"format": "full-precision", "method": None, "bits": None, "quantized_parameters": 0, "layers": ()}
+        return ModelFacts(PARENT, digest("2"), digest("f"), quantization(**(plain | changes)), Structure("llama"))
+    return ModelFacts(MODEL, digest("1"), digest("e"), quantization(**changes), Structure("llama"))
+
+
+def contents() -> list[Predicate]:
+    """Everything that is asked for."""
+    return [task_eval(), benchmark(), kernels(), archive(), drill(), calibration()]
+
+
+def facts_of(measured: list[Predicate] | None = None, **changes: Any) -> Facts:
+    """A version that passes, with something else in place of what it has."""
+    found = Facts(
+        name="chat",
+        version="2",
+        role="quantized",
+        now=NOW,
+        model=model_facts(MODEL),
+        recorded_manifest=digest("1"),
+        lineage=Lineage("structure", "models:/chat/1", model_facts(PARENT), parent_version="1"),
+        target=target(),
+        evidence=tuple(evidence(one) for one in (contents() if measured is None else measured)),
+    )
+    return replace(found, **changes)

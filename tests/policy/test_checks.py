@@ -1,0 +1,348 @@
+"""Each check, by a good release with one thing wrong: that check refuses, for that reason, and no other does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from releases import (
+    CAPABILITIES,
+    MODEL,
+    NOW,
+    PARENT,
+    archive,
+    benchmark,
+    calibration,
+    contents,
+    digest,
+    drill,
+    evidence,
+    facts_of,
+    items,
+    kernels,
+    model_facts,
+    provenance,
+    side,
+    task,
+    task_eval,
+)
+
+from mlflow_quantgov.artifact.quantization import LayerQuantization
+from mlflow_quantgov.evidence.predicates import Load, Lookup, Predicate, Training
+from mlflow_quantgov.policy.checks.clusters import clusters_of
+from mlflow_quantgov.policy.decision import Decision
+from mlflow_quantgov.policy.engine import decide
+from mlflow_quantgov.policy.facts import Facts
+from mlflow_quantgov.policy.loader import load_policy, parse_policy
+from mlflow_quantgov.policy.schema import Policy
+from mlflow_quantgov.resources import policies_dir
+
+
+def judge(facts: Facts, policy: Policy | None = None) -> Decision:
+    return decide(policy or load_policy(), facts, "@champion")
+
+
+def with_one(replacement: Predicate) -> list[Predicate]:
+    """Everything measured, with one measurement replaced by another of its kind."""
+    return [replacement if type(one) is type(replacement) else one for one in contents()]
+
+
+def refusals(decision: Decision) -> dict[str, tuple[str, str]]:
+    return {check.check: (check.outcome, check.reason) for check in decision.checks if check.refuses}
+
+
+def test_a_good_release_passes_and_answers_yes_five_times() -> None:
+    decision = judge(facts_of())
+    assert decision.allowed, refusals(decision)
+    assert [one.answer for one in decision.self_audit] == ["yes"] * 5
+
+
+@pytest.mark.parametrize("absent", range(6))
+def test_what_was_not_measured_never_passes(absent: int) -> None:
+    decision = judge(facts_of([one for number, one in enumerate(contents()) if number != absent]))
+    assert next(iter(refusals(decision).values()))[0] == "missing"
+    assert decision.exit_code == 3
+
+
+LOST = items([(1, 1)] * 100 + [(1, 0)] * 60 + [(0, 0)] * 40, "lost")
+FEW = items([(1, 1)] * 100, "few")
+
+
+@pytest.mark.parametrize(
+    ("measured", "outcome", "words"),
+    [
+        (
+            task_eval((task("edge-cases", LOST), *map(task, CAPABILITIES[:2]))),
+            "fail",
+            "edge-cases fell from 80.0% to 50.0%",
+        ),
+        (task_eval((task("edge-cases", FEW), *map(task, CAPABILITIES[:2]))), "inconclusive", "100 items"),
+        (task_eval(tuple(map(task, CAPABILITIES[:2]))), "missing", "no task for edge-cases"),
+        (
+            task_eval(tuple(task(name, output_type="multiple_choice") for name in CAPABILITIES)),
+            "missing",
+            "multiple choice",
+        ),
+        (task_eval(quantized=side(digest("9"))), "missing", "Not measured"),
+        (task_eval(parent=side(digest("9"))), "missing", "Not measured"),
+        (task_eval(quantized=side(MODEL, behaviour=digest("9"))), "missing", "Not measured"),
+        (task_eval(quantized=side(MODEL, behaviour=None)), "missing", "Not measured"),
+        (task_eval(parent=side(MODEL)), "missing", "Not measured"),
+        (
+            task_eval((task("edge-cases", items([(100.0, 100.0)] * 200)), *map(task, CAPABILITIES[:2]))),
+            "missing",
+            "scores outside 0 to 1",
+        ),
+        (
+            task_eval((task("edge-cases", items([(0.01, 0.008)] * 300)), *map(task, CAPABILITIES[:2]))),
+            "inconclusive",
+            "could not be seen",
+        ),
+    ],
+)
+def test_task_evaluation(measured: Predicate, outcome: str, words: str) -> None:
+    found = refusals(judge(facts_of(with_one(measured))))
+    assert list(found) == ["task-eval"]
+    assert found["task-eval"][0] == outcome and words in found["task-eval"][1]
+
+
+def test_a_filler_task_does_not_hide_one_that_was_lost() -> None:
+    """On 6,300 items together the loss is one point; on the task itself it is thirty."""
+    filler = task("edge-cases", items([(1, 1)] * 6000, "filler"), task="filler")
+    measured = task_eval((task("edge-cases", LOST), filler, *map(task, CAPABILITIES[:2])))
+    outcome, reason = refusals(judge(facts_of(with_one(measured))))["task-eval"]
+    assert outcome == "fail" and "task-edge-cases alone fell" in reason
+
+
+def test_the_same_question_twice_is_no_second_piece_of_evidence() -> None:
+    one = items([(1, 1)])[0]
+    copies = tuple(one.model_copy(update={"id": str(number)}) for number in range(300))
+    measured = task_eval((task("edge-cases", copies), *map(task, CAPABILITIES[:2])))
+    assert refusals(judge(facts_of(with_one(measured))))["task-eval"][0] == "inconclusive"
+
+
+def test_clusters_join_groups_and_equal_prompts() -> None:
+    found = [one.model_copy(update={"group": group}) for one, group in zip(items([(1, 1)] * 5), "aabcc", strict=True)]
+    found[2] = found[2].model_copy(update={"prompt_sha256": found[3].prompt_sha256})
+    assert [number == other for number, other in zip(clusters_of(found), clusters_of(found)[1:], strict=False)] == [
+        True,
+        False,
+        True,
+        True,
+    ]
+
+
+def test_a_pinned_task_counts_with_its_metric_and_all_its_items() -> None:
+    pins: list[Any] = [
+        {"digest": digest("c"), "task": f"task-{name}", "metric": "exact_match", "min_items": 200}
+        for name in CAPABILITIES
+    ]
+    assert judge(facts_of(), pinned(tasks=pins)).allowed
+    assert judge(facts_of(), pinned(tasks=[digest("c")])).allowed
+    for change in ({"metric": "f1"}, {"min_items": 201}, {"task": "other"}, {"digest": digest("d")}):
+        decision = judge(facts_of(), pinned(tasks=[pins[0] | change, *pins[1:]]))
+        assert list(refusals(decision)) == ["task-eval"]
+
+
+def pinned(**yardsticks: Any) -> Policy:
+    """The default policy with yardsticks."""
+    import yaml
+
+    value = yaml.safe_load(load_policy().text)
+    value["rules"][0]["yardsticks"] = yardsticks
+    return parse_policy(yaml.safe_dump(value), source="test")
+
+
+@pytest.mark.parametrize(
+    ("measured", "outcome", "words"),
+    [
+        (calibration(production=None, likeness=()), "missing", "no production sample"),
+        (calibration(generic_set="wikitext"), "fail", "known generic set"),
+        (calibration(leaked_documents=3), "fail", "evaluation items"),
+        (calibration(shared_with_production=3), "fail", "also in the production sample"),
+        (calibration(likeness=()), "inconclusive", "inconclusive"),
+    ],
+)
+def test_calibration(measured: Predicate, outcome: str, words: str) -> None:
+    found = refusals(judge(facts_of(with_one(measured))))
+    assert list(found) == ["calibration"]
+    assert found["calibration"][0] == outcome and words in found["calibration"][1]
+
+
+def test_calibration_is_not_asked_for_where_the_bytes_need_none() -> None:
+    measured = [one for one in contents() if one.KIND != "calibration"]
+    assert judge(facts_of(measured, model=model_facts(MODEL, calibration_required=False))).allowed
+    assert not judge(facts_of(measured, model=model_facts(MODEL, calibration_required=None))).allowed
+
+
+@pytest.mark.parametrize(
+    ("measured", "outcome", "words"),
+    [
+        (kernels(target_digest=digest("9")), "missing", "no kernel was confirmed"),
+        (kernels(dequantized=True), "fail", "dequantizes"),
+        (kernels(probed=False, side=None, not_probed_because="no GPU"), "missing", "no GPU"),
+        (kernels(side=side(digest("9"))), "missing", "no kernel was confirmed"),
+        (kernels(side=side(MODEL, runtime="transformers")), "missing", "seen in transformers"),
+    ],
+)
+def test_kernels(measured: Predicate, outcome: str, words: str) -> None:
+    found = refusals(judge(facts_of(with_one(measured))))
+    assert list(found) == ["kernel-support"]
+    assert found["kernel-support"][0] == outcome and words in found["kernel-support"][1]
+
+
+def test_the_row_of_the_kernel_table_is_the_gates_own() -> None:
+    """A statement that claims an optimized kernel does not make one."""
+    slow = Lookup(runtime="llama.cpp", support="works-slowly", row="own", source="own")
+    assert refusals(judge(facts_of(kernel=slow)))["kernel-support"][0] == "fail"
+
+
+SLOWER = benchmark().loads[0].rounds[0]
+SLOWER = SLOWER.model_copy(update={"parent": SLOWER.quantized, "quantized": SLOWER.parent})
+
+
+@pytest.mark.parametrize(
+    ("measured", "outcome", "words"),
+    [
+        (benchmark(target_digest=digest("9")), "missing", "no benchmark on mine"),
+        (
+            benchmark(fingerprint=benchmark().fingerprint.model_copy(update={"cpu_model": "other"})),
+            "fail",
+            "another machine",
+        ),
+        (benchmark(quantized=side(digest("9"))), "missing", "no benchmark"),
+        (benchmark(quantized=side(MODEL, runtime="vllm")), "missing", "it ran in vllm"),
+        (benchmark(quantized=side(MODEL, version="2")), "missing", "versions 1 and 2"),
+        (
+            benchmark(loads=(Load(batch=1, prompt_tokens=1, output_tokens=1, rounds=benchmark().loads[0].rounds),)),
+            "missing",
+            "was not timed",
+        ),
+        (
+            benchmark(loads=(benchmark().loads[0].model_copy(update={"rounds": (SLOWER,) * 9}),)),
+            "fail",
+            "Slower than its parent",
+        ),
+        (benchmark(quantized_resident_bytes=None), "missing", "resident memory"),
+        (benchmark(quantized_resident_bytes=150), "fail", "1.50 times"),
+    ],
+)
+def test_benchmark(measured: Predicate, outcome: str, words: str) -> None:
+    found = refusals(judge(facts_of(with_one(measured))))
+    assert list(found) == ["benchmark"]
+    assert found["benchmark"][0] == outcome and words in found["benchmark"][1]
+
+
+@pytest.mark.parametrize(
+    ("measured", "outcome", "words"),
+    [
+        (archive(manifest_digest=digest("9")), "missing", "not archived"),
+        (drill(manifest_digest=digest("9")), "missing", "no restore drill"),
+        (drill(store="file:///elsewhere"), "missing", "no restore drill"),
+        (drill(answered=False), "fail", "did not answer"),
+        (drill(provenance=provenance(measured_at=NOW - timedelta(days=100))), "missing", "100 days old"),
+    ],
+)
+def test_rollback(measured: Predicate, outcome: str, words: str) -> None:
+    found = refusals(judge(facts_of(with_one(measured))))
+    assert list(found) == ["rollback-archive"]
+    assert found["rollback-archive"][0] == outcome and words in found["rollback-archive"][1]
+
+
+def test_rollback_needs_a_version_to_go_back_to_and_a_switch() -> None:
+    good = facts_of()
+    assert good.lineage is not None and good.target is not None
+    homeless = replace(good, lineage=replace(good.lineage, parent_version=None))
+    assert "no version of chat" in refusals(judge(homeless))["rollback-archive"][1]
+    found = refusals(judge(replace(good, target=good.target.model_copy(update={"flag": None}))))
+    assert "No switch" in found["rollback-archive"][1]
+
+
+def layers(*bits: float) -> dict[str, Any]:
+    return {"layers": tuple(LayerQuantization(f"l{number}", one, 32, (10, 10)) for number, one in enumerate(bits))}
+
+
+def training(**changes: Any) -> Training:
+    values: dict[str, Any] = {
+        "provenance": provenance(), "run": "r", "checkpoint": PARENT, "steps": 100, "data_digest": digest("5"), "code_version": "1",
+    }  # fmt: skip
+    return Training.measured(**(values | changes))
+
+
+def test_a_mixture_is_as_bold_as_its_boldest_matrix() -> None:
+    mixed = model_facts(MODEL, **layers(4, 4, 2))
+    outcome, reason = refusals(judge(facts_of(model=mixed)))["bit-width"]
+    assert outcome == "missing" and "2 bit in 1 matrices" in reason
+    assert judge(facts_of([*contents(), training()], model=mixed)).allowed
+
+
+def test_training_of_another_model_is_no_training_of_this_one() -> None:
+    narrow = model_facts(MODEL, bits=2.0, **layers(2))
+    measured = [*contents(), training(checkpoint=digest("9"))]
+    assert list(refusals(judge(facts_of(measured, model=narrow)))) == ["bit-width"]
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "outcome"),
+    [
+        ({"problems": ("quantgov/evidence/x.json was altered",)}, "identity", "fail"),
+        ({"recorded_manifest": None}, "identity", "missing"),
+        ({"recorded_manifest": digest("9")}, "identity", "fail"),
+        ({"model": model_facts(MODEL, warnings=("not-inspected: a.bin also holds weights",))}, "identity", "fail"),
+        ({"target": None}, "format-fit", "missing"),
+        ({"model": model_facts(MODEL, format="gptq")}, "format-fit", "fail"),
+    ],
+)
+def test_identity_and_format(change: dict[str, Any], check: str, outcome: str) -> None:
+    assert refusals(judge(facts_of(**change)))[check][0] == outcome
+
+
+def test_lineage_below_the_demanded_level_is_refused() -> None:
+    good = facts_of()
+    assert good.lineage is not None
+    weak = replace(good, lineage=replace(good.lineage, level="digest", problems=("another width",)))
+    assert "another width" in refusals(judge(weak))["lineage"][1]
+    written_back = model_facts(PARENT, warnings=("on-k-bit-grid",))
+    suspicious = replace(good, lineage=replace(good.lineage, parent=written_back))
+    assert "k-bit grid" in refusals(judge(suspicious))["lineage"][1]
+    assert judge(suspicious, pinned(parents=[PARENT])).allowed
+    assert not judge(good, pinned(parents=[digest("9")])).allowed
+
+
+def test_what_was_received_last_counts_whatever_date_it_claims() -> None:
+    """An honest statement that came later is not beaten by one that dates itself years ahead."""
+    lost = task_eval((task("edge-cases", LOST), *map(task, CAPABILITIES[:2])))
+    ahead = task_eval(provenance=provenance(measured_at=NOW + timedelta(days=36500)))
+    others = [one for one in contents() if one.KIND != "task-eval"]
+    both = (*tuple(evidence(one) for one in others), evidence(ahead, minutes=5), evidence(lost, minutes=1))
+    assert refusals(judge(facts_of(others, evidence=both)))["task-eval"][0] == "fail"
+
+
+def parent_facts(**changes: Any) -> Facts:
+    """A full-precision parent that is promoted itself."""
+    measured = tuple(evidence(one) for one in (archive(), drill()))
+    model = model_facts(PARENT)
+    return replace(
+        facts_of(),
+        role="parent",
+        model=model,
+        lineage=None,
+        recorded_manifest=digest("2"),
+        evidence=measured,
+        **changes,
+    )
+
+
+def test_a_full_precision_model_that_nobody_pinned_is_labelled_and_refused_by_strict() -> None:
+    decision = judge(parent_facts())
+    assert decision.allowed and "chosen by author: parent" in decision.labels
+    strict = load_policy(policies_dir() / "strict.yaml")
+    assert not judge(parent_facts(), strict).allowed
+
+
+def test_words_of_a_statement_reach_nobodys_terminal_as_commands() -> None:
+    hostile = kernels(probed=False, side=None, not_probed_because="no\x1b[2J GPU\nquantgov allowed chat")
+    reason = refusals(judge(facts_of(with_one(hostile))))["kernel-support"][1]
+    assert "\x1b" not in reason and "\n" not in reason
