@@ -13,7 +13,7 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from mlflow_quantgov.artifact.inspect import inspect
+from mlflow_quantgov.artifact.inspect import inspect_model
 from mlflow_quantgov.artifact.manifest import Manifest, build_manifest
 from mlflow_quantgov.errors import UnreachableError, UsageError
 from mlflow_quantgov.flavor.layout import MANIFEST_FILE, SavedModel, sole_model_file
@@ -43,7 +43,7 @@ class LocalModel:
     def facts(self) -> ModelFacts:
         """Digests and inspection of the files as they lie here."""
         manifest = self.manifest()
-        found = inspect(self.artifact)
+        found = inspect_model(self.artifact)
         return ModelFacts(manifest.weights_digest, manifest.digest, found.quantization, found.structure)
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from mlflow_quantgov.artifact.inspect import inspect
+from mlflow_quantgov.artifact.inspect import inspect_model
 from mlflow_quantgov.artifact.manifest import build_manifest
 from mlflow_quantgov.artifact.quantization import Inspection
 from mlflow_quantgov.errors import ArtifactError, EvidenceError, QuantgovError
@@ -197,7 +197,7 @@ def _take_in_all(
 def _inspect(root: Path, artifact: Path) -> tuple[Inspection | None, str | None]:
     """What the files are; (None, None) for a model of another kind, (None, problem) where nobody can tell."""
     try:
-        found = inspect(artifact)
+        found = inspect_model(artifact)
         return (found, None) if found.is_language_model or found.quantization.is_quantized else (None, None)
     except ArtifactError as error:
         files = [one for one in root.rglob("*") if one.is_file()]

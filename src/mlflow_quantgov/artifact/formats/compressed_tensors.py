@@ -31,13 +31,15 @@ _FLOAT8 = {"F8_E4M3", "F8_E5M2"}
 
 
 @dataclass(frozen=True)
-class _Parts:
+class Parts:
     """The stored tensors of one matrix."""
 
     stem: str
     tensors: dict[str, Tensor]
+    """By what stands after the stem."""
 
     def get(self, part: str) -> Tensor | None:
+        """One of them, if it is there."""
         return self.tensors.get(part)
 
 
@@ -73,8 +75,8 @@ class CompressedTensors(Format):
         layers, parts = Layers(), []
         for name in sorted(files.tensors):
             if name.endswith(".weight_scale"):
-                one = _gather(files, name.removesuffix(".weight_scale"))
-                layer, granularity = _read_layer(files, one, claimed)
+                one = gather(files, name.removesuffix(".weight_scale"))
+                layer, granularity = read_layer(files, one, claimed)
                 layers.add(layer, [tensor.name for tensor in one.tensors.values()], granularity)
                 parts.append(one)
         layers.used.update(name for name in files.tensors if name.endswith(_CACHE_PARTS))
@@ -85,7 +87,7 @@ class CompressedTensors(Format):
             format=self.name,
             # Rounding, GPTQ and AWQ leave the same tensors behind.
             method=None,
-            symmetric=not any(_has_offset(one, layer) for one, layer in zip(parts, layers.found, strict=True)),
+            symmetric=not any(has_offset(one, layer) for one, layer in zip(parts, layers.found, strict=True)),
             producer=f"compressed-tensors {config['version']}" if config.get("version") else None,
             calibration_required=True if any(name.endswith(_STATIC_PARTS) for name in files.tensors) else None,
             activation_bits=_activation_bits(config),
@@ -95,12 +97,23 @@ class CompressedTensors(Format):
         )
 
 
-def _gather(files: ArtifactFiles, stem: str) -> _Parts:
+def gather(files: ArtifactFiles, stem: str) -> Parts:
+    """The stored tensors of one matrix."""
     named = ((part, files.tensors.get(f"{stem}.{part}")) for part in _PARTS)
-    return _Parts(stem, {part: tensor for part, tensor in named if tensor is not None})
+    return Parts(stem, {part: tensor for part, tensor in named if tensor is not None})
 
 
-def _read_layer(files: ArtifactFiles, one: _Parts, claimed: set[int]) -> tuple[LayerQuantization, str]:
+def read_layer(files: ArtifactFiles, one: Parts, claimed: set[int]) -> tuple[LayerQuantization, str]:
+    """Width, shape and granularity of one matrix.
+
+    Args:
+        files: The artifact.
+        one: Its tensors; a scale among them.
+        claimed: Widths that the config names, for packings that two widths would give.
+
+    Raises:
+        ArtifactError: Its tensors do not fit each other.
+    """
     packed, plain, scale = one.get("weight_packed"), one.get("weight"), one.tensors["weight_scale"]
     found: tuple[float, tuple[int, ...], str] | None = None
     if packed is not None and packed.dtype == "I32":
@@ -119,7 +132,7 @@ def _read_layer(files: ArtifactFiles, one: _Parts, claimed: set[int]) -> tuple[L
     return LayerQuantization(one.stem, bits, size, shape, kind), granularity
 
 
-def _packed_integers(one: _Parts, packed: Tensor, claimed: set[int]) -> tuple[float, tuple[int, ...], str] | None:
+def _packed_integers(one: Parts, packed: Tensor, claimed: set[int]) -> tuple[float, tuple[int, ...], str] | None:
     """Width from the number of words a row takes; where two widths take as many, from the bits that are in use."""
     noted = one.get("weight_shape")
     if noted is None or noted.dtype not in {"I64", "I32"} or noted.elements != len(packed.shape):
@@ -152,7 +165,7 @@ def _packed_floats(packed: Tensor, scale: Tensor) -> tuple[float, tuple[int, ...
     return None
 
 
-def _grouping(files: ArtifactFiles, one: _Parts, scale: Tensor, shape: tuple[int, ...]) -> tuple[int | None, str]:
+def _grouping(files: ArtifactFiles, one: Parts, scale: Tensor, shape: tuple[int, ...]) -> tuple[int | None, str]:
     """Group size along the input, and the granularity. Blocks of rows and columns count as groups."""
     columns, groups = shape[-1], scale.shape[-1] if len(scale.shape) == len(shape) else 1
     if scale.elements == 1 and prod(shape[:-1]) > 1:
@@ -171,7 +184,7 @@ def _grouping(files: ArtifactFiles, one: _Parts, scale: Tensor, shape: tuple[int
     return -(-columns // groups), "group"
 
 
-def _has_offset(one: _Parts, layer: LayerQuantization) -> bool:
+def has_offset(one: Parts, layer: LayerQuantization) -> bool:
     """Whether any zero point is off the middle; packed ones are stored shifted by half the range."""
     zeros = one.get("weight_zero_point")
     if zeros is None:
@@ -189,7 +202,7 @@ def _has_offset(one: _Parts, layer: LayerQuantization) -> bool:
     return bool(rows % _WORD) or not np.array_equal(columns, constant_words(2 ** (bits - 1), bits, columns))
 
 
-def _reordered(one: _Parts) -> bool:
+def _reordered(one: Parts) -> bool:
     index = one.get("weight_g_idx")
     return index is not None and index.dtype in {"I32", "I64"} and bool(np.any(np.diff(np.asarray(index.values())) < 0))
 
