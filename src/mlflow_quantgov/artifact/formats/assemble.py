@@ -71,7 +71,9 @@ class Claims:
     """What a config sets for some layers: file, name or pattern of the layers, `bits` and `group_size`."""
 
     @classmethod
-    def of(cls, files: ArtifactFiles, bits: tuple[str, ...], group: tuple[str, ...] = (), per_layer: str = "") -> Claims:
+    def of(
+        cls, files: ArtifactFiles, bits: tuple[str, ...], group: tuple[str, ...] = (), per_layer: str = ""
+    ) -> Claims:
         """Gather the claims that stand under the given keys of any config.
 
         Args:

@@ -39,7 +39,12 @@ class AutoRound(Format):
         """See `Format`."""
         layers = Layers()
         claims = Claims.of(files, ("bits",), () if block_of(files) else ("group_size",), per_layer="extra_config")
-        centred = [*_gptq(files, layers, claims), *_awq(files, layers), *_compressed(files, layers), *_float8(files, layers)]
+        centred = [
+            *_gptq(files, layers, claims),
+            *_awq(files, layers),
+            *_compressed(files, layers),
+            *_float8(files, layers),
+        ]
         symmetric = all(centred)
         for place, claim in files.claims:
             if claim.get("sym") is True and not symmetric and not claims.overrides:

@@ -23,9 +23,9 @@ class Awq(Format):
     def detect(self, files: ArtifactFiles) -> bool:
         """A matrix packed along its output, or in a layout of GEMV; or any packed one that says AWQ."""
         packed = [name.removesuffix(".qweight") for name in files.tensors if name.endswith(".qweight")]
-        return any(is_output_packed(files, stem) or layout_of(files, stem) in {"gemv", "gemv_fast"} for stem in packed) or (
-            bool(packed) and files.claimed_method == "awq"
-        )
+        return any(
+            is_output_packed(files, stem) or layout_of(files, stem) in {"gemv", "gemv_fast"} for stem in packed
+        ) or (bool(packed) and files.claimed_method == "awq")
 
     def read(self, files: ArtifactFiles) -> Inspection:
         """See `Format`."""

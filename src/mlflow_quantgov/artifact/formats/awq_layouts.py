@@ -122,14 +122,14 @@ def _gemm(one: _Parts) -> tuple[int, int, tuple[int, int]] | None:
 def _gemv(one: _Parts) -> tuple[int, int, tuple[int, int]] | None:
     if one.scales.dtype not in _FLOATS:
         return None
-    groups = _filled(np.asarray(one.scales.stored()).any(axis=0))
+    groups = _filled(one.scales, 0)
     return 4, groups, (one.weight.shape[0], one.weight.shape[1] * 8)
 
 
 def _gemv_fast(one: _Parts) -> tuple[int, int, tuple[int, int]] | None:
     if one.scales.dtype not in _FLOATS or one.zeros is None or one.zeros.shape != one.scales.shape:
         return None
-    groups, out_features = _filled(np.asarray(one.scales.stored()).any(axis=1)), one.scales.shape[1]
+    groups, out_features = _filled(one.scales, 1), one.scales.shape[1]
     if one.weight.shape[0] * 4 != out_features:
         return None
     return 4, groups, (out_features, one.weight.shape[1])
@@ -140,6 +140,7 @@ def _marlin(one: _Parts) -> tuple[int, int, tuple[int, int]] | None:
     return (4, groups, (out_features, one.weight.shape[0] * 16)) if one.weight.dtype == "I32" else None
 
 
-def _filled(used: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> int:
+def _filled(scales: Tensor, axis: int) -> int:
     """Number of groups before the padding: no scale of a real group is zero in all rows."""
-    return int(np.flatnonzero(used)[-1]) + 1 if used.any() else 0
+    used = np.flatnonzero(np.any(np.asarray(scales.stored()) != 0, axis=axis))
+    return int(used[-1]) + 1 if used.size else 0

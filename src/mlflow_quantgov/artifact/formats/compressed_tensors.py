@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from mlflow_quantgov.artifact.formats.assemble import Claims, Layers, assemble, broken_layer, used_bits
+from mlflow_quantgov.artifact.formats.compressed_sparse import SPARSE_PARTS, add_sparse
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
 from mlflow_quantgov.artifact.formats.packing import constant_words, highest_bit
 from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization
 from mlflow_quantgov.artifact.tensors import Tensor
-from mlflow_quantgov.errors import UnknownFormatError
 
 _WORD = 32
 _SAMPLED_WORDS = 1 << 18
@@ -26,7 +26,6 @@ _PARTS = ("weight", "weight_packed", "weight_scale", "weight_zero_point", "weigh
           "output_zero_point")  # fmt: skip
 _CACHE_PARTS = (".k_scale", ".v_scale", ".k_zero_point", ".v_zero_point", ".q_scale", ".q_zero_point")
 _STATIC_PARTS = (".input_scale", ".input_global_scale", ".output_scale", ".k_scale", ".v_scale")
-_UNREAD = {"marlin-24", "sparse-24-bitmask", "sparse-bitmask"}
 _FLOAT8 = {"F8_E4M3", "F8_E5M2"}
 
 
@@ -57,7 +56,7 @@ class CompressedTensors(Format):
         """A scale beside a packed or int8 matrix; beside float8 only where the config agrees, as others do that too."""
         claimed = files.claimed_method in self.methods
         for name in files.tensors:
-            if name.endswith(".weight_packed"):
+            if name.endswith(".weight_packed") or (claimed and name.endswith(SPARSE_PARTS)):
                 return True
             if name.endswith(".weight_scale"):
                 weight = files.tensors.get(name.removesuffix("_scale"))
@@ -68,17 +67,17 @@ class CompressedTensors(Format):
     def read(self, files: ArtifactFiles) -> Inspection:
         """See `Format`."""
         config = files.quantization_config
-        if str(config.get("format")) in _UNREAD:
-            raise _unread(files, str(config["format"]))
         schemes = _schemes(config)
         claimed = {bits for scheme in schemes if (bits := _bits(scheme))}
         layers, parts = Layers(), []
         for name in sorted(files.tensors):
-            if name.endswith(".weight_scale"):
+            if name.endswith(".weight_scale") and f"{name.removesuffix('.weight_scale')}.bitmask" not in files.tensors:
                 one = gather(files, name.removesuffix(".weight_scale"))
                 layer, granularity = read_layer(files, one, claimed)
                 layers.add(layer, [tensor.name for tensor in one.tensors.values()], granularity)
                 parts.append(one)
+        dense = tuple(layers.found)
+        add_sparse(files, layers)
         layers.used.update(name for name in files.tensors if name.endswith(_CACHE_PARTS))
         _check_widths(files, layers, claimed)
         return assemble(
@@ -87,7 +86,7 @@ class CompressedTensors(Format):
             format=self.name,
             # Rounding, GPTQ and AWQ leave the same tensors behind.
             method=None,
-            symmetric=not any(has_offset(one, layer) for one, layer in zip(parts, layers.found, strict=True)),
+            symmetric=not any(has_offset(one, layer) for one, layer in zip(parts, dense, strict=True)),
             producer=f"compressed-tensors {config['version']}" if config.get("version") else None,
             calibration_required=True if any(name.endswith(_STATIC_PARTS) for name in files.tensors) else None,
             activation_bits=_activation_bits(config),
@@ -245,11 +244,3 @@ def _activation_bits(config: dict[str, Any]) -> int | None:
 def _bits(scheme: Any) -> int | None:
     width = scheme.get("num_bits") if isinstance(scheme, dict) else None
     return width if isinstance(width, int) and not isinstance(width, bool) else None
-
-
-def _unread(files: ArtifactFiles, layout: str) -> UnknownFormatError:
-    return UnknownFormatError(
-        f"{files.root.name} is compressed-tensors in the layout {layout!r}, which is not read yet.",
-        why="Its bits cannot be told from its bytes, so nothing about it would be certain.",
-        fix="compress it as pack-quantized, int-quantized, float-quantized, or as nvfp4, mxfp4",
-    )

@@ -109,7 +109,9 @@ def _check(files: ArtifactFiles, layers: Layers, matrices: list[Scaled], block: 
     for layer, granularity in zip(layers.found, layers.granularities, strict=True):
         if block and layer.bits == 8 and not _fits(layer.shape, layer.group_size, granularity, block):
             found = f"group size {layer.group_size}" if layer.group_size else f"one scale per {granularity}"
-            raise files.contradiction("config.json", f"blocks of {block[0]}x{block[1]}", f"{found} (in {layer.name[:100]})")
+            raise files.contradiction(
+                "config.json", f"blocks of {block[0]}x{block[1]}", f"{found} (in {layer.name[:100]})"
+            )
     kinds = {FLOAT8.get(one.weight.dtype) for one in matrices} - {None}
     for place, claim in files.claims:
         fmt = claim.get("fmt")
@@ -143,7 +145,7 @@ def producer(files: ArtifactFiles) -> str | None:
 
 
 def _settings(claim: dict[str, Any]) -> dict[str, Any]:
-    """modelopt's own settings: below `quantization` in its own file, at the top in config.json."""
+    """Settings of modelopt: below `quantization` in its own file, at the top in config.json."""
     inner = claim.get("quantization")
     return inner if isinstance(inner, dict) else claim
 

@@ -90,7 +90,13 @@ def _bits(files: ArtifactFiles, stem: str, codes: Tensor, rows: int, count: int)
     packing, claimed = _text(files, stem, "packing"), _number(files, stem, "nbits")
     width = _WIDTHS.get(packing or "")
     columns = count // rows
-    stored = {8: count, 4: rows // 2 * columns, 3: -(-rows // 10) * 4 * columns, 2: rows // 4 * columns, 1: rows // 8 * columns}
+    stored = {
+        8: count,
+        4: rows // 2 * columns,
+        3: -(-rows // 10) * 4 * columns,
+        2: rows // 4 * columns,
+        1: rows // 8 * columns,
+    }
     if width is None or stored[width] != codes.size or (width != 3 and rows % (8 // width)):
         raise broken_layer(files, stem, "HQQ")
     if width == 8 and codes.dtype == "U8":

@@ -24,7 +24,9 @@ class Mxfp4(Format):
     def detect(self, files: ArtifactFiles) -> bool:
         """Blocks of bytes with their exponents."""
         return any(
-            name.endswith("_blocks") and tensor.dtype == "U8" and f"{name.removesuffix('_blocks')}_scales" in files.tensors
+            name.endswith("_blocks")
+            and tensor.dtype == "U8"
+            and f"{name.removesuffix('_blocks')}_scales" in files.tensors
             for name, tensor in files.tensors.items()
         )
 

@@ -22,7 +22,16 @@ from mlflow_quantgov.artifact.tensors import FLOATS
 
 QMAP = "quanto_qmap.json"
 _DATA = (".weight._data._data", ".weight._data")
-_TYPES = {"qint2": 2.0, "qint4": 4.0, "qint8": 8.0, "qfloat8": 8.0, "int2": 2.0, "int4": 4.0, "int8": 8.0, "float8": 8.0}
+_TYPES = {
+    "qint2": 2.0,
+    "qint4": 4.0,
+    "qint8": 8.0,
+    "qfloat8": 8.0,
+    "int2": 2.0,
+    "int4": 4.0,
+    "int8": 8.0,
+    "float8": 8.0,
+}
 _GROUPS = (128, 96, 64, 32)
 """Sizes that quanto chooses among; a matrix of no more than 128 columns has none."""
 _UNSHAPED = "int, shape unknown"
@@ -83,7 +92,9 @@ def _plain(files: ArtifactFiles, stem: str) -> LayerQuantization:
     if len(data.shape) < 2 or not data.elements or scales not in {1, data.shape[0]}:
         raise broken_layer(files, stem, "quanto")
     if data.dtype == "I8":
-        return LayerQuantization(stem, used_bits(data, rows=data.shape[0] if scales == 1 else 32), None, data.shape, "int")
+        return LayerQuantization(
+            stem, used_bits(data, rows=data.shape[0] if scales == 1 else 32), None, data.shape, "int"
+        )
     if data.dtype not in FLOAT8:
         raise broken_layer(files, stem, "quanto")
     return LayerQuantization(stem, 8, None, data.shape, FLOAT8[data.dtype])
@@ -92,7 +103,9 @@ def _plain(files: ArtifactFiles, stem: str) -> LayerQuantization:
 def _packed(files: ArtifactFiles, stem: str, claimed: str | None) -> LayerQuantization:
     data, rows = files.tensors[f"{stem}.weight._data._data"], _scales(files, stem)
     shift = files.tensors.get(f"{stem}.weight._shift")
-    sound = data.dtype == "U8" and len(data.shape) == 2 and data.elements and shift is not None and shift.elements == rows
+    sound = (
+        data.dtype == "U8" and len(data.shape) == 2 and data.elements and shift is not None and shift.elements == rows
+    )
     fitting = [bits for bits in (4, 2) if sound and -(-rows // (8 // bits)) == data.shape[0]]
     if not fitting:
         raise broken_layer(files, stem, "quanto")

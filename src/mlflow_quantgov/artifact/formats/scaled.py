@@ -42,6 +42,7 @@ class Scaled:
 
     @property
     def stem(self) -> str:
+        """Name of the module, or of the parameter where that is not `weight`."""
         return self.name.removesuffix(".weight")
 
 
@@ -65,7 +66,9 @@ def is_nvfp4(one: Scaled) -> bool:
     return one.weight.dtype in _BYTES and one.scale is not None and one.scale.dtype == "F8_E4M3"
 
 
-def read_scaled(files: ArtifactFiles, one: Scaled, claimed: tuple[int, int] | None = None) -> tuple[LayerQuantization, str]:
+def read_scaled(
+    files: ArtifactFiles, one: Scaled, claimed: tuple[int, int] | None = None
+) -> tuple[LayerQuantization, str]:
     """Width, shape and granularity of a matrix.
 
     Args:
@@ -86,12 +89,18 @@ def read_scaled(files: ArtifactFiles, one: Scaled, claimed: tuple[int, int] | No
         return LayerQuantization(one.stem, 8, size, weight.shape, FLOAT8[weight.dtype]), granularity
     shape = (*weight.shape[:-1], weight.shape[-1] * 2)
     group = 16 if is_nvfp4(one) else 32
-    if scale.dtype not in {"F8_E4M3", *_POWERS} or scale.shape[:-1] != shape[:-1] or scale.shape[-1] * group != shape[-1]:
+    if (
+        scale.dtype not in {"F8_E4M3", *_POWERS}
+        or scale.shape[:-1] != shape[:-1]
+        or scale.shape[-1] * group != shape[-1]
+    ):
         raise broken_layer(files, one.stem, "4-bit float")
     return LayerQuantization(one.stem, 4, group, shape, "nvfp4" if group == 16 else "mxfp4"), "group"
 
 
-def _blocks(files: ArtifactFiles, one: Scaled, scale: Tensor, claimed: tuple[int, int] | None) -> tuple[int | None, str]:
+def _blocks(
+    files: ArtifactFiles, one: Scaled, scale: Tensor, claimed: tuple[int, int] | None
+) -> tuple[int | None, str]:
     """Weights of a row that share a scale, and the granularity; blocks of rows and columns count as groups."""
     shape = one.weight.shape
     stack, rows, columns = shape[:-2], shape[-2], shape[-1]
@@ -107,7 +116,10 @@ def _blocks(files: ArtifactFiles, one: Scaled, scale: Tensor, claimed: tuple[int
         raise broken_layer(files, one.stem, "float8")
     if (down, across) in {(rows, 1), (1, columns)}:
         return None, "channel"
-    high, wide = _side(rows, down, claimed[0] if claimed else None), _side(columns, across, claimed[1] if claimed else None)
+    high, wide = (
+        _side(rows, down, claimed[0] if claimed else None),
+        _side(columns, across, claimed[1] if claimed else None),
+    )
     if -(-rows // high) != down or -(-columns // wide) != across:
         raise broken_layer(files, one.stem, "float8")
     return min(wide, columns), "group"

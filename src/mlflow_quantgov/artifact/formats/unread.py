@@ -4,6 +4,7 @@
   weight takes depends on settings that stand in the config alone.
 - spqr: a bit stream of its own, with outliers beside it, whose layout only its kernels know.
 - eetq, bitnet, fp_quant, quark, sinq, metal, fouroversix: no file of these could be made or checked here.
+- sparse-bitmask and 2:4 masks over floats (compressed-tensors before 0.13): pruned, not quantized; see `compressed_sparse`.
 - float8 without a scale: a cast, whose meaning depends on the loader.
 """
 
