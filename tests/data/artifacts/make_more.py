@@ -1,7 +1,7 @@
 """Makes the artifacts of more tools: `python tests/data/artifacts/make_more.py [NAME ...]` (without names: all).
 
 From the parent that `make.py` made. By the tools themselves, on a CPU: hqq 0.2.8, optimum-quanto 0.2.7, auto-round 0.16
-(`iters=0`, which needs no data), nvidia-modelopt 0.47, peft 0.21, transformers 5.24 (its own float8 operation), and
+(`iters=0`, which needs no data), nvidia-modelopt 0.47, peft 0.21, transformers 5 (its own float8 operation), and
 compressed-tensors 0.10 in an environment of its own (the last versions with 2:4 layouts). Packed here with numpy, as
 their writers need a GPU: gpt-oss' MXFP4 (checked with transformers' own unpacking) and AutoAWQ's GEMV.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 from mlflow_quantgov.artifact.formats.assemble import Claims, Layers, assemble
@@ -106,9 +107,9 @@ def block_of(files: ArtifactFiles) -> tuple[int, int] | None:
 
 def _check(files: ArtifactFiles, layers: Layers, matrices: list[Scaled], block: tuple[int, int] | None) -> None:
     """Refuse a config that names other blocks, another float8, another width or static scales that are not there."""
-    for layer, granularity in zip(layers.found, layers.granularities, strict=True):
-        if block and layer.bits == 8 and not _fits(layer.shape, layer.group_size, granularity, block):
-            found = f"group size {layer.group_size}" if layer.group_size else f"one scale per {granularity}"
+    for one, layer in zip(matrices, layers.found, strict=True):
+        if block and layer.bits == 8 and one.scale is not None and not _fits(layer.shape, one.scale.shape, block):
+            found = f"group size {layer.group_size}, scales of shape {list(one.scale.shape)}"
             raise files.contradiction(
                 "config.json", f"blocks of {block[0]}x{block[1]}", f"{found} (in {layer.name[:100]})"
             )
@@ -125,14 +126,10 @@ def _check(files: ArtifactFiles, layers: Layers, matrices: list[Scaled], block: 
             raise files.contradiction(place, "static activation scales", "none")
 
 
-def _fits(shape: tuple[int, ...], size: int | None, granularity: str, block: tuple[int, int]) -> bool:
-    """Whether blocks of that size give this grouping; a matrix that is no larger than a block has one scale."""
-    rows, columns = shape[-2:]
-    if granularity == "tensor":
-        return rows <= block[0] and columns <= block[1]
-    if granularity == "channel":
-        return (block[0] == 1 and columns <= block[1]) or (block[1] == 1 and rows <= block[0])
-    return size == min(block[1], columns)
+def _fits(shape: tuple[int, ...], scales: tuple[int, ...], block: tuple[int, int]) -> bool:
+    """Whether blocks of that size give so many scales."""
+    down, across = -(-shape[-2] // block[0]), -(-shape[-1] // block[1])
+    return scales[-2:] == (down, across) or (prod(scales) == 1 and down == across == 1)
 
 
 def producer(files: ArtifactFiles) -> str | None:

@@ -47,7 +47,7 @@ class Scaled:
 
 
 def scaled_matrices(files: ArtifactFiles) -> Iterator[Scaled]:
-    """Every float8 matrix, with or without a scale, and every matrix of bytes that has one."""
+    """Every matrix of float8 or bytes that has a scale, or that should have one."""
     for name in sorted(files.tensors):
         tensor = files.tensors[name]
         if tensor.dtype not in FLOAT8 and tensor.dtype not in _BYTES:
@@ -55,7 +55,8 @@ def scaled_matrices(files: ArtifactFiles) -> Iterator[Scaled]:
         module, _, last = name.rpartition(".")
         named = [f"{module}.{one}" for one in _SCALES] if last == "weight" else [f"{name}{one}" for one in _STACKED]
         scale = next((files.tensors[one] for one in named if one in files.tensors), None)
-        if scale is None and (tensor.dtype not in FLOAT8 or last != "weight"):
+        is_scale = last.endswith(("scale", "scale_inv", "qscale_weight", "weight_scale_2"))
+        if scale is None and (is_scale or len(tensor.shape) < 2 or (tensor.dtype in _BYTES and last != "weight")):
             continue
         beside = [f"{module}.{one}" for one in _BESIDE] if last == "weight" else []
         yield Scaled(name, tensor, scale, tuple(one for one in beside if one in files.tensors))
