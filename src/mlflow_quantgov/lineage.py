@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from mlflow_quantgov.artifact.behaviour import behaviour_digest
-from mlflow_quantgov.artifact.inspect import inspect
+from mlflow_quantgov.artifact.inspect import inspect_model
 from mlflow_quantgov.artifact.manifest import build_manifest
 from mlflow_quantgov.artifact.quantization import Quantization, Structure
 from mlflow_quantgov.artifact.structure import architecture_family
@@ -36,7 +36,7 @@ def facts_of(artifact: Path) -> ModelFacts:
     Raises:
         ArtifactError: They cannot be read.
     """
-    found, manifest = inspect(artifact), build_manifest(artifact)
+    found, manifest = inspect_model(artifact), build_manifest(artifact)
     behaviour = behaviour_digest(artifact)
     return ModelFacts(manifest.weights_digest, manifest.digest, behaviour, found.quantization, found.structure)
 

@@ -53,13 +53,6 @@ def test_packed_widths_of_compressed_tensors(model_folder: Writer, bits: int, pa
     assert (facts.bits, facts.group_size, facts.layers[0].shape) == (bits, 32, (64, 576))
 
 
-@pytest.mark.parametrize("layout", ["marlin-24", "sparse-24-bitmask"])
-def test_layouts_of_compressed_tensors_that_are_not_read(model_folder: Writer, layout: str) -> None:
-    config = {"quantization_config": {"quant_method": "compressed-tensors", "format": layout}}
-    with pytest.raises(UnknownFormatError, match=layout):
-        inspect(model_folder(PLAIN | {"l.weight_packed": np.zeros((4, 4), np.int32)}, config))
-
-
 def test_static_scales_and_a_quantized_cache_need_calibration(artifacts: Path, tmp_path: Path) -> None:
     folder = tmp_path / "static"
     shutil.copytree(artifacts / "ct-w8a8", folder)
@@ -118,14 +111,13 @@ def test_widths_that_differ_by_layer(model_folder: Writer) -> None:
     assert facts.warnings == ("mixed-widths: 4 bit: 16,384 weights, 8 bit: 4,096 weights",)
 
 
-@pytest.mark.parametrize("version", ["gemv", "gemv_fast", "marlin"])
-def test_layouts_of_awq_that_are_not_read(artifacts: Path, tmp_path: Path, version: str) -> None:
+def test_a_layout_of_awq_that_nobody_knows(artifacts: Path, tmp_path: Path) -> None:
     folder = tmp_path / "awq"
     shutil.copytree(artifacts / "awq-w4g32", folder)
     config = json.loads((folder / "config.json").read_text())
-    config["quantization_config"]["version"] = version
+    config["quantization_config"]["version"] = "gemx"
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UnknownFormatError, match=version):
+    with pytest.raises(UnknownFormatError, match="gemx"):
         inspect(folder)
 
 

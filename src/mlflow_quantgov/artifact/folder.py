@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mlflow_quantgov.artifact.files import list_files, read_json_object
-from mlflow_quantgov.artifact.formats.interface import SIDE_CONFIGS, ArtifactFiles
+from mlflow_quantgov.artifact.formats.interface import NOTES, SIDE_CONFIGS, ArtifactFiles
 from mlflow_quantgov.artifact.formats.unread import unknown_format
 from mlflow_quantgov.artifact.tensors import GgufFile, Tensor, open_safetensors, read_gguf
 from mlflow_quantgov.errors import ArtifactError
@@ -67,7 +67,7 @@ def _of_safetensors(root: Path, shards: dict[str, Path], size: int, warnings: tu
         texts |= opened.metadata
     if len(shards) > 1 or SINGLE not in shards:
         _check_index(root, tensors, set(shards))
-    extra = {name: read_json_object(root / name) for name in (*SIDE_CONFIGS, "adapter_config.json")}
+    extra = {name: read_json_object(root / name) for name in (*SIDE_CONFIGS, *NOTES)}
     return ArtifactFiles(root, read_json_object(root / "config.json"), tensors, texts, size, extra, warnings=warnings)
 
 
@@ -195,8 +195,6 @@ def _no_weights(source: Path, names: list[str]) -> ArtifactError:
         return unknown_format(source.name, "onnx")
     if any(path.suffix == ".xml" and path.name.startswith("openvino") for path in paths):
         return unknown_format(source.name, "openvino")
-    if "adapter_config.json" in {path.name for path in paths}:
-        return unknown_format(source.name, "adapter")
     pickles = sorted({path.suffix for path in paths if path.suffix in _PICKLES})
     if pickles:
         return ArtifactError(

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from mlflow_quantgov.artifact.folder import open_artifact
+from mlflow_quantgov.artifact.formats import adapter
+from mlflow_quantgov.artifact.formats.interface import ArtifactFiles
 from mlflow_quantgov.artifact.formats.registry import reader_of
-from mlflow_quantgov.artifact.quantization import Inspection
+from mlflow_quantgov.artifact.quantization import Inspection, Quantization
+from mlflow_quantgov.errors import ArtifactError
 
 
 def inspect(path: str | Path) -> Inspection:
     """Read a model folder, or one `.gguf` or `.safetensors` file.
+
+    An adapter is described as what it is; where its base lies in a local folder, a warning says what that is.
 
     Args:
         path: Folder or file.
@@ -20,4 +26,43 @@ def inspect(path: str | Path) -> Inspection:
         UnknownFormatError: A format that no reader knows; its name is given.
     """
     files = open_artifact(Path(path))
-    return reader_of(files).read(files)
+    found = reader_of(files).read(files)
+    if found.quantization.format != adapter.NAME:
+        return found
+    return replace(found, quantization=_with_base(files, found.quantization))
+
+
+def inspect_model(path: str | Path) -> Inspection:
+    """The same for what is to be logged, promoted or compared: an adapter alone is refused, its base not looked at.
+
+    Args:
+        path: Folder or file.
+
+    Raises:
+        ArtifactError: As for `inspect`, or an adapter, which is no model of its own.
+        UnknownFormatError: A format that no reader knows; its name is given.
+    """
+    files = open_artifact(Path(path))
+    found = reader_of(files).read(files)
+    if found.quantization.format == adapter.NAME:
+        raise adapter.no_model(files)
+    return found
+
+
+def _with_base(files: ArtifactFiles, facts: Quantization) -> Quantization:
+    """The facts of an adapter, with a warning that says what its base is, where that lies here."""
+    base = adapter.base_of(files)
+    try:
+        here = base is not None and Path(base).is_dir()
+    except (OSError, ValueError):
+        here = False
+    if base is None or not here:
+        return facts
+    try:
+        found = inspect_model(base).quantization
+    except ArtifactError as error:
+        text = f"adapter-base: {base} cannot be read: {error.what}"
+    else:
+        width = f"{found.format}, {found.bits:g} bit" if found.bits is not None else found.format
+        text = f"adapter-base: {base} is {'quantized' if found.is_quantized else 'not quantized'} ({width})"
+    return replace(facts, warnings=(*facts.warnings, text))

@@ -22,6 +22,8 @@ def inspect(path: Path, as_json: bool) -> None:
     from mlflow_quantgov.cli.output import pairs_table, print_note, stdout
 
     width = f"{found.bits:g} bit" if found.bits is not None else found.dtype
+    if found.format == "adapter":
+        width = "no model of its own"
     pairs_table(
         f"{path.name}: {', '.join(filter(None, (found.format, width)))}",
         {

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from mlflow_quantgov.artifact.inspect import inspect
+from mlflow_quantgov.artifact.inspect import inspect_model
 from mlflow_quantgov.artifact.objects import save_object
 from mlflow_quantgov.artifact.quantization import Inspection
 from mlflow_quantgov.errors import ArtifactError, LineageError
@@ -93,7 +93,7 @@ def prepare(
         LineageError: Quantized without a parent, a parent that is quantized, or another architecture.
         PolicyError: The target is unknown or wrong.
     """
-    found = inspect(files)
+    found = inspect_model(files)
     declared = find_target(target) if isinstance(target, str | Path) else target
     if not found.is_language_model:
         raise ArtifactError(

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from mlflow_quantgov.artifact.inspect import inspect
+from mlflow_quantgov.artifact.inspect import inspect_model
 from mlflow_quantgov.errors import ArtifactError, EvidenceError, QuantgovError
 from mlflow_quantgov.evidence.kernel_table import lookup
 from mlflow_quantgov.evidence.statement import MAX_STATEMENT_BYTES, parse_statement
@@ -192,7 +192,7 @@ def _take_in_all(
 def _no_language_model(root: Path, artifact: Path) -> str | None:
     """None where a language model was found; an empty text where it is a model of another kind, else the problem."""
     try:
-        found = inspect(artifact)
+        found = inspect_model(artifact)
     except ArtifactError as error:
         ours = (root / MANIFEST_FILE).exists()
         problem = error.what if ours else other_problem(root)

@@ -29,12 +29,29 @@ class Layers:
     """Of each matrix in `found`: `group`, `channel` or `tensor`."""
     used: set[str] = field(default_factory=set)
     """Names of the stored tensors that make up the quantized matrices."""
+    parameters: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Name and shape of each matrix as its full-precision parent stores it."""
 
-    def add(self, layer: LayerQuantization, tensors: Iterable[str], granularity: str | None = None) -> None:
-        """Add a matrix and the names of the stored tensors that it consists of."""
+    def add(
+        self,
+        layer: LayerQuantization,
+        tensors: Iterable[str],
+        granularity: str | None = None,
+        parameter: tuple[str, tuple[int, ...]] | None = None,
+    ) -> None:
+        """Add a matrix.
+
+        Args:
+            layer: The matrix.
+            tensors: Names of the stored tensors that it consists of.
+            granularity: `group`, `channel` or `tensor`; by default what the group size says.
+            parameter: Name and shape that the parent gives it; by default `NAME.weight` and the logical shape.
+        """
         self.found.append(layer)
         self.granularities.append(granularity or ("group" if layer.group_size else "channel"))
         self.used.update(tensors)
+        name, shape = parameter or (f"{layer.name}.weight", layer.shape)
+        self.parameters[name] = shape
 
     def weights_by(self, keys: Iterable[_Key]) -> dict[_Key, int]:
         """Number of weights for each value of a property that is given per matrix."""
@@ -50,21 +67,29 @@ class Claims:
 
     bits: tuple[tuple[str, float], ...] = ()
     group_size: tuple[tuple[str, int | None], ...] = ()
-    per_layer: bool = False
-    """Whether a config sets widths layer by layer; then single values bind nothing."""
+    overrides: tuple[tuple[str, str, dict[str, Any]], ...] = ()
+    """What a config sets for some layers: file, name or pattern of the layers, `bits` and `group_size`."""
 
     @classmethod
     def of(
-        cls, files: ArtifactFiles, bits: tuple[str, ...], group: tuple[str, ...] = (), *, per_layer: bool = False
+        cls, files: ArtifactFiles, bits: tuple[str, ...], group: tuple[str, ...] = (), per_layer: str = ""
     ) -> Claims:
-        """Gather the claims that stand under the given keys of any config."""
-        widths, groups = [], []
+        """Gather the claims that stand under the given keys of any config.
+
+        Args:
+            files: The artifact.
+            bits: Keys of the width.
+            group: Keys of the group size.
+            per_layer: Key of an object that sets both anew for some layers.
+        """
+        widths, groups, overrides = [], [], []
         for place, claim in files.claims:
             widths += [(place, float(claim[key])) for key in bits if _is_number(claim.get(key))]
-            # -1 and 0 stand for one scale per channel.
-            sizes = [(place, int(claim[key])) for key in group if _is_number(claim.get(key))]
-            groups += [(place, size if size > 0 else None) for place, size in sizes]
-        return cls(tuple(widths), tuple(groups), per_layer)
+            groups += [(place, _size(claim[key])) for key in group if _is_number(claim.get(key))]
+            settings = claim.get(per_layer)
+            for name, one in settings.items() if isinstance(settings, dict) else ():
+                overrides.append((place, str(name), one if isinstance(one, dict) else {}))
+        return cls(tuple(widths), tuple(groups), tuple(overrides))
 
 
 def assemble(
@@ -94,8 +119,7 @@ def assemble(
     group = most(layers.weights_by(layer.group_size for layer in layers.found))
     _check_claims(files, layers, claims)
     plain = {name: tensor for name, tensor in files.tensors.items() if name not in layers.used}
-    shapes = {f"{layer.name}.weight": layer.shape for layer in layers.found}
-    shapes |= {name: tensor.shape for name, tensor in plain.items()}
+    shapes = layers.parameters | {name: tensor.shape for name, tensor in plain.items()}
     quantized = sum(prod(layer.shape) for layer in layers.found)
     total = quantized + logical_elements(plain, files.config)
     facts = Quantization(
@@ -170,13 +194,18 @@ def used_bits(tensor: Tensor, rows: int = 32) -> int:
 
 def _check_claims(files: ArtifactFiles, layers: Layers, claims: Claims) -> None:
     widths = {layer.bits for layer in layers.found}
-    if not claims.per_layer and len(widths) == 1:
+    if claims.overrides:
+        _check_overrides(files, layers, claims)
+    elif len(widths) == 1:
         for place, claimed in claims.bits:
             if claimed not in widths:
                 raise files.contradiction(place, f"{claimed:g} bit", f"{next(iter(widths)):g} bit")
     allowed: dict[str, set[int | None]] = {}
-    for place, size in () if claims.per_layer else claims.group_size:
+    for place, size in claims.group_size:
         allowed.setdefault(place, set()).add(size)
+    for place, _, settings in claims.overrides:
+        if place in allowed and _is_number(settings.get("group_size")):
+            allowed[place].add(_size(settings["group_size"]))
     for place, sizes in allowed.items():
         for layer in layers.found:
             # A matrix that is no longer than the group has one scale per channel.
@@ -184,6 +213,28 @@ def _check_claims(files: ArtifactFiles, layers: Layers, claims: Claims) -> None:
             if layer.group_size not in expected:
                 spelled = " or ".join(sorted(_grouping(size) for size in sizes))
                 raise files.contradiction(place, spelled, f"{_grouping(layer.group_size)} (in {layer.name[:100]})")
+
+
+def _check_overrides(files: ArtifactFiles, layers: Layers, claims: Claims) -> None:
+    """Compare widths where a config sets them layer by layer.
+
+    Names are compared exactly. Patterns are not run, as a hostile one could take forever: a layer that none names must
+    have one of the widths that the config gives to anything.
+    """
+    named = {name: (place, one["bits"]) for place, name, one in claims.overrides if _is_number(one.get("bits"))}
+    anywhere = {width for _, width in claims.bits} | {float(width) for _, width in named.values()}
+    for layer in layers.found:
+        place, width = named.get(layer.name, (claims.overrides[0][0], None))
+        if width is not None and width != layer.bits:
+            raise files.contradiction(place, f"{width:g} bit for {layer.name[:100]}", f"{layer.bits:g} bit")
+        if claims.bits and layer.bits not in anywhere:
+            spelled = " or ".join(f"{one:g} bit" for one in sorted(anywhere))
+            raise files.contradiction(place, spelled, f"{layer.bits:g} bit (in {layer.name[:100]})")
+
+
+def _size(claimed: float) -> int | None:
+    """A claimed group size; -1 and 0 stand for one scale per channel."""
+    return int(claimed) if claimed > 0 else None
 
 
 def _grouping(size: int | None) -> str:

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from mlflow_quantgov.artifact.formats.assemble import Claims, Layers, assemble, broken_layer, used_bits
+from mlflow_quantgov.artifact.formats.compressed_sparse import SPARSE_PARTS, add_sparse
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
 from mlflow_quantgov.artifact.formats.packing import constant_words, highest_bit
 from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization
 from mlflow_quantgov.artifact.tensors import Tensor
-from mlflow_quantgov.errors import UnknownFormatError
 
 _WORD = 32
 _SAMPLED_WORDS = 1 << 18
@@ -26,18 +26,19 @@ _PARTS = ("weight", "weight_packed", "weight_scale", "weight_zero_point", "weigh
           "output_zero_point")  # fmt: skip
 _CACHE_PARTS = (".k_scale", ".v_scale", ".k_zero_point", ".v_zero_point", ".q_scale", ".q_zero_point")
 _STATIC_PARTS = (".input_scale", ".input_global_scale", ".output_scale", ".k_scale", ".v_scale")
-_UNREAD = {"marlin-24", "sparse-24-bitmask", "sparse-bitmask"}
 _FLOAT8 = {"F8_E4M3", "F8_E5M2"}
 
 
 @dataclass(frozen=True)
-class _Parts:
+class Parts:
     """The stored tensors of one matrix."""
 
     stem: str
     tensors: dict[str, Tensor]
+    """By what stands after the stem."""
 
     def get(self, part: str) -> Tensor | None:
+        """One of them, if it is there."""
         return self.tensors.get(part)
 
 
@@ -55,7 +56,7 @@ class CompressedTensors(Format):
         """A scale beside a packed or int8 matrix; beside float8 only where the config agrees, as others do that too."""
         claimed = files.claimed_method in self.methods
         for name in files.tensors:
-            if name.endswith(".weight_packed"):
+            if name.endswith(".weight_packed") or (claimed and name.endswith(SPARSE_PARTS)):
                 return True
             if name.endswith(".weight_scale"):
                 weight = files.tensors.get(name.removesuffix("_scale"))
@@ -66,17 +67,17 @@ class CompressedTensors(Format):
     def read(self, files: ArtifactFiles) -> Inspection:
         """See `Format`."""
         config = files.quantization_config
-        if str(config.get("format")) in _UNREAD:
-            raise _unread(files, str(config["format"]))
         schemes = _schemes(config)
         claimed = {bits for scheme in schemes if (bits := _bits(scheme))}
         layers, parts = Layers(), []
         for name in sorted(files.tensors):
-            if name.endswith(".weight_scale"):
-                one = _gather(files, name.removesuffix(".weight_scale"))
-                layer, granularity = _read_layer(files, one, claimed)
+            if name.endswith(".weight_scale") and f"{name.removesuffix('.weight_scale')}.bitmask" not in files.tensors:
+                one = gather(files, name.removesuffix(".weight_scale"))
+                layer, granularity = read_layer(files, one, claimed)
                 layers.add(layer, [tensor.name for tensor in one.tensors.values()], granularity)
                 parts.append(one)
+        dense = tuple(layers.found)
+        add_sparse(files, layers)
         layers.used.update(name for name in files.tensors if name.endswith(_CACHE_PARTS))
         _check_widths(files, layers, claimed)
         return assemble(
@@ -85,7 +86,7 @@ class CompressedTensors(Format):
             format=self.name,
             # Rounding, GPTQ and AWQ leave the same tensors behind.
             method=None,
-            symmetric=not any(_has_offset(one, layer) for one, layer in zip(parts, layers.found, strict=True)),
+            symmetric=not any(has_offset(one, layer) for one, layer in zip(parts, dense, strict=True)),
             producer=f"compressed-tensors {config['version']}" if config.get("version") else None,
             calibration_required=True if any(name.endswith(_STATIC_PARTS) for name in files.tensors) else None,
             activation_bits=_activation_bits(config),
@@ -95,12 +96,23 @@ class CompressedTensors(Format):
         )
 
 
-def _gather(files: ArtifactFiles, stem: str) -> _Parts:
+def gather(files: ArtifactFiles, stem: str) -> Parts:
+    """The stored tensors of one matrix."""
     named = ((part, files.tensors.get(f"{stem}.{part}")) for part in _PARTS)
-    return _Parts(stem, {part: tensor for part, tensor in named if tensor is not None})
+    return Parts(stem, {part: tensor for part, tensor in named if tensor is not None})
 
 
-def _read_layer(files: ArtifactFiles, one: _Parts, claimed: set[int]) -> tuple[LayerQuantization, str]:
+def read_layer(files: ArtifactFiles, one: Parts, claimed: set[int]) -> tuple[LayerQuantization, str]:
+    """Width, shape and granularity of one matrix.
+
+    Args:
+        files: The artifact.
+        one: Its tensors; a scale among them.
+        claimed: Widths that the config names, for packings that two widths would give.
+
+    Raises:
+        ArtifactError: Its tensors do not fit each other.
+    """
     packed, plain, scale = one.get("weight_packed"), one.get("weight"), one.tensors["weight_scale"]
     found: tuple[float, tuple[int, ...], str] | None = None
     if packed is not None and packed.dtype == "I32":
@@ -119,7 +131,7 @@ def _read_layer(files: ArtifactFiles, one: _Parts, claimed: set[int]) -> tuple[L
     return LayerQuantization(one.stem, bits, size, shape, kind), granularity
 
 
-def _packed_integers(one: _Parts, packed: Tensor, claimed: set[int]) -> tuple[float, tuple[int, ...], str] | None:
+def _packed_integers(one: Parts, packed: Tensor, claimed: set[int]) -> tuple[float, tuple[int, ...], str] | None:
     """Width from the number of words a row takes; where two widths take as many, from the bits that are in use."""
     noted = one.get("weight_shape")
     if noted is None or noted.dtype not in {"I64", "I32"} or noted.elements != len(packed.shape):
@@ -152,7 +164,7 @@ def _packed_floats(packed: Tensor, scale: Tensor) -> tuple[float, tuple[int, ...
     return None
 
 
-def _grouping(files: ArtifactFiles, one: _Parts, scale: Tensor, shape: tuple[int, ...]) -> tuple[int | None, str]:
+def _grouping(files: ArtifactFiles, one: Parts, scale: Tensor, shape: tuple[int, ...]) -> tuple[int | None, str]:
     """Group size along the input, and the granularity. Blocks of rows and columns count as groups."""
     columns, groups = shape[-1], scale.shape[-1] if len(scale.shape) == len(shape) else 1
     if scale.elements == 1 and prod(shape[:-1]) > 1:
@@ -171,7 +183,7 @@ def _grouping(files: ArtifactFiles, one: _Parts, scale: Tensor, shape: tuple[int
     return -(-columns // groups), "group"
 
 
-def _has_offset(one: _Parts, layer: LayerQuantization) -> bool:
+def has_offset(one: Parts, layer: LayerQuantization) -> bool:
     """Whether any zero point is off the middle; packed ones are stored shifted by half the range."""
     zeros = one.get("weight_zero_point")
     if zeros is None:
@@ -189,7 +201,7 @@ def _has_offset(one: _Parts, layer: LayerQuantization) -> bool:
     return bool(rows % _WORD) or not np.array_equal(columns, constant_words(2 ** (bits - 1), bits, columns))
 
 
-def _reordered(one: _Parts) -> bool:
+def _reordered(one: Parts) -> bool:
     index = one.get("weight_g_idx")
     return index is not None and index.dtype in {"I32", "I64"} and bool(np.any(np.diff(np.asarray(index.values())) < 0))
 
@@ -232,11 +244,3 @@ def _activation_bits(config: dict[str, Any]) -> int | None:
 def _bits(scheme: Any) -> int | None:
     width = scheme.get("num_bits") if isinstance(scheme, dict) else None
     return width if isinstance(width, int) and not isinstance(width, bool) else None
-
-
-def _unread(files: ArtifactFiles, layout: str) -> UnknownFormatError:
-    return UnknownFormatError(
-        f"{files.root.name} is compressed-tensors in the layout {layout!r}, which is not read yet.",
-        why="Its bits cannot be told from its bytes, so nothing about it would be certain.",
-        fix="compress it as pack-quantized, int-quantized, float-quantized, or as nvfp4, mxfp4",
-    )

@@ -17,14 +17,18 @@ from mlflow_quantgov.artifact.formats.packing import WORD_BITS, constant_words
 from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization
 from mlflow_quantgov.artifact.tensors import Tensor
 
-_PARTS = ("qweight", "qzeros", "scales", "g_idx")
+PARTS = ("qweight", "qzeros", "scales", "g_idx")
+"""Tensors of one matrix."""
 
 
 @dataclass(frozen=True)
-class _Layer:
+class GptqLayer:
+    """One matrix in GPTQ's layout."""
+
     facts: LayerQuantization
     zeros: Tensor
     act_order: bool
+    """Whether groups are not in the order of the input."""
 
 
 class Gptq(Format):
@@ -41,17 +45,17 @@ class Gptq(Format):
     def read(self, files: ArtifactFiles) -> Inspection:
         """See `Format`."""
         layers, read = Layers(), []
-        per_layer = any(claim.get("dynamic") for _, claim in files.claims)
-        claims = Claims.of(files, ("bits", "w_bit"), ("group_size",), per_layer=per_layer)
+        claims = Claims.of(files, ("bits", "w_bit"), ("group_size",), per_layer="dynamic")
         for name in sorted(files.tensors):
             if name.endswith(".qweight"):
                 stem = name.removesuffix(".qweight")
-                layer = _read_layer(files, stem, [size for _, size in claims.group_size if size])
-                layers.add(layer.facts, [f"{stem}.{part}" for part in _PARTS if f"{stem}.{part}" in files.tensors])
+                layer = read_layer(files, stem, [size for _, size in claims.group_size if size])
+                layers.add(layer.facts, [f"{stem}.{part}" for part in PARTS if f"{stem}.{part}" in files.tensors])
                 read.append(layer)
-        symmetric = _symmetric(files, read)
+        second = any("gptq_v2" in (claim.get("checkpoint_format"), claim.get("format")) for _, claim in files.claims)
+        symmetric = is_symmetric(read, minus_one=not second)
         for place, claim in files.claims:
-            if claim.get("sym") is True and not symmetric and not per_layer:
+            if claim.get("sym") is True and not symmetric and not claims.overrides:
                 raise files.contradiction(place, "symmetric quantization", "zero points off the middle")
         return assemble(
             files,
@@ -74,8 +78,18 @@ def is_input_packed(files: ArtifactFiles, stem: str) -> bool:
     )
 
 
-def _read_layer(files: ArtifactFiles, stem: str, claimed_groups: list[int]) -> _Layer:
-    weight, zeros, scales, index = (files.tensors.get(f"{stem}.{part}") for part in _PARTS)
+def read_layer(files: ArtifactFiles, stem: str, claimed_groups: list[int]) -> GptqLayer:
+    """One matrix.
+
+    Args:
+        files: The artifact.
+        stem: Name without `.qweight`.
+        claimed_groups: Group sizes that the config names, for rows whose last group is shorter.
+
+    Raises:
+        ArtifactError: Its tensors do not fit each other.
+    """
+    weight, zeros, scales, index = (files.tensors.get(f"{stem}.{part}") for part in PARTS)
     if (
         weight is None
         or zeros is None
@@ -95,7 +109,7 @@ def _read_layer(files: ArtifactFiles, stem: str, claimed_groups: list[int]) -> _
         raise broken_layer(files, stem, "GPTQ")
     size, act_order = _grouping(files, stem, index, groups, in_features, claimed_groups)
     kind = LayerQuantization(stem, bits, size if groups > 1 else None, (out_features, in_features), "gptq")
-    return _Layer(kind, zeros, act_order)
+    return GptqLayer(kind, zeros, act_order)
 
 
 def _grouping(
@@ -113,19 +127,20 @@ def _grouping(
     return int(np.bincount(of_column).max()), bool(np.any(np.diff(of_column) < 0))
 
 
-def _symmetric(files: ArtifactFiles, layers: list[_Layer]) -> bool:
-    """Symmetric where every zero point is the middle of the range; version 1 stores it minus one."""
-    second = any("gptq_v2" in (claim.get("checkpoint_format"), claim.get("format")) for _, claim in files.claims)
+def is_symmetric(layers: list[GptqLayer], *, minus_one: bool) -> bool:
+    """Whether every zero point is the middle of the range; version 1 stores it minus one."""
     for layer in layers:
         bits, stored = int(layer.facts.bits), np.asarray(layer.zeros.stored())
         middle = 2 ** (bits - 1)
-        if not np.array_equal(stored, constant_words(middle if second else middle - 1, bits, stored)):
+        if not np.array_equal(stored, constant_words(middle - minus_one, bits, stored)):
             return False
     return True
 
 
 def _producer(files: ArtifactFiles) -> str | None:
     for _, claim in files.claims:
+        if claim.get("provider") == "auto-round":
+            return " ".join(filter(None, ("auto-round", str(claim.get("autoround_version") or ""))))
         meta = claim.get("meta")
         quantizer = (meta.get("quantizer") if isinstance(meta, dict) else None) or claim.get("quantizer")
         found = quantizer[0] if isinstance(quantizer, list) and quantizer else quantizer

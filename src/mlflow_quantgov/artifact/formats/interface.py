@@ -12,8 +12,10 @@ from mlflow_quantgov.artifact.quantization import Inspection
 from mlflow_quantgov.artifact.tensors import GgufFile, Tensor
 from mlflow_quantgov.errors import ArtifactError
 
-SIDE_CONFIGS = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
-"""Where older tools wrote what newer ones put into config.json."""
+SIDE_CONFIGS = ("quantize_config.json", "quant_config.json", "hf_quant_config.json", "quantization_config.json")
+"""Where older tools wrote what newer ones put into config.json; some write both."""
+NOTES = ("adapter_config.json", "quanto_qmap.json")
+"""Other small JSON files that readers look into."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class ArtifactFiles:
     size_bytes: int
     """Of all files."""
     extra: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Other small JSON files by name (`quantize_config.json`, `adapter_config.json`); empty where not there."""
+    """Other small JSON files by name (those of `SIDE_CONFIGS` and `NOTES`); empty where not there."""
     ggufs: tuple[GgufFile, ...] = ()
     """The GGUF file, or the parts of a split one in order."""
     warnings: tuple[str, ...] = ()

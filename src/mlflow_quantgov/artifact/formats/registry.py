@@ -5,25 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib import metadata
 
+from mlflow_quantgov.artifact.formats.adapter import Adapter
+from mlflow_quantgov.artifact.formats.auto_round import AutoRound
 from mlflow_quantgov.artifact.formats.awq import Awq
 from mlflow_quantgov.artifact.formats.bitsandbytes import BitsAndBytes
 from mlflow_quantgov.artifact.formats.compressed_tensors import CompressedTensors
+from mlflow_quantgov.artifact.formats.fp8 import Fp8, Nvfp4
 from mlflow_quantgov.artifact.formats.full_precision import FullPrecision
 from mlflow_quantgov.artifact.formats.gguf import Gguf
 from mlflow_quantgov.artifact.formats.gptq import Gptq
+from mlflow_quantgov.artifact.formats.hqq import Hqq
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
+from mlflow_quantgov.artifact.formats.mxfp4 import Mxfp4
+from mlflow_quantgov.artifact.formats.quanto import Quanto
 from mlflow_quantgov.artifact.formats.torchao import TorchAo
-from mlflow_quantgov.artifact.formats.unread import (
-    format_of_claim,
-    format_of_tensors,
-    is_adapter,
-    is_unread_claim,
-    unread,
-)
+from mlflow_quantgov.artifact.formats.unread import format_of_tensors, is_unread_claim, unread
 from mlflow_quantgov.errors import ArtifactError, UsageError
 
 ENTRY_POINTS = "mlflow_quantgov.formats"
-QUANTIZED: tuple[Format, ...] = (Gguf(), BitsAndBytes(), TorchAo(), CompressedTensors(), Gptq(), Awq())
+# AutoRound packs as others do, so it is asked before them; float8 last, as others store some of it too.
+QUANTIZED: tuple[Format, ...] = (
+    Gguf(), BitsAndBytes(), TorchAo(), Quanto(), Hqq(), Mxfp4(), AutoRound(), CompressedTensors(), Gptq(), Awq(), Nvfp4(), Fp8(),
+)  # fmt: skip
 
 
 def reader_of(files: ArtifactFiles) -> Format:
@@ -34,8 +37,9 @@ def reader_of(files: ArtifactFiles) -> Format:
         UnknownFormatError: A format that no reader knows; its name is given.
         UsageError: A third party's reader cannot be loaded.
     """
-    if files.extra.get("adapter_config.json") or is_adapter(files.tensors):
-        raise unread(files, "adapter")
+    adapter = Adapter()
+    if adapter.detect(files):
+        return adapter
     claimed = files.claimed_method
     for reader in QUANTIZED:
         if reader.detect(files) and not is_unread_claim(claimed):
@@ -46,7 +50,7 @@ def reader_of(files: ArtifactFiles) -> Format:
         if reader.detect(files):
             return reader
     if is_unread_claim(claimed):
-        raise unread(files, str(format_of_claim(claimed)))
+        raise unread(files, str(claimed))
     last = FullPrecision()
     if last.detect(files):
         return last
@@ -60,7 +64,7 @@ def _unfulfilled(files: ArtifactFiles, claimed: str | None) -> ArtifactError:
     if found:
         return unread(files, found)
     if claimed is not None and claimed not in known:
-        return unread(files, str(format_of_claim(claimed)))
+        return unread(files, str(claimed))
     if not files.tensors:
         return unread(files, "empty: it holds no tensors, of a kind")
     return files.contradiction("The config", f"the format {claimed or 'of a quantizer'}", "no matrix packed that way")

@@ -1,32 +1,29 @@
-"""Formats that are known by name and not read yet."""
+"""Formats that are known by name and not read: their codes mean nothing without tables or code that are not in the file.
+
+- aqlm, vptq, quip, higgs: codes are indices into codebooks, or into lattices that a library computes; how many bits a
+  weight takes depends on settings that stand in the config alone.
+- spqr: a bit stream of its own, with outliers beside it, whose layout only its kernels know.
+- eetq, bitnet, fp_quant, quark, sinq, metal, fouroversix: no file of these could be made or checked here.
+- sparse-bitmask and 2:4 masks over floats (compressed-tensors before 0.13): pruned, not quantized; see `compressed_sparse`.
+- float8 without a scale: a cast, whose meaning depends on the loader.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles
 from mlflow_quantgov.artifact.tensors import Tensor
 from mlflow_quantgov.errors import UnknownFormatError
 
-# quant_method of a config -> name of the format. Source: the quantizers of transformers 5.
-_BY_METHOD = {
-    "fbgemm_fp8": "fp8", "finegrained_fp8": "fp8", "fp8": "fp8", "mxfp4": "mxfp4", "hqq": "hqq", "quanto": "quanto",
-    "auto-round": "auto-round", "auto_round": "auto-round", "intel/auto-round": "auto-round", "autoround": "auto-round",
-}  # fmt: skip
-_BY_SUFFIX = {
-    ".weight_scale_inv": "fp8", ".input_scale_inv": "fp8", ".W_q": "hqq", "._data": "quanto", "_blocks": "mxfp4",
-    ".codebooks": "aqlm", ".lora_A.weight": "adapter", ".lora_B.weight": "adapter",
-}  # fmt: skip
-
-
-def format_of_claim(method: str | None) -> str | None:
-    """Name of the format that a config claims and that no reader here knows; other names as they are."""
-    return _BY_METHOD.get(method, method) if method else None
+# quant_method of a config. Source: the quantizers of transformers 5.24.
+_UNREAD = frozenset({
+    "aqlm", "vptq", "quip", "higgs", "spqr", "eetq", "bitnet", "fp_quant", "quark", "sinq", "metal", "fouroversix",
+})  # fmt: skip
+_BY_SUFFIX = {".codebooks": "aqlm", ".centroids": "vptq", ".Qidxs": "quip", ".dense_weights": "spqr"}
 
 
 def is_unread_claim(method: str | None) -> bool:
     """Whether a config claims a format that is known by name only."""
-    return method in _BY_METHOD
+    return method in _UNREAD
 
 
 def format_of_tensors(tensors: dict[str, Tensor]) -> str | None:
@@ -35,12 +32,7 @@ def format_of_tensors(tensors: dict[str, Tensor]) -> str | None:
         for suffix, found in _BY_SUFFIX.items():
             if name.endswith(suffix):
                 return found
-    return "fp8" if any(one.dtype.startswith("F8_") for one in tensors.values()) else None
-
-
-def is_adapter(names: Iterable[str]) -> bool:
-    """Whether these are the tensors of a LoRA adapter."""
-    return any(".lora_A." in name or ".lora_B." in name for name in names)
+    return "float8 without scales" if any(one.dtype.startswith("F8_") for one in tensors.values()) else None
 
 
 def unread(files: ArtifactFiles, name: str) -> UnknownFormatError:
@@ -53,5 +45,5 @@ def unknown_format(source: str, name: str) -> UnknownFormatError:
     return UnknownFormatError(
         f"{source} is {name}, a format that is not read yet.",
         why="Its bits cannot be told from its bytes, so nothing about it would be certain.",
-        fix="use full-precision safetensors, GPTQ, AWQ, compressed-tensors, bitsandbytes, torchao or GGUF",
+        fix="use full-precision safetensors, GPTQ, AWQ, AutoRound, compressed-tensors, bitsandbytes, torchao, FP8, HQQ or GGUF",
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlflow_quantgov.artifact.inspect import inspect
+from mlflow_quantgov.artifact.inspect import inspect_model
 from mlflow_quantgov.errors import ArtifactError, require
 
 PURPOSE = "load a model with transformers"
@@ -131,7 +131,7 @@ def was_dequantized(path: Path, found: Resident) -> bool:
         found: What lies in memory.
     """
     try:
-        stored = inspect(path).quantization
+        stored = inspect_model(path).quantization
     except ArtifactError:
         return method_of(read_config(path)) is not None and not found.low_bit_bytes
     if not stored.is_quantized:
