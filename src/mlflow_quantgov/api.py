@@ -12,6 +12,7 @@ from typing import Any
 
 from mlflow_quantgov.artifact.manifest import Manifest
 from mlflow_quantgov.errors import UsageError
+from mlflow_quantgov.evidence.calibration_data import CalibrationData
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.targets import Target
 from mlflow_quantgov.flavor import load_model as _load_verified
@@ -132,13 +133,28 @@ def measure_fidelity(
 
 def assess_calibration(
     uri: str,
-    data: str | Path,
+    data: str | Path | CalibrationData,
     production: str | Path | None = None,
     *,
     source: str | None = None,
     license: str | None = None,
 ) -> Statement:
-    """Record which data calibrated a version and how like production it is, and attach the result."""
+    """Record which data calibrated a version and how like production it is, and attach the result.
+
+    Args:
+        uri: The quantized version.
+        data: Text or JSONL file with what the quantizer saw, or a `Calibration` that says the rest too.
+        production: A sample of production traffic in the same form.
+        source: Where the data came from, in words.
+        license: Its licence.
+
+    Raises:
+        UsageError: A file does not exist or holds no documents.
+    """
+    if isinstance(data, CalibrationData):
+        return assess_calibration(
+            uri, data.data, data.production or production, source=data.source or source, license=data.license or license
+        )
     from mlflow_quantgov.evidence.measure import calibration
 
     model = local_model(uri)

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from mlflow_quantgov.cli.measuring import measure
-from mlflow_quantgov.cli.output import json_option, print_json, stdout
-from mlflow_quantgov.evidence.statement import Statement
+from mlflow_quantgov.cli.output import json_option, print_json, print_note, stdout
+from mlflow_quantgov.errors import TamperingError
+from mlflow_quantgov.evidence.predicates import Drill
 
 store_option = click.option("--store", envvar="QUANTGOV_ARCHIVE", help="Folder or URL of the archive.")
 
@@ -33,16 +34,15 @@ def drill(uri: str, store: str | None, prompt: str, as_json: bool) -> int:
     """Restore the archived parent, verify every digest, load it and have it answer."""
     from mlflow_quantgov import api
 
-    outcome = ""
-
-    def run(_: object) -> Statement:
-        nonlocal outcome
-        statement = api.drill(uri, store, prompt=prompt)
-        outcome = str(statement.content().stated()["outcome"])
-        return statement
-
-    measure("drill", run, as_json=as_json)
-    return 0 if outcome == "pass" else 1
+    statement = measure("drill", lambda _: api.drill(uri, store, prompt=prompt), as_json=as_json)
+    content = statement.content()
+    assert isinstance(content, Drill)
+    for problem in content.problems:
+        print_note(problem, word="problem", error=True)
+    if content.problems:
+        print_note(f"quantgov archive {uri}, then quantgov drill {uri}", word="Fix:", error=True)
+        return TamperingError.exit_code
+    return 0 if content.stated()["outcome"] == "pass" else 1
 
 
 @click.command()

@@ -48,6 +48,8 @@ def log(
     from mlflow_quantgov.evidence.calibration_data import CalibrationData
     from mlflow_quantgov.flavor import log_model
 
+    if calibration is None and (production or source):
+        raise click.UsageError("--production and --source say something about --calibration FILE, which is not given")
     data = CalibrationData(calibration, production, source) if calibration is not None else None
     info = log_model(path, name=name, parent=parent, target=target, calibration=data, registered_model_name=register)
     _report(info, register, as_json)

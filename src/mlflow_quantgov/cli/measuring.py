@@ -11,13 +11,16 @@ from mlflow_quantgov.evidence.statement import Statement
 Progress = Callable[[str, float], None]
 
 
-def measure(title: str, run: Callable[[Progress | None], Statement], *, as_json: bool) -> None:
+def measure(title: str, run: Callable[[Progress | None], Statement], *, as_json: bool) -> Statement:
     """Run one measurement with a progress bar and print its statement.
 
     Args:
         title: Words for the progress bar.
         run: Takes the progress function and returns the attached statement.
         as_json: Print the JSON contract instead of a table.
+
+    Returns:
+        The statement, for commands that exit by what it shows.
     """
     with progress_bar(title, quiet=as_json) as progress:
         statement = run(progress)
@@ -37,3 +40,4 @@ def measure(title: str, run: Callable[[Progress | None], Statement], *, as_json:
     else:
         numbers = {key: value for key, value in summary.items() if key != "outcome"}
         print_statement(statement.kind, statement.digest, outcome, numbers)
+    return statement

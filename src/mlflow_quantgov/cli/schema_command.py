@@ -21,7 +21,7 @@ def schema(kind: str | None, as_json: bool) -> None:
     if kind is None:
         uris = {name: predicate.type_uri() for name, predicate in PREDICATES.items()}
         if as_json:
-            print_json(uris)
+            print_json({**uris, "policy": "quantgov/policy/v1", "target": "quantgov/target/v1"})
         else:
             pairs_table("Kinds of evidence", {**uris, "policy": "the policy file", "target": "a target file"})
         return

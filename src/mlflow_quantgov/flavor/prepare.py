@@ -12,7 +12,7 @@ from typing import Any
 from mlflow_quantgov.artifact.inspect import inspect_model
 from mlflow_quantgov.artifact.objects import save_object
 from mlflow_quantgov.artifact.quantization import Inspection
-from mlflow_quantgov.errors import ArtifactError, LineageError
+from mlflow_quantgov.errors import ArtifactError, LineageError, UsageError
 from mlflow_quantgov.evidence.calibration_data import CalibrationData
 from mlflow_quantgov.evidence.predicates.calibration import Calibration
 from mlflow_quantgov.evidence.targets import Target, find_target
@@ -93,6 +93,12 @@ def prepare(
         LineageError: Quantized without a parent, a parent that is quantized, or another architecture.
         PolicyError: The target is unknown or wrong.
     """
+    if calibration is not None and not isinstance(calibration, CalibrationData):
+        raise UsageError(
+            f"calibration is a {type(calibration).__name__}.",
+            why="It has to say which file is the data, and may name a sample of production.",
+            fix='calibration=mlflow_quantgov.Calibration(data="calib.jsonl", production="traffic.jsonl")',
+        )
     found = inspect_model(files)
     declared = find_target(target) if isinstance(target, str | Path) else target
     if not found.is_language_model:
@@ -109,6 +115,12 @@ def prepare(
                 fix='mlflow_quantgov.log_model(..., parent="models:/NAME/VERSION")',
             )
         return Prepared(files, found, None, None, declared, calibration.assess() if calibration else None)
+    if not found.quantization.is_quantized:
+        raise LineageError(
+            f"{files} is full precision, and names a parent.",
+            why="Only a quantized model has a full-precision parent; this one is logged as a parent itself.",
+            fix=f"quantgov log-parent {files} --name parent --register NAME",
+        )
     named = local_model(parent)
     if named.version is None:
         raise LineageError(

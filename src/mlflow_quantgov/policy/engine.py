@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from importlib import metadata
 
 from mlflow_quantgov.policy.audit import answers
@@ -20,7 +21,7 @@ from mlflow_quantgov.policy.checks import (
 from mlflow_quantgov.policy.checks.interface import Check, Question
 from mlflow_quantgov.policy.decision import CheckResult, Decision
 from mlflow_quantgov.policy.facts import Facts
-from mlflow_quantgov.policy.matching import gate_for, gate_name, rule_for
+from mlflow_quantgov.policy.matching import fold, gate_for, gate_name, rule_for
 from mlflow_quantgov.policy.schema import Gate, Policy, Rule
 
 ENTRY_POINTS = "mlflow_quantgov.checks"
@@ -58,7 +59,7 @@ def decide(policy: Policy, facts: Facts, destination: str, *, what_if: bool = Fa
     name = gate_name(policy, facts.name, destination)
     gate, rule = gate_for(policy, facts.name, destination), rule_for(policy, facts.name)
     if gate is None or rule is None:
-        summary = "This destination is open." if name == "open" else f"No rule of the policy names {destination}."
+        summary = "This destination is open." if name == "open" else _unnamed(rule, facts, destination)
         return _decision(policy, facts, destination, name == "open", summary=summary, what_if=what_if)
     if facts.role == "other":
         summary = "No language-model weights: such models pass as on plain MLflow."
@@ -91,6 +92,18 @@ def _run(name: str, gate: Gate, rule: Rule, facts: Facts) -> CheckResult:
     except Exception as error:  # noqa: BLE001  (a check that breaks refuses; it must never let anything through)
         reason = f"The check itself failed: {type(error).__name__}: {str(error)[:200]}"
         return CheckResult(name, "fail", reason, "report this as a defect of mlflow-quantgov")
+
+
+def _unnamed(rule: Rule | None, facts: Facts, destination: str) -> str:
+    """Why a destination that no rule names is refused, and which one may have been meant."""
+    known = list(rule.destinations) if rule else []
+    folded = {fold(name).lstrip("@"): name for name in known}
+    near = difflib.get_close_matches(fold(destination).lstrip("@"), list(folded), n=1)
+    said = f"No rule of the policy names {destination}"
+    if not near:
+        return f"{said}; it names {', '.join(known) or 'none for this model'}."
+    uri = f"models:/{facts.name}/{facts.version}"
+    return f"{said}; did you mean {folded[near[0]]}? Fix: quantgov check {uri} --to {folded[near[0]]}"
 
 
 def _labels(rule: Rule, facts: Facts, checks: tuple[CheckResult, ...]) -> tuple[str, ...]:

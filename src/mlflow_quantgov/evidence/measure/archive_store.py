@@ -25,17 +25,32 @@ class ArchiveStore:
         """Where the archive lies."""
         return self.folder.resolve().as_uri()
 
+    def _prepare(self, folder: Path) -> None:
+        """Create a folder of the archive.
+
+        Raises:
+            ArtifactError: That is not possible there.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ArtifactError(
+                f"The archive {self.folder} cannot be written: {error.strerror}.",
+                why="Nothing was archived.",
+                fix=f"ls -ld {self.folder}; export QUANTGOV_ARCHIVE=/path/to/archive",
+            ) from error
+
     def put(self, source: Path, entry: FileEntry) -> bool:
-        """Store one file; False where the archive had it already.
+        """Store one file; False where the archive had it already, whole. A damaged one is replaced.
 
         Raises:
             ArtifactError: The file changed meanwhile, or the disk is full.
         """
         blob = self._blob(entry.sha256)
-        if blob.is_file() and blob.stat().st_size == entry.size:
+        if blob.is_file() and blob.stat().st_size == entry.size and sha256_of(blob) == entry.sha256:
             return False
         self._room_for(entry)
-        blob.parent.mkdir(parents=True, exist_ok=True)
+        self._prepare(blob.parent)
         descriptor, scratch = tempfile.mkstemp(dir=blob.parent, prefix=".put-")
         try:
             with os.fdopen(descriptor, "wb") as writer:
@@ -58,7 +73,7 @@ class ArchiveStore:
     def put_manifest(self, manifest: Manifest) -> None:
         """Store a manifest after its files, so that whoever finds it finds them."""
         path = self._manifest(manifest.digest)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._prepare(path.parent)
         descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=".put-")
         with os.fdopen(descriptor, "w", encoding="utf-8") as writer:
             writer.write(manifest.to_json())
@@ -97,12 +112,19 @@ class ArchiveStore:
         """
         blob = self._blob(entry.sha256)
         if not blob.is_file():
-            raise _damaged(entry, "is missing from the archive")
+            raise self._damaged(entry, "is missing from the archive")
         destination.parent.mkdir(parents=True, exist_ok=True)
         with destination.open("wb") as writer:
             found = _copy(blob, writer)
         if found != entry.sha256:
-            raise _damaged(entry, "has changed in the archive")
+            raise self._damaged(entry, "has changed in the archive")
+
+    def _damaged(self, entry: FileEntry, how: str) -> TamperingError:
+        return TamperingError(
+            f"{entry.path} {how}.",
+            why="A rollback to these bytes would fail.",
+            fix=f"quantgov archive models:/NAME/VERSION --store {self.folder}   (it replaces what is damaged)",
+        )
 
     def _blob(self, sha256: str) -> Path:
         return self.folder / "blobs" / sha256[:2] / sha256
@@ -111,7 +133,7 @@ class ArchiveStore:
         return self.folder / "manifests" / f"{digest.removeprefix('sha256:')}.json"
 
     def _room_for(self, entry: FileEntry) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._prepare(self.folder)
         free = shutil.disk_usage(self.folder).free
         if free < entry.size:
             raise ArtifactError(
@@ -144,6 +166,12 @@ def open_store(where: str | None) -> ArchiveStore:
     )
 
 
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _copy(source: Path, writer: object) -> str:
     hasher = hashlib.sha256()
     with source.open("rb") as reader:
@@ -151,11 +179,3 @@ def _copy(source: Path, writer: object) -> str:
             hasher.update(chunk)
             writer.write(chunk)  # type: ignore[attr-defined]
     return hasher.hexdigest()
-
-
-def _damaged(entry: FileEntry, how: str) -> TamperingError:
-    return TamperingError(
-        f"{entry.path} {how}.",
-        why="A rollback to these bytes would fail.",
-        fix="quantgov archive models:/NAME/VERSION",
-    )

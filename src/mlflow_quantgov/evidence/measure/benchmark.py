@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mlflow_quantgov.artifact.runtimes.interface import Runtime
 from mlflow_quantgov.artifact.runtimes.registry import find_runtime
+from mlflow_quantgov.errors import UsageError
 from mlflow_quantgov.evidence.measure.fingerprint import this_machine
 from mlflow_quantgov.evidence.measure.provenance import provenance, side
 from mlflow_quantgov.evidence.predicates.benchmark import Benchmark, Load, Round, Speed
@@ -39,11 +40,17 @@ def run(
         progress: Called with a message and a fraction from 0 to 1.
 
     Raises:
+        UsageError: Fewer than 3 rounds.
         MissingExtraError: The runtime is not installed.
         ArtifactError: A side does not load in it.
     """
     report = progress or (lambda message, fraction: None)
-    rounds = max(rounds, MIN_ROUNDS)
+    if rounds < MIN_ROUNDS:
+        raise UsageError(
+            f"{rounds} rounds time nothing that could be compared.",
+            why=f"At least {MIN_ROUNDS} interleaved rounds are needed, and 5 for a bound of 95 %.",
+            fix="rounds=9",
+        )
     adapter = find_runtime(target.runtime)
     with adapter.open(parent, cache=cache) as left, adapter.open(quantized, cache=cache) as right:
         loads = []

@@ -9,9 +9,9 @@ from typing import Any
 
 from mlflow_quantgov.artifact.manifest import build_manifest
 from mlflow_quantgov.artifact.runtimes.registry import runtime_for
-from mlflow_quantgov.errors import QuantgovError
+from mlflow_quantgov.errors import MissingExtraError, QuantgovError, TamperingError
 from mlflow_quantgov.evidence.measure.archive import restore
-from mlflow_quantgov.evidence.measure.archive_store import open_store
+from mlflow_quantgov.evidence.measure.archive_store import ArchiveStore, open_store
 from mlflow_quantgov.evidence.measure.provenance import provenance
 from mlflow_quantgov.evidence.predicates.archive import Drill
 
@@ -39,8 +39,13 @@ def drill(
 
     Returns:
         What happened; a file that did not come back is named in `problems`, not raised.
+
+    Raises:
+        UsageError: No archive is named, or it does not hold the model: then nothing was tried.
+        MissingExtraError: The runtime is not installed: then nothing was tried either.
     """
     opened = open_store(store)
+    _check_it_can_be_tried(opened, digest)
     result: dict[str, Any] = {"verified_files": 0, "problems": (), "loaded": False, "answered": False}
     with tempfile.TemporaryDirectory(prefix="quantgov-drill-") as scratch:
         folder = Path(scratch) / "restored"
@@ -49,6 +54,8 @@ def drill(
             result["verified_files"] = len(manifest.files)
             result |= _revive(folder, runtime, prompt, expected, cache)
             digest = build_manifest(folder).digest
+        except MissingExtraError:
+            raise
         except QuantgovError as error:
             result["problems"] = (error.what[:1000],)
     return Drill.measured(
@@ -57,6 +64,14 @@ def drill(
         manifest_digest=digest,
         **result,
     )
+
+
+def _check_it_can_be_tried(store: ArchiveStore, digest: str) -> None:
+    """A drill that cannot run says nothing about the archive, and must not be recorded as one that failed."""
+    try:
+        store.manifest(digest)
+    except TamperingError:
+        return  # that is a finding
 
 
 def _revive(

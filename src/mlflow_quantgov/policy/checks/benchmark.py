@@ -12,6 +12,7 @@ from mlflow_quantgov.policy.decision import CheckResult
 from mlflow_quantgov.policy.facts import Evidence
 
 NAME = "benchmark"
+CONFIDENCE = 0.95
 
 
 def run(question: Question) -> CheckResult:
@@ -74,6 +75,10 @@ def _judge(question: Question, content: Benchmark, newest: Sequence[Evidence], f
     worst = min(ratios, key=lambda one: one["ratio"])
     speed = f"{worst['quantized']:.0f} against {worst['parent']:.0f} tokens/s (x{worst['ratio']:.2f})"
     evidence = newest
+    weakest = min(load["confidence"] for load in summary["loads"])
+    if weakest < CONFIDENCE:
+        few = f"{min(load['rounds'] for load in summary['loads'])} rounds bound the ratio with {weakest:.0%} confidence"
+        return result(NAME, "inconclusive", f"Too few rounds: {few}.", f"{fix} --rounds 9", evidence, **summary)
     if target.must_improve in {"speed", "both"}:
         if any(one["ratio_high"] < 1 for one in ratios):
             return result(

@@ -43,7 +43,11 @@ def run(question: Question) -> CheckResult:
     if content.recompute()["outcome"] != "pass":
         problem = content.problems[0] if content.problems else "the restored model did not answer"
         return result(
-            NAME, "fail", f"The last restore drill failed: {problem}", f"quantgov archive {question.uri}", (newest,)
+            NAME,
+            "fail",
+            f"The last restore drill failed: {problem}",
+            f"quantgov archive {question.uri}; quantgov drill {question.uri}",
+            (newest,),
         )
     age = facts.now - content.provenance.measured_at
     if age > timedelta(days=question.gate.drill_days):

@@ -58,7 +58,11 @@ def newest_tasks(question: Question) -> tuple[dict[str, TaskResult], tuple[Evide
         if not isinstance(content, TaskEval) or not compares(content, facts):
             continue
         for task in content.tasks:
-            if not pinned or any(pin.fits(task) for pin in pinned):
+            if pinned and not any(pin.fits(task) for pin in pinned):
+                continue
+            before = tasks.get(task.task)
+            # A look at a few of its items does not replace all of them.
+            if before is None or before.task_digest != task.task_digest or len(task.items) >= len(before.items):
                 tasks[task.task] = task
                 used[task.task] = one
     return tasks, tuple({one.digest: one for one in used.values()}.values())
@@ -71,7 +75,7 @@ def _judge(
     mine = [one for one in tasks.values() if (one.task in wanted.tasks if wanted.tasks else one.capability == name)]
     items = sum(len(one.items) for one in mine)
     if not mine:
-        return "missing", f"Not measured: no task for {name}", {}
+        return "missing", f"Not measured: no task for {name} (metadata.capability, or --capability TASK={name})", {}
     if not question.gate.scored_only and all(one.output_type == "multiple_choice" for one in mine):
         return (
             "missing",
