@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_quantgov.artifact.manifest import Manifest
-from mlflow_quantgov.errors import UsageError
+from mlflow_quantgov.errors import no_such_file
 from mlflow_quantgov.evidence.calibration_data import CalibrationData
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.targets import Target
@@ -287,7 +287,7 @@ def attach(uri: str, statement: str | Path | bytes | Statement) -> dict[str, Any
     if isinstance(statement, str | Path):
         path = Path(statement)
         if not path.is_file():
-            raise UsageError(f"{path} does not exist.", why="Nothing was attached.", fix=f"ls {path.parent}")
+            raise no_such_file(path, "Nothing was attached.")
         statement = parse_statement(path.read_bytes(), where=path.name)
     elif isinstance(statement, bytes):
         statement = parse_statement(statement)

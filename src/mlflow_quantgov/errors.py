@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
 
@@ -38,6 +39,14 @@ class QuantgovError(Exception):
 
 class UsageError(QuantgovError):
     """The request itself is wrong: an unknown name, a missing argument, an impossible value."""
+
+
+def no_such_file(path: Path, why: str) -> UsageError:
+    """The error for a path at which no file can be read: nothing is there, or something else."""
+    problem = "does not exist" if not path.exists() else "is a folder" if path.is_dir() else "is no ordinary file"
+    return UsageError(
+        f"{path} {problem}.", why=why, fix=f"ls -ld {path.parent if problem == 'does not exist' else path}"
+    )
 
 
 class ArtifactError(QuantgovError):

@@ -135,3 +135,106 @@ def test_a_misspelt_policy_asked_what_if(refused: Run) -> None:
     Path("p.yaml").write_text("schema: quantgov/policy/v1\nname: x\ngate: {}\n")
     said = refused("check", "models:/chat/2", "--to", "@champion", "--policy", "p.yaml")
     assert "did you mean 'gates'" in said
+
+
+def test_production_without_calibration_is_not_dropped_silently(refused: Run) -> None:
+    assert "--calibration" in refused(*log_arguments(QUANTIZED), "--production", "traffic.jsonl")
+
+
+def test_a_full_precision_model_is_not_logged_as_a_quantized_one(refused: Run) -> None:
+    assert "quantgov log-parent" in refused(*log_arguments(PARENT))
+
+
+def test_a_parent_must_be_a_registered_version(refused: Run) -> None:
+    assert "no registered version" in refused(*log_arguments(QUANTIZED, parent=str(PARENT)))
+
+
+@pytest.mark.parametrize(("option", "value"), [("register", "a/b:c"), ("register", ""), ("name", "a/b"), ("name", " ")])
+def test_names_that_mlflow_would_refuse_half_way(refused: Run, option: str, value: str) -> None:
+    assert "cannot be the name" in refused(*log_arguments(QUANTIZED, **{option: value}))
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("chat/2", "Fix: models:/chat/2"),
+        ("models:/chat", "names no version"),
+        ("models:/chat/99999999999999999999", "There is no"),
+        ("models:/nobody/1", "nobody"),
+        ("nonsense", "neither a folder nor a version"),
+    ],
+)
+def test_uris_that_name_no_version(refused: Run, uri: str, words: str) -> None:
+    assert words in refused("check", uri, "--to", "@champion")
+
+
+def test_a_drill_that_cannot_run_is_not_recorded_as_one_that_failed(refused: Run, tmp_path: Path) -> None:
+    assert "does not hold" in refused("drill", "models:/chat/1", "--store", str(tmp_path / "gone"))
+
+
+@pytest.mark.parametrize("place", ["/proc/nowhere", "a-file"])
+def test_an_archive_that_cannot_be_written(refused: Run, place: str) -> None:
+    Path("a-file").touch()
+    assert "cannot be written" in refused("archive", "models:/chat/1", "--store", place)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("report", "models:/chat/2", "-o", "/nonexistent/r.html"),
+        ("report", "models:/chat/2", "-o", "."),
+        ("targets", "capture", "mine", "--output", "/nonexistent/x.yaml"),
+        ("targets", "capture", "../a b:c"),
+        ("targets", "capture", "gpu", "--from", "gpu-vllm-hopper"),
+        ("restore", "models:/chat/1", "/proc/x", "--store", "archive"),
+        ("demo", "--quick", "--folder", "/proc/x"),
+        ("compare", "--parent", ".", "--quantized", "."),
+        ("fidelity", "models:/chat/3", "--text", "."),
+        ("attach", "models:/chat/2", "."),
+        ("inspect", "models:/chat/2"),
+    ],
+)
+def test_ordinary_bad_paths_are_no_defect_of_ours(refused: Run, arguments: tuple[str, ...]) -> None:
+    said = refused(*arguments)
+    assert "defect" not in said and "Unexpected" not in said
+
+
+def test_a_target_that_exists_is_not_overwritten(refused: Run) -> None:
+    Path("mine.yaml").write_text("pinned")
+    assert "mine.yaml exists" in refused("targets", "capture", "mine")
+    assert Path("mine.yaml").read_text() == "pinned"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--prot", "5000"), "--port"),
+        (("--backend-store-uri", "nonsense://x"), "SQLite"),
+        (("--backend-store-uri", "mysql://user:secret@host/db"), "SQLite"),
+        (("--port", "99999999"), "cannot listen"),
+        (("--port", "x"), "cannot listen"),
+    ],
+)
+def test_a_server_that_cannot_start(refused: Run, arguments: tuple[str, ...], words: str) -> None:
+    said = refused("server", *arguments)
+    assert words in said and "secret" not in said
+
+
+def test_a_port_that_is_taken(refused: Run) -> None:
+    import socket
+
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        assert "cannot listen" in refused("server", "--port", str(other.getsockname()[1]))
+
+
+def test_refused_destinations_name_the_near_one(
+    client: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["check", "models:/chat/2", "--to", "champion"])
+    assert stopped.value.code == 1
+    assert "did you mean @champion? Fix: quantgov check models:/chat/2 --to @champion" in " ".join(
+        capsys.readouterr().out.split()
+    )

@@ -6,6 +6,8 @@ import importlib
 import json
 import os
 import sys
+import warnings
+from pathlib import Path
 from typing import Any
 
 import click
@@ -39,6 +41,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor", "Is this deployment really gated?"),
     "demo": ("demo", "The whole story on real models, on this machine."),
 }
+
+
+_NO_ANSWER = (
+    "Max retries exceeded",
+    "Failed to establish a new connection",
+    "Connection refused",
+    "NameResolutionError",
+)
 
 
 class LazyGroup(click.Group):
@@ -79,6 +89,9 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    # MLflow would try for minutes in silence; whoever waits at a terminal is told after seconds.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="mlflow")
     try:
         code = cli.main(args=given, prog_name="quantgov", standalone_mode=False)
     except QuantgovError as error:
@@ -97,6 +110,19 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _unexpected(error: Exception) -> dict[str, str]:
     first = (str(error) or type(error).__name__).splitlines()[0][:500]
+    if any(words in str(error) for words in _NO_ANSWER):
+        where = os.environ.get("MLFLOW_TRACKING_URI", "that MLflow is set to")
+        return {
+            "message": f"The server {where} does not answer.",
+            "why": "Nothing was changed.",
+            "fix": "start it with `quantgov server`, or set MLFLOW_TRACKING_URI to the one that runs",
+        }
+    if isinstance(error, OSError) and error.filename is not None:
+        return {
+            "message": f"{error.filename} cannot be read or written: {error.strerror}.",
+            "why": "Nothing more was written.",
+            "fix": f"ls -ld {error.filename}; ls -ld {Path(str(error.filename)).parent}",
+        }
     if type(error).__module__.startswith(("mlflow", "requests", "urllib3", "sqlalchemy")):
         return {"message": first, "why": "MLflow or its server did not do what was asked.", "fix": "quantgov doctor"}
     return {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import sys
 import tempfile
 import time
 import warnings
@@ -11,6 +13,7 @@ from pathlib import Path
 import click
 
 from mlflow_quantgov.cli.output import json_option, print_json, stdout
+from mlflow_quantgov.errors import UsageError, require
 
 
 @click.command()
@@ -33,7 +36,15 @@ def demo(quick: bool, keep: bool, folder: Path | None, as_json: bool) -> None:
     disable_logging()  # type: ignore[no-untyped-call]  # what MLflow says of itself would tear the story apart
     stdout.stderr = as_json
     home = (folder or Path(tempfile.mkdtemp(prefix="quantgov-demo-"))).resolve()
+    if (home / "mlflow.db").exists():
+        raise UsageError(
+            f"{home} holds a demo already.", why="Its database would be mixed with a new one.", fix=f"rm -r {home}"
+        )
     home.mkdir(parents=True, exist_ok=True)
+    for module in ("xllamacpp", "gguf", "lm_eval"):
+        require(module, extra="demo", purpose="tell the story")
+    # Ended from outside, it still stops the server that it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     begun = time.monotonic()
     stdout.print("Preparing the models ...", style="dim")
     cast = casts.skills(home) if quick else casts.smollm2(home)

@@ -53,7 +53,7 @@ def _registry() -> list[Finding]:
     gate = find_gate()
     if gate is None:
         fix = (
-            "quantgov server --backend-store-uri sqlite:///mlflow.db; export MLFLOW_TRACKING_URI=http://127.0.0.1:5000"
+            "quantgov server --backend-store-uri sqlite:///mlflow.db & export MLFLOW_TRACKING_URI=http://127.0.0.1:5000"
         )
         return [Finding("gate", "fail", f"{uri} is not gated: any version can be promoted without evidence", fix)]
     status, chain = gate.status(), gate.verify()
@@ -94,14 +94,14 @@ def _extras() -> list[Finding]:
     from importlib.util import find_spec
 
     libraries = {
-        "gguf": "xllamacpp",
-        "eval": "lm_eval",
-        "transformers": "transformers",
-        "calibration": "great_expectations",
+        "gguf": ("xllamacpp", "gguf"),
+        "eval": ("lm_eval", "datasets"),
+        "transformers": ("torch", "transformers"),
+        "calibration": ("great_expectations",),
     }
     return [
-        Finding(f"extra [{extra}]", "pass", "installed")
-        if find_spec(library)
-        else Finding(f"extra [{extra}]", "inconclusive", f"{library} is not installed; what needs it says so")
-        for extra, library in libraries.items()
+        Finding(f"extra [{extra}]", "inconclusive", f"{', '.join(absent)} is not installed; what needs it says so")
+        if (absent := [name for name in names if not find_spec(name)])
+        else Finding(f"extra [{extra}]", "pass", "installed")
+        for extra, names in libraries.items()
     ]

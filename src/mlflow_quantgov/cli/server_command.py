@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -20,6 +22,9 @@ DEFAULT_STORE = "sqlite:///mlflow.db"
 def server(context: click.Context, policy: Path | None, backend_store_uri: str) -> None:
     """Start a gated MLflow server; every other option is passed on to `mlflow server`."""
     command = build_command(backend_store_uri, context.args)
+    check_options(context.args)
+    check_database(backend_store_uri)
+    check_address(context.args)
     environment = build_environment(policy)
     os.execve(command[0], command, environment)  # noqa: S606  (no shell; the server takes this process's place)
 
@@ -50,6 +55,72 @@ def build_command(backend_store_uri: str, options: list[str]) -> list[str]:
         "quantgov",
         *options,
     ]
+
+
+def check_options(options: list[str]) -> None:
+    """Refuse what `mlflow server` would refuse, in its own words and with its own exit code.
+
+    Raises:
+        UsageError: An option is not known.
+    """
+    from mlflow.cli import server as plain
+
+    known = {name: one for one in plain.params for name in (*one.opts, *one.secondary_opts)}
+    given = iter(options)
+    for option in given:
+        name, equals, _ = option.partition("=")
+        if name in known and not equals and not getattr(known[name], "is_flag", False):
+            next(given, None)  # its value, whatever that begins with
+        if name.startswith("-") and name not in known:
+            near = difflib.get_close_matches(name, list(known), n=1)
+            raise UsageError(
+                f"Neither `quantgov server` nor `mlflow server` knows the option {name}.",
+                why=f"Did you mean {near[0]}?" if near else "Nothing was started.",
+                fix="mlflow server --help",
+            )
+
+
+def check_database(uri: str) -> None:
+    """Refuse a database that the gate cannot be put in front of.
+
+    Raises:
+        UsageError: It is neither SQLite nor PostgreSQL.
+    """
+    if not uri.startswith(("sqlite:", "postgresql:", "postgresql+")):
+        raise UsageError(
+            f"{uri.split('@')[-1]} names no SQLite or PostgreSQL database.",
+            why="The gate writes its decision and MLflow's change in one transaction of one of these.",
+            fix="quantgov server --backend-store-uri sqlite:///mlflow.db",
+        )
+
+
+def check_address(options: list[str]) -> None:
+    """Refuse an address that somebody else listens on; uvicorn would say so and exit with 0.
+
+    Raises:
+        UsageError: The port is taken, or is no number.
+    """
+    host, port = _option(options, "--host", "-h") or "127.0.0.1", _option(options, "--port", "-p") or "5000"
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, int(port)))
+    except (OSError, ValueError, OverflowError) as error:
+        raise UsageError(
+            f"The server cannot listen on {host}:{port}: {getattr(error, 'strerror', None) or error}.",
+            why="Nothing was started.",
+            fix="quantgov server --port 5001",
+        ) from error
+
+
+def _option(options: list[str], *names: str) -> str | None:
+    """The last value of an option, given as `--name value` or `--name=value`."""
+    found = None
+    for index, option in enumerate(options):
+        name, equals, value = option.partition("=")
+        if name in names:
+            found = value if equals else next(iter(options[index + 1 : index + 2]), None)
+    return found
 
 
 def build_environment(policy: Path | None) -> dict[str, str]:

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,8 @@ from mlflow_quantgov.errors import UsageError
 from mlflow_quantgov.evidence.predicates.benchmark import Fingerprint
 from mlflow_quantgov.resources import policies_dir
 from mlflow_quantgov.yaml_files import parse_yaml, read_yaml, validate
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,99}$"
 
 
 class TargetLoad(BaseModel):
@@ -48,7 +51,7 @@ class Target(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_: Literal["quantgov/target/v1"] = Field("quantgov/target/v1", alias="schema")
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")
+    name: str = Field(pattern=NAME_PATTERN)
     description: str = ""
     runtime: str
     runtime_version: str = ""
@@ -117,11 +120,33 @@ def capture(name: str, base: Target, destination: Path) -> Target:
     Args:
         name: Name of the new target.
         base: Target whose runtime, formats and loads it takes.
-        destination: YAML file to write.
+        destination: YAML file to write; one that exists is left alone, since policies name targets by digest.
+
+    Raises:
+        UsageError: The name is no name, the file exists, or the base asks for a GPU that this machine does not have.
     """
     from mlflow_quantgov.evidence.measure.fingerprint import this_machine
 
-    hardware = base.hardware.model_copy(update={"fingerprint": this_machine()})
+    machine = this_machine()
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise UsageError(
+            f"{name!r} cannot be the name of a target.",
+            why="It consists of small letters, digits, `.`, `_` and `-`.",
+            fix="quantgov targets capture my-machine",
+        )
+    if destination.exists():
+        raise UsageError(
+            f"{destination} exists.",
+            why="A policy may name that target by its digest.",
+            fix=f"quantgov targets capture {name} --output OTHER.yaml",
+        )
+    if base.hardware.device == "cuda" and machine.accelerator is None:
+        raise UsageError(
+            f"{base.name} is a GPU target, and this machine has no GPU.",
+            why="A fingerprint is captured on the machine that serves.",
+            fix=f"quantgov targets capture {name} --from cpu-llamacpp   (or run it on the GPU machine)",
+        )
+    hardware = base.hardware.model_copy(update={"fingerprint": machine})
     captured = base.model_copy(
         update={"name": name, "hardware": hardware, "description": f"Captured from {base.name}."}
     )

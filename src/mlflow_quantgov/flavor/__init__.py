@@ -33,6 +33,7 @@ from mlflow_quantgov.flavor.environment import (
 from mlflow_quantgov.flavor.generation import DEFAULT_MAX_TOKENS, GenerationModel
 from mlflow_quantgov.flavor.prepare import Prepared, prepared_model
 from mlflow_quantgov.flavor.registration import (
+    check_names,
     describe_version,
     ensure_parent_version,
     facts_as_params,
@@ -148,6 +149,7 @@ def log_model(
         LineageError: Quantized without a parent, or not of the parent's architecture. Nothing was logged.
     """
     # Everything that can be wrong is found here, before MLflow creates a run or a model.
+    check_names(name, registered_model_name)
     check_environment(conda_env, pip_requirements, extra_pip_requirements)
     with prepared_model(model, parent=parent, target=target, calibration=calibration) as prepared:
         info = Model.log(

@@ -19,6 +19,7 @@ from mlflow_quantgov.flavor.layout import MANIFEST_FILE, SavedModel, sole_model_
 from mlflow_quantgov.lineage import ModelFacts, facts_of
 
 _VERSION_URI = re.compile(r"^models:/(?P<name>[^/@]+)(?:/(?P<version>[^/@]+)|@(?P<alias>[^/]+))$")
+_MOST_DIGITS = 9
 _LOGGED_URI = re.compile(r"^models:/(?P<id>m-[0-9a-f]+)$")
 
 
@@ -62,8 +63,15 @@ def find_version(uri: str) -> ModelVersion | None:
     found = _VERSION_URI.match(uri)
     if not found or _LOGGED_URI.match(uri):
         return None
+    if (found["version"] or "").isdigit() and len(found["version"]) > _MOST_DIGITS:
+        raise UsageError(
+            f"There is no {uri[:100]}.", why="No registry counts that far.", fix=_models_fix(found["name"])
+        )
     client = mlflow.MlflowClient()
     try:
+        if found["version"] == "latest":
+            numbers = [int(one.version) for one in client.search_model_versions(f"name = '{found['name']}'")]
+            return client.get_model_version(found["name"], str(max(numbers, default=1)))
         if found["alias"]:
             return client.get_model_version_by_alias(found["name"], found["alias"])
         if not found["version"].isdigit():
@@ -90,6 +98,8 @@ def local_model(uri: str) -> LocalModel:
         UnreachableError: The server does not answer.
     """
     version = find_version(uri)
+    if version is None:
+        _refuse_half_a_uri(uri)
     source = version.source if version is not None else uri
     logged = _LOGGED_URI.match(source or "")
     model_id = logged["id"] if logged else None
@@ -99,6 +109,20 @@ def local_model(uri: str) -> LocalModel:
         raise _explain(uri, error) from error
     known = f"models:/{version.name}/{version.version}" if version is not None else uri
     return LocalModel(known, root, model_artifact(root), model_id, version)
+
+
+def _refuse_half_a_uri(uri: str) -> None:
+    """Refuse what looks like the name of a version, and is not spelled like one."""
+    bare = uri.removeprefix("models:").strip("/")
+    if uri.startswith("models:") and not _LOGGED_URI.match(uri) and not re.match(r"^m-[0-9a-f]{32}$", bare):
+        raise UsageError(f"{uri} names no version.", why="A model has many.", fix=_models_fix(bare.split("/")[0]))
+    if not uri.startswith(("models:", "runs:")) and "://" not in uri and not Path(uri).exists():
+        fix = f"models:/{bare}" if re.match(r"^[^/]+/\d+$", bare) else _models_fix(bare.split("/")[-1])
+        raise UsageError(f"{uri} is neither a folder nor a version.", why="A version is named by a URI.", fix=fix)
+
+
+def _models_fix(name: str) -> str:
+    return f"models:/{name or 'NAME'}/1, with the number that the registry shows"
 
 
 def model_artifact(root: Path) -> Path:
@@ -132,6 +156,12 @@ def _download(uri: str, destination: str | None = None) -> str:
 def _explain(uri: str, error: MlflowException) -> UsageError | UnreachableError:
     """One clear error for what MLflow raised about a URI."""
     first = str(error.message).splitlines()[0][:300]
+    if "Max retries exceeded" in first or "Failed to establish" in first:
+        return UnreachableError(
+            f"The server {mlflow.get_tracking_uri()} does not answer.",
+            why="Nothing was changed.",
+            fix="start it with `quantgov server`, or set MLFLOW_TRACKING_URI to the one that runs",
+        )
     if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"}:
         return UsageError(
             f"{uri} was not found: {first}",

@@ -8,9 +8,24 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from mlflow_quantgov.artifact.quantization import Quantization
-from mlflow_quantgov.errors import LineageError
+from mlflow_quantgov.errors import LineageError, UsageError
 from mlflow_quantgov.flavor.download import LocalModel
 from mlflow_quantgov.flavor.prepare import Prepared
+
+
+def check_names(name: str | None, registered_model_name: str | None) -> None:
+    """Refuse names that MLflow would refuse half way through.
+
+    Raises:
+        UsageError: A name is empty or holds `/` or `:`.
+    """
+    for what, given in (("logged model", name), ("registered model", registered_model_name)):
+        if given is not None and (not given.strip() or any(mark in given for mark in "/:")):
+            raise UsageError(
+                f"{given!r} cannot be the name of a {what}.",
+                why="A name is not empty, and `/` and `:` separate the parts of a URI. Nothing was logged.",
+                fix="choose another name, such as smollm2-chat",
+            )
 
 
 def facts_as_params(prepared: Prepared) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -179,6 +180,12 @@ def find_gate() -> Gate | None:
     uri = mlflow.get_registry_uri()
     if uri.startswith("quantgov:"):
         return StoreGate(uri)
+    if re.match(r"^[\w.-]+:\d+(/|$)", uri):
+        raise UnreachableError(
+            f"{uri} is no address of a server.",
+            why="It lacks its scheme.",
+            fix=f"export MLFLOW_TRACKING_URI=http://{uri}",
+        )
     if not uri.startswith(("http://", "https://")):
         return None
     gate = HttpGate(uri)
@@ -208,7 +215,19 @@ def require_gate(purpose: str) -> Gate:
 
 def _must_answer(uri: str) -> None:
     try:
-        requests.get(f"{uri.rstrip('/')}/health", timeout=10)
+        answer = requests.get(f"{uri.rstrip('/')}/health", timeout=10)
+        if answer.status_code in {401, 403}:
+            raise UnreachableError(
+                f"The server {uri} wants you to sign in.",
+                why="Nothing was changed.",
+                fix="export MLFLOW_TRACKING_USERNAME=... MLFLOW_TRACKING_PASSWORD=...",
+            )
+        if not answer.ok or answer.text.strip() != "OK":
+            raise UnreachableError(
+                f"{uri} is no MLflow server: its /health answers {answer.status_code}.",
+                why="Nothing was changed.",
+                fix="export MLFLOW_TRACKING_URI=http://127.0.0.1:5000   (the address of your MLflow server)",
+            )
     except requests.RequestException as error:
         raise UnreachableError(
             f"The server {uri} does not answer ({type(error).__name__}).",

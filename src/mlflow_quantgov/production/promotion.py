@@ -72,13 +72,14 @@ def rollback(name: str, alias: str, to: str | None = None) -> Rollback:
     gate = require_gate("record a rollback")
     client = mlflow.MlflowClient()
     alias = alias.removeprefix("@")
+    name = name.removeprefix("models:/").split("/")[0]
     try:
         before = str(client.get_model_version_by_alias(name, alias).version)
     except MlflowException as error:
         raise UsageError(
-            f"{name} has no alias {alias}.",
+            f"There is no model {name} with an alias {alias}.",
             why="There is nothing to take back.",
-            fix=f"quantgov promote models:/{name}/1 --to @{alias}",
+            fix=f"quantgov audit log --model {name}",
         ) from error
     after = to or _parent_version(name, before)
     decision = promote(name, after, f"@{alias}")

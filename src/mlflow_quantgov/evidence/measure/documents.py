@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mlflow_quantgov.errors import UsageError
+from mlflow_quantgov.errors import UsageError, no_such_file
 
 MAX_BYTES = 256 * 1024 * 1024
 
@@ -23,7 +23,7 @@ def read_documents(path: Path, *, keep_empty: bool = False) -> list[str]:
         UsageError: The file does not exist, is too large, is not text, or holds no documents.
     """
     if not path.is_file():
-        raise UsageError(f"{path} does not exist.", why="There is no text to measure on.", fix=f"ls {path.parent}")
+        raise no_such_file(path, "There is no text to measure on.")
     if path.stat().st_size > MAX_BYTES:
         raise _bad(path, f"it is larger than {MAX_BYTES // 2**20} MB")
     try:

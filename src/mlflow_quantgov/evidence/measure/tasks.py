@@ -53,7 +53,7 @@ def load_tasks(folder: Path) -> list[TaskFile]:
     """
     if not folder.is_dir():
         raise UsageError(
-            f"The task folder {folder} does not exist.",
+            f"The task folder {folder} {'is no folder' if folder.exists() else 'does not exist'}.",
             why="Without the user's own tasks nobody can tell what the quantization has cost.",
             fix=f"ls {folder.parent}",
         )

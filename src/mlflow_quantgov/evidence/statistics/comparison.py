@@ -88,7 +88,7 @@ def compare(
     """
     if not (math.isfinite(margin) and margin > 0):
         raise UsageError(
-            f"The margin {margin!r} is not above 0.",
+            f"The margin {margin!r} is not a finite number above 0.",
             why="No finite number of items can show that nothing at all was lost.",
             fix="--margin 0.02",
         )

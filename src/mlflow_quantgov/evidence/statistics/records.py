@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlflow_quantgov.errors import EvidenceError, UsageError
+from mlflow_quantgov.errors import EvidenceError, no_such_file
 
 MAX_BYTES = 64 * 1024 * 1024
 MAX_ITEMS = 200_000
@@ -35,11 +35,11 @@ def read_scores(path: str | Path) -> list[Score]:
     """
     file = Path(path)
     if not file.is_file():
-        raise UsageError(f"{file} does not exist.", why="There are no scores to compare.", fix=f"ls {file.parent}")
+        raise no_such_file(file, "There are no scores to compare.")
     if file.stat().st_size > MAX_BYTES:
         raise _bad(file.name, f"it has {file.stat().st_size:,} bytes, at most {MAX_BYTES:,} are read")
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise _bad(file.name, "it is not UTF-8 text") from error
     records = []

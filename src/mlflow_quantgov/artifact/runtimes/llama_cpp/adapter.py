@@ -12,7 +12,7 @@ from typing import Any
 from mlflow_quantgov.artifact.runtimes.interface import RuntimeAdapter
 from mlflow_quantgov.artifact.runtimes.llama_cpp.runtime import NAME, LlamaRuntime, LlamaSettings
 from mlflow_quantgov.artifact.runtimes.llama_cpp.twin import TwinType, gguf_twin, reason_no_twin
-from mlflow_quantgov.errors import ArtifactError, UsageError
+from mlflow_quantgov.errors import ArtifactError, UsageError, require
 
 _TWIN_TYPES: tuple[TwinType, ...] = ("auto", "BF16", "F16", "F32")
 
@@ -50,6 +50,7 @@ class LlamaCppAdapter(RuntimeAdapter):
             ArtifactError: The files do not load.
             UsageError: A setting is unknown or out of range.
         """
+        require("xllamacpp", extra="gguf", purpose="load models in llama.cpp")
         dtype = settings.pop("twin_dtype", "auto")
         chosen = read_settings(settings)
         if dtype not in _TWIN_TYPES:
