@@ -10,7 +10,7 @@ from mlflow_quantgov.artifact.quantization import Inspection
 
 
 def inspect(path: str | Path) -> Inspection:
-    """Read a model folder, or one `.gguf` or `.safetensors` file.
+    """Read a model folder, or one `.gguf`, `.safetensors`, `.onnx` or OpenVINO `.xml` file.
 
     Args:
         path: Folder or file.

@@ -181,7 +181,12 @@ def make_classifiers() -> None:
     )
     plain = start("onnx-cnn") / "model.onnx"
     torch.onnx.export(
-        network.eval(), (torch.zeros(1, 1, 16, 16),), plain, dynamo=False, input_names=["image"], output_names=["scores"]
+        network.eval(),
+        (torch.zeros(1, 1, 16, 16),),
+        plain,
+        dynamo=False,
+        input_names=["image"],
+        output_names=["scores"],
     )
 
     class Reader(CalibrationDataReader):

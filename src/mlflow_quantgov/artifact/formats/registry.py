@@ -12,6 +12,8 @@ from mlflow_quantgov.artifact.formats.full_precision import FullPrecision
 from mlflow_quantgov.artifact.formats.gguf import Gguf
 from mlflow_quantgov.artifact.formats.gptq import Gptq
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
+from mlflow_quantgov.artifact.formats.onnx import Onnx
+from mlflow_quantgov.artifact.formats.openvino import OpenVino
 from mlflow_quantgov.artifact.formats.torchao import TorchAo
 from mlflow_quantgov.artifact.formats.unread import (
     format_of_claim,
@@ -23,7 +25,10 @@ from mlflow_quantgov.artifact.formats.unread import (
 from mlflow_quantgov.errors import ArtifactError, UsageError
 
 ENTRY_POINTS = "mlflow_quantgov.formats"
-QUANTIZED: tuple[Format, ...] = (Gguf(), BitsAndBytes(), TorchAo(), CompressedTensors(), Gptq(), Awq())
+QUANTIZED: tuple[Format, ...] = (
+    Gguf(), Onnx(), OpenVino(), BitsAndBytes(), TorchAo(), CompressedTensors(), Gptq(), Awq(),
+)  # fmt: skip
+GRAPHS = frozenset({Onnx.name, OpenVino.name})
 
 
 def reader_of(files: ArtifactFiles) -> Format:
@@ -38,8 +43,10 @@ def reader_of(files: ArtifactFiles) -> Format:
         raise unread(files, "adapter")
     claimed = files.claimed_method
     for reader in QUANTIZED:
-        if reader.detect(files) and not is_unread_claim(claimed):
-            if claimed is not None and claimed not in reader.methods:
+        graph = reader.name in GRAPHS
+        if reader.detect(files) and (graph or not is_unread_claim(claimed)):
+            # A graph says itself how it computes; the config beside it may be that of what it was made from.
+            if claimed is not None and not graph and claimed not in reader.methods:
                 raise files.contradiction("The config", f"the format {claimed}", f"the format {reader.name}")
             return reader
     for reader in _third_party():

@@ -53,5 +53,5 @@ def unknown_format(source: str, name: str) -> UnknownFormatError:
     return UnknownFormatError(
         f"{source} is {name}, a format that is not read yet.",
         why="Its bits cannot be told from its bytes, so nothing about it would be certain.",
-        fix="use full-precision safetensors, GPTQ, AWQ, compressed-tensors, bitsandbytes, torchao or GGUF",
+        fix="use full-precision safetensors, GPTQ, AWQ, compressed-tensors, bitsandbytes, torchao, GGUF, ONNX or OpenVINO",
     )

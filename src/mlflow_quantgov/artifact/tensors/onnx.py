@@ -15,7 +15,8 @@ from mlflow_quantgov.artifact.tensors.types import Tensor, unsound
 MAX_NODES = 300_000
 MAX_DEPTH = 16
 """Of graphs within graphs (the branches of an `If`, the body of a `Loop`)."""
-_MAX_INTS = 65_536
+_MAX_LISTED = 65_536
+_MAX_DIMENSIONS = 64
 _MAX_ENTRIES = 10_000
 _TENSORS = frozenset({"value"})
 _GRAPHS = frozenset({"then_branch", "else_branch", "body"})
@@ -187,21 +188,27 @@ class _Model:
         self, message: Field, numbers: dict[str, tuple[int, ...]], graphs: list[Graph], depth: int
     ) -> Tensor | None:
         """Keep what matters of an attribute; the tensor, where it is one."""
-        name = self.first(message, 1, self.text)
-        if name in _LISTED and (name == "sparse_value" or message.end - message.begin > _MAX_INTS):
+        once: dict[int, Field] = {}
+        listed: list[Field] = []
+        for one in self.wire.fields(message.begin, message.end):
+            if one.number in {1, 3, 5, 6}:
+                if one.number in once:
+                    raise unsound(self.wire.path, f"the field {one.number} of an attribute stands in it twice")
+                once[one.number] = one
+            elif one.number == 8 and len(listed) < _MAX_DIMENSIONS:
+                listed.append(one)
+        name = self.text(once[1]) if 1 in once else ""
+        if name in _LISTED and (name == "sparse_value" or message.end - message.begin > _MAX_LISTED):
             raise unsound(self.wire.path, f"a constant of the kind {name} is too large or not read here")
         if name in _KEPT:
-            found: list[int] = []
-            for one in self.wire.fields(message.begin, message.end):
-                if one.number in {3, 8}:
-                    found += self.wire.integers(one, _MAX_INTS)
-            numbers[name] = tuple(found[:_MAX_INTS])
-        elif name in _GRAPHS:
-            for one in self.wire.fields(message.begin, message.end):
-                if one.number == 6:
-                    graphs.append(self.graph(self.wire.expect(one, LENGTH), depth + 1))
-        elif name in _TENSORS:
-            return self.first(message, 5, lambda one: self.tensors.read(self.wire.expect(one, LENGTH)))
+            if name in numbers:
+                raise unsound(self.wire.path, f"the attribute {name} stands in a node twice")
+            fields = [once[3]] if 3 in once else listed
+            numbers[name] = tuple(number for one in fields for number in self.wire.integers(one, _MAX_LISTED))
+        elif name in _GRAPHS and 6 in once:
+            graphs.append(self.graph(self.wire.expect(once[6], LENGTH), depth + 1))
+        elif name in _TENSORS and 5 in once:
+            return self.tensors.read(self.wire.expect(once[5], LENGTH))
         return None
 
     def first(self, message: Field, number: int, read: Callable[[Field], _Value]) -> _Value | None:

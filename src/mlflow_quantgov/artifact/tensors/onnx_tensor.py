@@ -143,8 +143,10 @@ class TensorReader:
         numbers = varints(self.wire.data(where, MAX_LISTED_BYTES))
         # Values narrower than a byte are packed before they are listed.
         data = numbers.astype(f"<u{max(BITS[tensor.dtype] // 8, 1)}").tobytes()
-        if numbers.size and len(data) != tensor.size or not numbers.size and tensor.size:
-            raise unsound(self.wire.path, f"the tensor {tensor.name[:100]!r} has another number of values than its shape")
+        if (numbers.size and len(data) != tensor.size) or (not numbers.size and tensor.size):
+            raise unsound(
+                self.wire.path, f"the tensor {tensor.name[:100]!r} has another number of values than its shape"
+            )
         return ListedTensor(tensor.name, tensor.dtype, tensor.shape, tensor.file, where.begin, tensor.size, data)
 
     def _beside(self, name: str, entries: dict[str, str], size: int) -> tuple[Path, int]:
@@ -174,8 +176,13 @@ class TensorReader:
         return file
 
 
-def check_sharing(path: Path, tensors: Iterable[Tensor]) -> None:
+def check_sharing(path: Path, tensors: Iterable[Tensor], *, same_type: bool = True) -> None:
     """Refuse tensors that share some of their bytes; those that share all of them are one tensor under two names.
+
+    Args:
+        path: Named in the error.
+        tensors: Of all files.
+        same_type: Whether shared bytes must have one type; OpenVINO writes equal bytes once, whatever they mean.
 
     Raises:
         ArtifactError: Two tensors overlap, or give the same bytes two types.
@@ -183,7 +190,7 @@ def check_sharing(path: Path, tensors: Iterable[Tensor]) -> None:
     last: Tensor | None = None
     for one in sorted((one for one in tensors if one.size), key=lambda one: (str(one.file), one.offset, one.size)):
         if last is not None and one.file == last.file and one.offset < last.offset + last.size:
-            if (one.offset, one.size, one.dtype) != (last.offset, last.size, last.dtype):
+            if (one.offset, one.size) != (last.offset, last.size) or (same_type and one.dtype != last.dtype):
                 raise unsound(path, f"the tensor {one.name[:100]!r} overlaps another")
             continue
         last = one

@@ -152,7 +152,7 @@ class Wire:
 
     def _take(self, begin: int, end: int) -> bytes:
         at = begin - self._start
-        if 0 <= at and end - self._start <= len(self._buffer):
+        if at >= 0 and end - self._start <= len(self._buffer):
             return self._buffer[at : end - self._start]
         if end - begin < _WINDOW and begin < end:
             self._fill(begin)
