@@ -21,7 +21,7 @@ DATA_TYPES: dict[int, tuple[str, int]] = {
     19: ("F8_E5M2", 8), 20: ("F8_E5M2FNUZ", 8), 21: ("U4", 4), 22: ("I4", 4), 23: ("F4", 4), 24: ("F8_E8M0", 8),
     25: ("U2", 2), 26: ("I2", 2),
 }  # fmt: skip
-BITS = {name: bits for name, bits in DATA_TYPES.values()}
+BITS = dict(DATA_TYPES.values())
 MAX_TENSORS = 300_000
 MAX_DIMENSIONS = 64
 MAX_SIDE = 2**48
