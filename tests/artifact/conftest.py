@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -39,7 +39,16 @@ def model_folder(tmp_path: Path) -> Callable[..., Path]:
 class OnnxWriter:
     """Writes ONNX's messages field by field, wrong ones too."""
 
-    TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int16": 5, "int32": 6, "int64": 7, "bool": 9, "float16": 10}
+    TYPES: ClassVar = {
+        "float32": 1,
+        "uint8": 2,
+        "int8": 3,
+        "int16": 5,
+        "int32": 6,
+        "int64": 7,
+        "bool": 9,
+        "float16": 10,
+    }
 
     @staticmethod
     def varint(number: int) -> bytes:

@@ -248,3 +248,12 @@ def test_numbers_that_are_written_one_by_one(folder: Path, onnx: Any) -> None:
 def test_a_pointer_to_a_large_file_is_no_model(tmp_path: Path) -> None:
     shutil.copy(ARTIFACTS / "onnx-genai-int4" / "genai_config.json", tmp_path / "genai_config.json")
     assert not reads(tmp_path, b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n")
+
+
+def test_branches_of_branches_see_what_is_around_them(folder: Path, onnx: Any) -> None:
+    inner = onnx.graph([onnx.node("MatMul", ["own", "outer"], ["y"])], [], ["own"])
+    middle = onnx.graph([onnx.node("If", ["c"], ["y"], then_branch=(6, inner))], [onnx.tensor("c", WEIGHT)], [])
+    fork = onnx.node("If", ["x"], ["y"], else_branch=(6, middle))
+    (folder / "model.onnx").write_bytes(onnx.model([fork], [onnx.tensor("outer", WEIGHT)]))
+    product = next(node for node in read_onnx(folder / "model.onnx").graph.nodes if node.op == "MatMul")
+    assert product.inputs[1] == "outer" and product.inputs[0] not in {"own", "outer"}

@@ -28,7 +28,7 @@ from mlflow_quantgov.lineage import Lineage, ModelFacts, prove
 from mlflow_quantgov.policy.facts import Evidence, Facts, Role
 
 _PARENT_URI = re.compile(r"^models:/(?P<name>[^/@]+)/(?P<version>\d+)$")
-_WEIGHT_SUFFIXES = {".safetensors", ".gguf", ".onnx", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack"}
+_WEIGHT_SUFFIXES = {".safetensors", ".gguf", ".onnx", ".ort", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack"}
 # Larger files than this are weights of something, whatever their name; only small models count as `other`.
 _OTHER_BYTES = 50_000_000
 _MAX_COPIES = 10

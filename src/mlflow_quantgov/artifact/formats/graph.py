@@ -10,6 +10,7 @@ from math import prod
 import numpy as np
 
 from mlflow_quantgov.artifact.formats.assemble import Claims, Layers, check_claims, dtype_of, mixed_widths, most
+from mlflow_quantgov.artifact.formats.codes import place_of
 from mlflow_quantgov.artifact.formats.full_precision import ON_GRID
 from mlflow_quantgov.artifact.formats.grid import lies_on_grid
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles
@@ -27,7 +28,6 @@ MOST_UNKNOWN = 4096
 """Elements of narrow tensors that may have another use than as weights (tables, flags)."""
 BUFFER = re.compile(r"(cos|sin)_cache|inv_freq|rotary_emb|causal_mask|attn_mask")
 _CHUNK = 1 << 20
-_LEAST_CODES = 4096
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def assemble_graph(files: ArtifactFiles, name: str, read: GraphReading) -> Inspe
     widths = layers.weights_by(layer.bits for layer in layers.found)
     weights = sum(widths.values())
     total = weights + _parameters(plain) - _repeated(read, model_config(files))
-    stored = sum({_place(one): one.size for one in read.tensors.values()}.values())
+    stored = sum({place_of(one): one.size for one in read.tensors.values()}.values())
     floats = {key: one for key, one in plain.items() if one.dtype in FLOATS and not BUFFER.search(key)}
     warnings = files.warnings + mixed_widths(widths) + read.warnings
     if not layers.found and lies_on_grid(floats):
@@ -145,41 +145,6 @@ def is_language_model(files: ArtifactFiles, read: GraphReading) -> bool:
     return read.token_inputs
 
 
-def code_bits(tensor: Tensor, declared: float) -> float:
-    """Width that codes of one byte really use; the width of the storage type for others and for small tensors.
-
-    Reads until the full width is seen, which is at once for a matrix that is what it says.
-    """
-    if tensor.dtype not in {"I8", "U8"} or declared != 8 or tensor.elements < _LEAST_CODES:
-        return declared
-    codes = tensor.raw().view(np.int8 if tensor.dtype == "I8" else np.uint8)
-    low, high = int(codes[0]), int(codes[0])
-    for at in range(0, codes.size, _CHUNK):
-        part = codes[at : at + _CHUNK]
-        low, high = min(low, int(part.min())), max(high, int(part.max()))
-        if _span_bits(low, high, tensor.dtype) >= 8:
-            return 8
-    return _span_bits(low, high, tensor.dtype)
-
-
-def is_all(tensor: Tensor, value: int) -> bool:
-    """Whether every code of a tensor of at most one byte per element is this number."""
-    stored = tensor.raw()
-    if tensor.dtype in {"U4", "I4"}:
-        pair = (value & 15) * 17
-        whole, odd = stored[: tensor.elements // 2], stored[tensor.elements // 2 :]
-        return bool(np.all(whole == pair)) and (tensor.elements % 2 == 0 or bool(np.all(odd & 15 == value & 15)))
-    if tensor.dtype in {"U8", "I8"}:
-        return bool(np.all(stored == value & 255))
-    return not stored.any() if value == 0 else False
-
-
-def _span_bits(low: int, high: int, dtype: str) -> int:
-    if dtype == "I8":
-        return next((k for k in range(2, 8) if -(2 ** (k - 1)) <= low and high < 2 ** (k - 1)), 8)
-    return max((high - low).bit_length(), 2)
-
-
 def _refuse_unknown(files: ArtifactFiles, name: str, read: GraphReading) -> None:
     if sum(read.tensors[one].elements for one in read.unknown) <= MOST_UNKNOWN:
         return
@@ -194,18 +159,14 @@ def _once(uses: Iterable[WeightUse]) -> list[WeightUse]:
     """Each stored matrix once, however many operations use it."""
     found: dict[tuple[str, int, int], WeightUse] = {}
     for one in uses:
-        found.setdefault(_place(one.tensor), one)
+        found.setdefault(place_of(one.tensor), one)
     return list(found.values())
-
-
-def _place(tensor: Tensor) -> tuple[str, int, int]:
-    return str(tensor.file), tensor.offset, tensor.size
 
 
 def _parameters(tensors: Mapping[str, Tensor]) -> int:
     """Floats that are parameters: no tables of positions, no single constants; shared bytes count once."""
     found = {
-        _place(one): one.elements
+        place_of(one): one.elements
         for name, one in tensors.items()
         if (one.dtype in FLOATS or one.dtype in NARROW) and one.elements > 1 and not BUFFER.search(name)
     }
@@ -218,7 +179,7 @@ def _repeated(read: GraphReading, config: Mapping[str, object]) -> int:
     output = next((one for one in read.uses if one.kind == "matrix" and one.name == "lm_head"), None)
     if embedding is None or output is None or embedding.shape != output.shape:
         return 0
-    if _place(embedding.tensor) == _place(output.tensor):
+    if place_of(embedding.tensor) == place_of(output.tensor):
         return 0
     tied = config.get("tie_word_embeddings") is True or _same_numbers(embedding.tensor, output.tensor)
     return prod(output.shape) if tied else 0

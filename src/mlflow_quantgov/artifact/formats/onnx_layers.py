@@ -5,13 +5,14 @@ Sources: ONNX's operators DequantizeLinear, QLinearMatMul, MatMulInteger; docs/C
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 from mlflow_quantgov.artifact.formats.assemble import broken_layer
-from mlflow_quantgov.artifact.formats.graph import BUFFER, NARROW, WeightUse, code_bits, is_all
+from mlflow_quantgov.artifact.formats.codes import Codes, all_middle
+from mlflow_quantgov.artifact.formats.graph import BUFFER, NARROW, WeightUse
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles
-from mlflow_quantgov.artifact.formats.onnx_uses import Terminal, Uses
+from mlflow_quantgov.artifact.formats.onnx_uses import FEW, Terminal, Uses
 from mlflow_quantgov.artifact.graph_structure import weight_name
 from mlflow_quantgov.artifact.tensors import FLOATS, Tensor
 from mlflow_quantgov.artifact.tensors.onnx_tensor import BITS
@@ -43,6 +44,7 @@ class LayerReader:
 
     files: ArtifactFiles
     uses: Uses
+    codes: Codes = field(default_factory=Codes)
 
     def read(self, tensor: Tensor, terminal: Terminal) -> WeightUse | None:
         """What a use makes of a stored tensor; None where codes are used in a way that is not known here.
@@ -85,7 +87,7 @@ class LayerReader:
                 return self._plain(tensor, terminal)
             bits: float = BITS[codes]
         else:
-            codes, bits = tensor.dtype, code_bits(tensor, BITS[tensor.dtype])
+            codes, bits = tensor.dtype, self.codes.bits(tensor, BITS[tensor.dtype])
         if scale is None:
             raise broken_layer(self.files, tensor.name, "ONNX")
         block = node.number("block_size", 0)
@@ -106,7 +108,7 @@ class LayerReader:
         wide = max((one.elements for one in (scale, zero) if one is not None), default=1)
         return WeightUse(
             tensor, self._name(tensor, terminal), terminal.logical(tensor.shape), terminal.kind,
-            code_bits(tensor, BITS[tensor.dtype]), None, "channel" if wide > 1 else "tensor",
+            self.codes.bits(tensor, BITS[tensor.dtype]), None, "channel" if wide > 1 else "tensor",
             self._symmetric(zero, tensor.dtype), None, _names(scale, zero),
         )  # fmt: skip
 
@@ -114,13 +116,14 @@ class LayerReader:
         """The weight's scale, which is multiplied with that of the activations and then with the product."""
         value = terminal.node.outputs[0] if terminal.node.outputs else ""
         for _ in range(3):
-            for node, place in self.uses.takers.get(value, []):
+            takers = self.uses.takers.get(value, [])[:FEW]
+            for node, place in takers:
                 if node.op == "Mul":
                     other = node.input(1 - place)
                     direct, made = self.uses.stored(other), self.uses.origin(other)
                     inner = [self.uses.stored(one) for one in made.inputs] if made and made.op == "Mul" else []
                     return direct or next((one for one in inner if one is not None), None)
-            following = [node for node, _ in self.uses.takers.get(value, []) if node.op == "Cast" and node.outputs]
+            following = [node for node, _ in takers if node.op == "Cast" and node.outputs]
             value = following[0].outputs[0] if following else ""
         return None
 
@@ -137,7 +140,7 @@ class LayerReader:
         known = zero is None or zero.elements == (rows * blocks if zero.dtype in FLOATS else packed)
         if tensor.size != rows * blocks * -(-block * bits // 8) or scale.elements != rows * blocks or not known:
             raise broken_layer(self.files, tensor.name, "MatMulNBits")
-        symmetric = zero is None or (zero.dtype == "U8" and _middle(zero, bits, blocks))
+        symmetric = zero is None or (zero.dtype == "U8" and all_middle(zero, bits, blocks))
         order = self.uses.stored(node.input(4))
         group = block if block < columns else None
         return WeightUse(
@@ -161,7 +164,7 @@ class LayerReader:
         if zero is None:
             symmetric = True
         else:
-            middle = zero.dtype == "U8" and _middle(zero, bits, blocks)
+            middle = zero.dtype == "U8" and all_middle(zero, bits, blocks)
             symmetric = middle if packed == 8 else self._symmetric(zero, tensor.dtype) is True
         group = block if block < columns else None
         return WeightUse(
@@ -234,24 +237,10 @@ class LayerReader:
         middle = _MIDDLE.get(codes, 0)
         if zero is None:
             return middle == 0
-        return is_all(zero, middle)
+        return self.codes.are_all(zero, middle)
 
     def _name(self, tensor: Tensor, terminal: Terminal) -> str | None:
         return weight_name(tensor.name, terminal.node.name)
-
-
-def _middle(zero: Tensor, bits: int, blocks: int) -> bool:
-    """Whether packed zero points all stand in the middle of the range; what fills a row up may be anything."""
-    rows = zero.raw().reshape(-1, -(-blocks * bits // 8))
-    if bits not in {2, 4, 8}:
-        return False
-    per_byte = 8 // bits
-    middle = 1 << (bits - 1)
-    whole, left = divmod(blocks, per_byte)
-    pattern = sum(middle << (bits * place) for place in range(per_byte))
-    mask = (1 << (bits * left)) - 1
-    last = bool((rows[:, whole:] & mask == pattern & mask).all()) if left else True
-    return bool((rows[:, :whole] == pattern).all()) and last
 
 
 def _names(*tensors: Tensor | None) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ LAYOUT = frozenset({"Transpose", "Reshape", "Identity", "Cast", "Squeeze", "Unsq
 """Operations that move numbers and change none."""
 DEQUANTIZE = frozenset({"DequantizeLinear", "TRT_FP8DequantizeLinear", "TRT_INT4DequantizeLinear"})
 QUANTIZE = frozenset({"QuantizeLinear", "TRT_FP8QuantizeLinear", "TRT_INT4QuantizeLinear"})
-_STEPS = 24
+FEW = 24
+"""Operations that are looked at behind one value; a weight has one or two."""
 _DEPTH = 8
 _EMBEDDINGS = {"Gather": 0, "GatherBlockQuantized": 0, "EmbedLayerNormalization": 2, "QEmbedLayerNormalization": 2}
 
@@ -90,11 +91,11 @@ class Uses:
         """Operations that take a stored tensor, looked for behind what only moves or dequantizes it."""
         found: list[Terminal] = []
         left = [(name, False, None, None)]  # type: list[tuple[str, bool, Node | None, Node | None]]
-        for _ in range(_STEPS):
-            if not left:
+        for _ in range(FEW):
+            if not left or len(found) >= FEW:
                 break
             value, swapped, dequantize, quantize = left.pop(0)
-            for node, place in self.takers.get(value, [])[:_STEPS]:
+            for node, place in self.takers.get(value, [])[:FEW]:
                 if node.op in LAYOUT and place == 0:
                     left.append(
                         (node.outputs[0] if node.outputs else "", swapped != _swaps(node), dequantize, quantize)
@@ -133,7 +134,8 @@ class Uses:
         if node.op != "Gather" or place != 0 or not node.outputs:
             return None
         return next(
-            (taker for taker, at in self.takers.get(node.outputs[0], []) if taker.op in DEQUANTIZE and at == 0), None
+            (taker for taker, at in self.takers.get(node.outputs[0], [])[:FEW] if taker.op in DEQUANTIZE and at == 0),
+            None,
         )
 
 

@@ -5,13 +5,14 @@ Source: how nncf writes compressed weights: Const -> Convert -> (Subtract) -> Mu
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
 
 from mlflow_quantgov.artifact.formats.assemble import broken_layer
-from mlflow_quantgov.artifact.formats.graph import NARROW, GraphReading, WeightUse, assemble_graph, code_bits, is_all
+from mlflow_quantgov.artifact.formats.codes import Codes
+from mlflow_quantgov.artifact.formats.graph import NARROW, GraphReading, WeightUse, assemble_graph
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
 from mlflow_quantgov.artifact.formats.onnx_uses import Uses
 from mlflow_quantgov.artifact.graph_structure import weight_name
@@ -23,6 +24,7 @@ from mlflow_quantgov.artifact.tensors.openvino import WIDTHS
 _MOVES = frozenset({"Convert", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "FakeConvert"})
 _STEPS = 24
 _DEPTH = 8
+_MOST_ZEROS = 1 << 24
 _MIDDLE = {"U8": 128, "U4": 8, "U2": 2, "U3": 4, "U6": 32}
 _NAMED_TYPES = {"NF4": "nf4", "F4": "f4e2m1", "F8_E4M3": "f8e4m3", "F8_E5M2": "f8e5m2"}
 _TOKENS = frozenset({"input_ids", "decoder_input_ids", "tokens", "inputs_embeds"})
@@ -82,6 +84,7 @@ class _Path:
 class _Walk:
     files: ArtifactFiles
     graph: Uses
+    codes: Codes = field(default_factory=Codes)
 
     def uses_of(self, tensor: Tensor) -> list[WeightUse]:
         """Matrices that a constant is, looked for behind what only moves or dequantizes it.
@@ -92,7 +95,7 @@ class _Walk:
         found: list[WeightUse] = []
         left = [_Path(tensor.name)]
         for _ in range(_STEPS):
-            if not left:
+            if not left or len(found) >= _STEPS:
                 break
             path = left.pop(0)
             for node, place in self.graph.takers.get(path.value, [])[:_STEPS]:
@@ -142,9 +145,9 @@ class _Walk:
         if path.scale is None:
             return WeightUse(tensor, name, tensor.shape, kind)
         shape, granularity, group = self._grouping(tensor, path, node, place)
-        symmetric = None if tensor.dtype == "NF4" else _is_symmetric(path.zero, tensor.dtype)
+        symmetric = None if tensor.dtype == "NF4" else self._is_symmetric(path.zero, tensor.dtype)
         parts = tuple(one.name for one in (path.scale, path.zero) if one is not None)
-        bits = code_bits(tensor, WIDTHS[tensor.dtype])
+        bits = self.codes.bits(tensor, WIDTHS[tensor.dtype])
         return WeightUse(
             tensor, name, shape, kind, bits, group, granularity, symmetric, _NAMED_TYPES.get(tensor.dtype), parts
         )
@@ -170,6 +173,14 @@ class _Walk:
         shape = _logical(codes, path, node, place)
         return shape, "tensor" if prod(scale) == 1 and prod(codes) > 1 else "channel", None
 
+    def _is_symmetric(self, zero: Tensor | None, codes: str) -> bool:
+        middle = 0 if codes.startswith("F") else _MIDDLE.get(codes, 0)
+        if zero is None:
+            return middle == 0 or codes.startswith("F")
+        if zero.dtype in FLOATS:
+            return zero.elements <= _MOST_ZEROS and bool(np.all(zero.values() == middle))
+        return self.codes.are_all(zero, middle)
+
 
 def _kind(node: Node, place: int) -> str | None:
     """What an operation takes a constant for; None for what is no weight."""
@@ -185,15 +196,6 @@ def _logical(shape: tuple[int, ...], path: _Path, node: Node, place: int) -> tup
     flag = node.number("transpose_b" if place else "transpose_a", 0)
     own = node.op == "MatMul" and bool(place) != bool(flag)
     return (*shape[:-2], shape[-1], shape[-2]) if own != path.swapped and len(shape) >= 2 else shape
-
-
-def _is_symmetric(zero: Tensor | None, codes: str) -> bool:
-    middle = 0 if codes.startswith("F") else _MIDDLE.get(codes, 0)
-    if zero is None:
-        return middle == 0 or codes.startswith("F")
-    if zero.dtype in FLOATS:
-        return bool(np.all(zero.values() == middle))
-    return is_all(zero, middle)
 
 
 def _activations(file: OpenVinoFile, graph: Uses, reading: GraphReading) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -73,48 +73,35 @@ def flatten(path: Path, graph: Graph, functions: Mapping[str, Graph]) -> FlatGra
         ArtifactError: An inner name is that of another value.
     """
     flat = FlatGraph()
-    _add(path, flat, graph, {}, "")
+    _add(path, flat, graph, (), "")
     for name, function in functions.items():
-        _add(path, flat, function, {}, f"{name}::")
+        _add(path, flat, function, (), f"{name}::")
     return flat
 
 
-def _add(path: Path, flat: FlatGraph, graph: Graph, outer: Mapping[str, str], prefix: str) -> None:
-    """Add a graph; `outer` gives the unique names of what it sees from outside.
+def _add(path: Path, flat: FlatGraph, graph: Graph, outer: tuple[dict[str, str], ...], prefix: str) -> None:
+    """Add a graph; `outer` gives the unique names of what it sees from outside, the nearest graph first.
 
     Recursion goes as deep as graphs are nested, which the reader bounds.
     """
     own = {name: f"{prefix}{name}" for name in graph.tensors}
     for node in graph.nodes:
         own |= {name: f"{prefix}{name}" for name in node.outputs if name}
-    known = _Known(own, outer)
+    scopes = (own, *outer)
     for name, tensor in graph.tensors.items():
         if own[name] in flat.tensors:
             raise unsound(path, f"the tensor {name[:100]!r} stands twice")
-        flat.tensors[own[name]] = replace(tensor, name=own[name])
+        flat.tensors[own[name]] = replace(tensor, name=own[name]) if prefix else tensor
     for place, node in enumerate(graph.nodes):
-        inputs = tuple(known.of(name, prefix) for name in node.inputs)
+        inputs = tuple(_unique(name, scopes, prefix) for name in node.inputs)
         outputs = tuple(own.get(name, "") for name in node.outputs)
-        flat.nodes.append(replace(node, inputs=inputs, outputs=outputs, graphs=()))
+        flat.nodes.append(Node(node.op, node.domain, node.name, inputs, outputs, node.numbers))
         for index, inner in enumerate(node.graphs):
-            _add(path, flat, inner, known, f"{prefix}{place}.{index}::")
+            _add(path, flat, inner, scopes, f"{prefix}{place}.{index}::")
 
 
-class _Known(Mapping[str, str]):
-    """Unique names as seen from one graph: its own first, then those of the graphs around it."""
-
-    def __init__(self, own: Mapping[str, str], outer: Mapping[str, str]) -> None:
-        self._own, self._outer = own, outer
-
-    def of(self, name: str, prefix: str) -> str:
-        """Unique name of a value; an input of the graph itself gets the graph's prefix."""
-        return self.get(name, f"{prefix}{name}") if name else ""
-
-    def __getitem__(self, name: str) -> str:
-        return self._own[name] if name in self._own else self._outer[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter({**self._outer, **self._own})
-
-    def __len__(self) -> int:
-        return len({**self._outer, **self._own})
+def _unique(name: str, scopes: tuple[dict[str, str], ...], prefix: str) -> str:
+    """Unique name of a value; one that nothing in sight makes is an input of the graph itself."""
+    if not name:
+        return ""
+    return next((scope[name] for scope in scopes if name in scope), f"{prefix}{name}")

@@ -137,6 +137,9 @@ class Wire:
         return position + length
 
     def _varint(self, position: int, end: int) -> tuple[int, int]:
+        at = position - self._start
+        if position < end and 0 <= at < len(self._buffer) and self._buffer[at] < 128:
+            return self._buffer[at], position + 1
         value = shift = 0
         for place in range(position, min(end, position + _MAX_VARINT)):
             at = place - self._start
