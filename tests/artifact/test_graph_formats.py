@@ -15,6 +15,7 @@ from mlflow_quantgov.artifact.inspect import inspect
 from mlflow_quantgov.artifact.manifest import build_manifest, copy_with_manifest
 from mlflow_quantgov.artifact.quantization import Inspection, Quantization
 from mlflow_quantgov.errors import ArtifactError, UnknownFormatError
+from mlflow_quantgov.flavor.prepare import prepare
 from mlflow_quantgov.lineage import ModelFacts, structure_problems
 
 LINEAR, OUTER = 30720, 128 * 64
@@ -143,6 +144,8 @@ def test_weights_beside_a_graph_belong_to_its_digest(artifacts: Path, tmp_path: 
     source, folder = artifacts / "onnx-genai-int4", tmp_path / "model"
     with pytest.raises(ArtifactError, match="beside it"):
         copy_with_manifest(source / "model.onnx", folder)
+    with pytest.raises(ArtifactError, match="beside it"):
+        prepare(source / "model.onnx", parent=None, target=None)
     with pytest.raises(ArtifactError, match="beside it"):
         build_manifest(artifacts / "openvino-nf4" / "openvino_model.xml")
     folder.mkdir()

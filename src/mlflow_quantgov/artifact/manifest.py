@@ -171,14 +171,23 @@ def copy_with_manifest(source: str | Path, destination: str | Path) -> Manifest:
     return manifest
 
 
-def _entries(source: Path) -> list[tuple[str, Path]]:
-    entries = list_files(source)
+def refuse_part(source: Path) -> None:
+    """Refuse a graph that is named without the files which hold its weights.
+
+    Raises:
+        ArtifactError: The one file keeps weights beside it, or cannot be read.
+    """
     if source.is_file() and source.suffix in GRAPH_SUFFIXES and (beside := companions(source)):
         raise ArtifactError(
             f"{source.name} keeps its weights in {beside[0].name}, beside it.",
             why="The digest of the one file would say nothing about its weights.",
             fix=f"name the folder instead: {source.parent}",
         )
+
+
+def _entries(source: Path) -> list[tuple[str, Path]]:
+    entries = list_files(source)
+    refuse_part(source)
     if not entries:
         raise ArtifactError(f"{source} holds no files.", why="There is no model to read.", fix=f"ls {source}")
     return entries
