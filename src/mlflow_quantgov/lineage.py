@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -104,16 +105,34 @@ def structure_problems(child: Structure, parent: ModelFacts) -> tuple[str, ...]:
 
 
 def _tensor_problems(child: Structure, parent: Structure) -> list[str]:
-    """Weight matrices that differ in shape, or that the quantized model lacks."""
+    """Weight matrices that differ in shape, or that the quantized model lacks.
+
+    A matrix whose name a container lost has to have a counterpart of the very same shape on the other side, each its own.
+    """
     theirs = {name: shape for name, shape in parent.tensors.items() if len(shape) >= 2}
     mine = child.tensors
-    if not theirs:
+    if not theirs and not parent.unnamed:
         return ["The parent's weight matrices could not be listed."]
     for name in sorted(theirs.keys() & mine.keys()):
         if tuple(mine[name]) != tuple(theirs[name]):
             return [f"The matrix {name} is {tuple(mine[name])}, the parent's is {tuple(theirs[name])}."]
+    left = Counter(tuple(shape) for shape in child.unnamed)
     # A tied output matrix is stored once, in either file or in both.
-    missing = sorted(name for name in theirs.keys() - mine.keys() if not name.startswith("lm_head"))
+    absent = sorted(name for name in theirs.keys() - mine.keys() if not name.startswith("lm_head"))
+    missing = [name for name in absent if not _take(left, theirs[name])]
     if missing:
-        return [f"{len(missing)} weight matrices of the parent are missing, the first is {missing[0]}."]
+        problem = f"{len(missing)} weight matrices of the parent are missing, the first is {missing[0]}"
+        return [f"{problem}; none without a name has its shape." if child.unnamed else f"{problem}."]
+    left += Counter(tuple(shape) for name, shape in mine.items() if name not in theirs)
+    lost = [shape for shape in parent.unnamed if not _take(left, shape)]
+    if lost:
+        return [f"{len(lost)} weight matrices of the parent have no names and no counterpart, the first is {lost[0]}."]
     return []
+
+
+def _take(left: Counter[tuple[int, ...]], shape: tuple[int, ...]) -> bool:
+    """Take one matrix of this shape away; False where there is none."""
+    if left[tuple(shape)] < 1:
+        return False
+    left[tuple(shape)] -= 1
+    return True

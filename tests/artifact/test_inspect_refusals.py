@@ -149,10 +149,16 @@ def test_packed_weights_do_not_hide_behind_the_name_of_a_mask(model_folder: Writ
     assert (kept.format, kept.total_parameters) == ("full-precision", 32 * 64)
 
 
-@pytest.mark.parametrize(("file", "name"), [("model.onnx", "onnx"), ("openvino_model.xml", "openvino")])
-def test_containers_known_by_name(tmp_path: Path, file: str, name: str) -> None:
+@pytest.mark.parametrize("file", ["model.onnx", "openvino_model.xml"])
+def test_a_graph_that_is_none(tmp_path: Path, file: str) -> None:
     (tmp_path / file).write_bytes(b"\x08\x07")
-    with pytest.raises(UnknownFormatError, match=name):
+    with pytest.raises(ArtifactError, match="not a sound model file"):
+        inspect(tmp_path)
+
+
+def test_the_own_format_of_onnxruntime_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.ort").write_bytes(b"x")
+    with pytest.raises(UnknownFormatError, match=r"\.ort"):
         inspect(tmp_path)
 
 

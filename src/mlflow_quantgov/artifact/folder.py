@@ -9,6 +9,7 @@ from typing import Any
 from mlflow_quantgov.artifact.files import list_files, read_json_object
 from mlflow_quantgov.artifact.formats.interface import NOTES, SIDE_CONFIGS, ArtifactFiles
 from mlflow_quantgov.artifact.formats.unread import unknown_format
+from mlflow_quantgov.artifact.graph_files import GRAPH_SUFFIXES, companions, graphs_of, open_graph
 from mlflow_quantgov.artifact.tensors import GgufFile, Tensor, open_safetensors, read_gguf
 from mlflow_quantgov.errors import ArtifactError
 
@@ -25,7 +26,7 @@ def open_artifact(path: Path) -> ArtifactFiles:
 
     Raises:
         ArtifactError: Nothing there, truncated, contradicting itself, several models, or a pickle.
-        UnknownFormatError: ONNX or OpenVINO.
+        UnknownFormatError: An adapter alone, or onnxruntime's own format.
     """
     found = dict(list_files(path))
     size = sum(file.stat().st_size for file in found.values())
@@ -35,6 +36,9 @@ def open_artifact(path: Path) -> ArtifactFiles:
         if path.suffix == ".safetensors":
             _refuse_shard(path)
             return _of_safetensors(path.parent, {path.name: path}, size, ())
+        if path.suffix in GRAPH_SUFFIXES:
+            beside = sum(one.stat().st_size for one in companions(path))
+            return open_graph(path.parent, path, size + beside, ())
         raise _no_weights(path, list(found))
     top = [name for name in found if "/" not in name]
     ggufs = [name for name in top if name.endswith(".gguf")]
@@ -47,6 +51,11 @@ def open_artifact(path: Path) -> ArtifactFiles:
     if ggufs:
         parts, warnings = _one_gguf(path, {name: read_gguf(found[name]) for name in ggufs})
         return _of_ggufs(path, parts, size, warnings + _beside(list(found), set(ggufs)))
+    graphs = graphs_of(path, found)
+    if len(graphs) > 1:
+        raise _several(path, graphs)
+    if graphs:
+        return open_graph(path, found[graphs[0]], size, _beside(list(found), set(graphs)))
     raise _no_weights(path, list(found))
 
 
@@ -191,10 +200,8 @@ def _is_gguf(path: Path) -> bool:
 def _no_weights(source: Path, names: list[str]) -> ArtifactError:
     paths = [PurePosixPath(name) for name in names]
     suffixes = {path.suffix for path in paths}
-    if suffixes & {".onnx", ".ort"}:
-        return unknown_format(source.name, "onnx")
-    if any(path.suffix == ".xml" and path.name.startswith("openvino") for path in paths):
-        return unknown_format(source.name, "openvino")
+    if ".ort" in suffixes:
+        return unknown_format(source.name, "onnxruntime's own format (.ort)")
     pickles = sorted({path.suffix for path in paths if path.suffix in _PICKLES})
     if pickles:
         return ArtifactError(
@@ -204,8 +211,8 @@ def _no_weights(source: Path, names: list[str]) -> ArtifactError:
         )
     return ArtifactError(
         f"{source.name or source} holds no model weights that can be read.",
-        why="Safetensors and GGUF are read; nothing else says safely what it is.",
-        fix="quantgov inspect PATH of a folder with .safetensors, or of a .gguf file",
+        why="Safetensors, GGUF, ONNX and OpenVINO are read; nothing else says safely what it is.",
+        fix="quantgov inspect PATH of a folder with .safetensors, or of a .gguf or .onnx file",
     )
 
 

@@ -14,7 +14,7 @@ from mlflow_quantgov.errors import ArtifactError
 
 
 def inspect(path: str | Path) -> Inspection:
-    """Read a model folder, or one `.gguf` or `.safetensors` file.
+    """Read a model folder, or one `.gguf`, `.safetensors`, `.onnx` or OpenVINO `.xml` file.
 
     An adapter is described as what it is; where its base lies in a local folder, a warning says what that is.
 

@@ -15,13 +15,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mlflow_quantgov.artifact.files import list_files
+from mlflow_quantgov.artifact.graph_files import GRAPH_SUFFIXES, companions, weights_beside
 from mlflow_quantgov.artifact.tensors import Tensor, open_safetensors, read_gguf
 from mlflow_quantgov.errors import ArtifactError
 
 CHUNK = 4 * 1024 * 1024
 SCHEMA = "quantgov/manifest/v1"
 OTHER_WEIGHT_SUFFIXES = {".onnx", ".onnx_data", ".ort", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".data", ".xml"}
-"""Files of weights whose tensors are not read here."""
+"""Files of weights whose tensors have no digest of their own."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -170,8 +171,23 @@ def copy_with_manifest(source: str | Path, destination: str | Path) -> Manifest:
     return manifest
 
 
+def refuse_part(source: Path) -> None:
+    """Refuse a graph that is named without the files which hold its weights.
+
+    Raises:
+        ArtifactError: The one file keeps weights beside it, or cannot be read.
+    """
+    if source.is_file() and source.suffix in GRAPH_SUFFIXES and (beside := companions(source)):
+        raise ArtifactError(
+            f"{source.name} keeps its weights in {beside[0].name}, beside it.",
+            why="The digest of the one file would say nothing about its weights.",
+            fix=f"name the folder instead: {source.parent}",
+        )
+
+
 def _entries(source: Path) -> list[tuple[str, Path]]:
     entries = list_files(source)
+    refuse_part(source)
     if not entries:
         raise ArtifactError(f"{source} holds no files.", why="There is no model to read.", fix=f"ls {source}")
     return entries
@@ -183,7 +199,10 @@ def _finish(files: list[FileEntry], paths: dict[str, Path]) -> Manifest:
     with _pool() as pool:
         described = pool.map(lambda one: [one.name, one.dtype, list(one.shape), _hash_tensor(one)], tensors)
         weights: list[list[Any]] = sorted(described, key=lambda one: (one[0], one[3], one[1]))
-    others = [file for file in ordered if PurePosixPath(file.path).suffix in OTHER_WEIGHT_SUFFIXES]
+    beside = weights_beside(paths)
+    others = [
+        file for file in ordered if PurePosixPath(file.path).suffix in OTHER_WEIGHT_SUFFIXES or file.path in beside
+    ]
     if not tensors:
         others = others or list(ordered)
     kind = "tensors" if not others else "tensors and files" if tensors else "files"

@@ -89,6 +89,8 @@ class Structure:
     vocab_size: int | None = None
     tensors: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Canonical weight name (Hugging Face spelling, where a map is known) to logical shape."""
+    unnamed: tuple[tuple[int, ...], ...] = ()
+    """Shapes of weight matrices whose names the container lost, sorted."""
 
 
 @dataclass(frozen=True)

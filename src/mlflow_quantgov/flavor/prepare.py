@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from mlflow_quantgov.artifact.inspect import inspect_model
+from mlflow_quantgov.artifact.manifest import refuse_part
 from mlflow_quantgov.artifact.objects import save_object
 from mlflow_quantgov.artifact.quantization import Inspection
 from mlflow_quantgov.errors import ArtifactError, LineageError, UsageError
@@ -89,7 +90,7 @@ def prepare(
 
     Raises:
         UsageError: A file of calibration data does not exist or holds no documents.
-        ArtifactError: The files cannot be read, or hold no language model.
+        ArtifactError: The files cannot be read, hold no language model, or are a graph without its weights.
         LineageError: Quantized without a parent, a parent that is quantized, or another architecture.
         PolicyError: The target is unknown or wrong.
     """
@@ -99,6 +100,7 @@ def prepare(
             why="It has to say which file is the data, and may name a sample of production.",
             fix='calibration=mlflow_quantgov.Calibration(data="calib.jsonl", production="traffic.jsonl")',
         )
+    refuse_part(files)
     found = inspect_model(files)
     declared = find_target(target) if isinstance(target, str | Path) else target
     if not found.is_language_model:

@@ -117,7 +117,7 @@ def assemble(
     # Most quantized *weights* decide, so a wide matrix counts for more than a narrow one.
     bits = most(widths)
     group = most(layers.weights_by(layer.group_size for layer in layers.found))
-    _check_claims(files, layers, claims)
+    check_claims(files, layers, claims)
     plain = {name: tensor for name, tensor in files.tensors.items() if name not in layers.used}
     shapes = layers.parameters | {name: tensor.shape for name, tensor in plain.items()}
     quantized = sum(prod(layer.shape) for layer in layers.found)
@@ -192,7 +192,12 @@ def used_bits(tensor: Tensor, rows: int = 32) -> int:
     return next((bits for bits in range(1, 8) if -(2 ** (bits - 1)) <= low and high < 2 ** (bits - 1)), 8)
 
 
-def _check_claims(files: ArtifactFiles, layers: Layers, claims: Claims) -> None:
+def check_claims(files: ArtifactFiles, layers: Layers, claims: Claims) -> None:
+    """Compare what configs claim with the matrices that were found.
+
+    Raises:
+        ArtifactError: A config claims another width or group size.
+    """
     widths = {layer.bits for layer in layers.found}
     if claims.overrides:
         _check_overrides(files, layers, claims)

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_quantgov.artifact.quantization import Inspection
-from mlflow_quantgov.artifact.tensors import GgufFile, Tensor
+from mlflow_quantgov.artifact.tensors import GgufFile, OnnxFile, OpenVinoFile, Tensor
 from mlflow_quantgov.errors import ArtifactError
 
 SIDE_CONFIGS = ("quantize_config.json", "quant_config.json", "hf_quant_config.json", "quantization_config.json")
 """Where older tools wrote what newer ones put into config.json; some write both."""
 NOTES = ("adapter_config.json", "quanto_qmap.json")
 """Other small JSON files that readers look into."""
+GRAPH_CONFIGS = ("genai_config.json", "openvino_config.json", "adapter_config.json")
+"""Beside ONNX and OpenVINO graphs."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class ArtifactFiles:
     """Other small JSON files by name (those of `SIDE_CONFIGS` and `NOTES`); empty where not there."""
     ggufs: tuple[GgufFile, ...] = ()
     """The GGUF file, or the parts of a split one in order."""
+    onnx: OnnxFile | None = None
+    """The ONNX graph, where that is the model."""
+    openvino: OpenVinoFile | None = None
+    """The OpenVINO graph, where that is the model."""
     warnings: tuple[str, ...] = ()
     """What was noticed about the folder itself."""
 
@@ -49,6 +55,9 @@ class ArtifactFiles:
         for name in SIDE_CONFIGS:
             if self.extra.get(name):
                 yield name, self.extra[name]
+        own = self.extra.get("openvino_config.json", {}).get("quantization_config")
+        if isinstance(own, dict) and own:
+            yield "openvino_config.json", own
 
     @property
     def quantization_config(self) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from mlflow_quantgov.artifact.formats.gptq import Gptq
 from mlflow_quantgov.artifact.formats.hqq import Hqq
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
 from mlflow_quantgov.artifact.formats.mxfp4 import Mxfp4
+from mlflow_quantgov.artifact.formats.onnx import Onnx
+from mlflow_quantgov.artifact.formats.openvino import OpenVino
 from mlflow_quantgov.artifact.formats.quanto import Quanto
 from mlflow_quantgov.artifact.formats.torchao import TorchAo
 from mlflow_quantgov.artifact.formats.unread import format_of_tensors, is_unread_claim, unread
@@ -25,8 +27,10 @@ from mlflow_quantgov.errors import ArtifactError, UsageError
 ENTRY_POINTS = "mlflow_quantgov.formats"
 # AutoRound packs as others do, so it is asked before them; float8 last, as others store some of it too.
 QUANTIZED: tuple[Format, ...] = (
-    Gguf(), BitsAndBytes(), TorchAo(), Quanto(), Hqq(), Mxfp4(), AutoRound(), CompressedTensors(), Gptq(), Awq(), Nvfp4(), Fp8(),
+    Gguf(), Onnx(), OpenVino(), BitsAndBytes(), TorchAo(), Quanto(), Hqq(), Mxfp4(), AutoRound(), CompressedTensors(), Gptq(), Awq(),
+    Nvfp4(), Fp8(),
 )  # fmt: skip
+GRAPHS = frozenset({Onnx.name, OpenVino.name})
 
 
 def reader_of(files: ArtifactFiles) -> Format:
@@ -42,8 +46,10 @@ def reader_of(files: ArtifactFiles) -> Format:
         return adapter
     claimed = files.claimed_method
     for reader in QUANTIZED:
-        if reader.detect(files) and not is_unread_claim(claimed):
-            if claimed is not None and claimed not in reader.methods:
+        graph = reader.name in GRAPHS
+        if reader.detect(files) and (graph or not is_unread_claim(claimed)):
+            # A graph says itself how it computes; the config beside it may be that of what it was made from.
+            if claimed is not None and not graph and claimed not in reader.methods:
                 raise files.contradiction("The config", f"the format {claimed}", f"the format {reader.name}")
             return reader
     for reader in _third_party():

@@ -45,5 +45,5 @@ def unknown_format(source: str, name: str) -> UnknownFormatError:
     return UnknownFormatError(
         f"{source} is {name}, a format that is not read yet.",
         why="Its bits cannot be told from its bytes, so nothing about it would be certain.",
-        fix="use full-precision safetensors, GPTQ, AWQ, AutoRound, compressed-tensors, bitsandbytes, torchao, FP8, HQQ or GGUF",
+        fix="use full-precision safetensors, GPTQ, AWQ, AutoRound, compressed-tensors, bitsandbytes, torchao, FP8, HQQ, GGUF or ONNX",
     )
