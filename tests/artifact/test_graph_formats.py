@@ -201,7 +201,7 @@ def test_a_config_of_what_the_graph_was_made_from(artifacts: Path, tmp_path: Pat
 
 def _facts(found: Inspection, tensors: dict[str, tuple[int, ...]] | None = None) -> ModelFacts:
     structure = found.structure if tensors is None else replace(found.structure, tensors=tensors)
-    return ModelFacts("sha256:a", "sha256:b", found.quantization, structure)
+    return ModelFacts("sha256:a", "sha256:b", "sha256:c", found.quantization, structure)
 
 
 # Graphs that no tool here writes.

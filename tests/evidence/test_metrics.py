@@ -25,10 +25,11 @@ DIGEST = "sha256:" + "1" * 64
 
 
 @pytest.fixture
-def model_id(new_sqlite_database: Callable[[], str], tmp_path: Path) -> Iterator[str]:
+def model_id(new_sqlite_database: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A LoggedModel in a local store."""
     mlflow.set_tracking_uri(new_sqlite_database())
-    mlflow.set_experiment(experiment_id=mlflow.create_experiment("e", str(tmp_path / "artifacts")))
+    # By the variable: `set_experiment` would outlive the test.
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", mlflow.create_experiment("e", str(tmp_path / "artifacts")))
     yield mlflow.initialize_logged_model(name="m").model_id
     mlflow.set_tracking_uri(None)
 

@@ -15,6 +15,7 @@ LOADER = "mlflow_quantgov.flavor"
 MOST_OTHER_BYTES = 50_000_000
 """More than this in all is weights of something, whatever it is called; only small models count as `other`."""
 _WEIGHTS = {".safetensors", ".gguf", ".onnx", ".onnx_data", ".ort", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack"}
+_INSPECTED = {".safetensors", ".gguf"}
 _MAX_FILES = 10_000
 _MAX_MEMBERS = 10_000
 _MAX_MLMODEL_BYTES = 1_000_000
@@ -26,15 +27,20 @@ def weights_below(root: Path, *, but: Path | None = None) -> str | None:
 
     Args:
         root: Folder or file to look through.
-        but: Folder to leave out: the one that was inspected.
+        but: Folder that was inspected: there, only weights that are called something else count.
 
     Raises:
         ArtifactError: There are more files than anybody would look at.
     """
     for path in _files(root):
-        if but is not None and path.is_relative_to(but):
+        inspected = but is not None and path.is_relative_to(but)
+        if inspected and path.suffix in _INSPECTED:
             continue
-        if path.suffix.lower() in _WEIGHTS or _begins_like_weights(_first_bytes(path)) or _zip_holds_weights(path):
+        if (
+            (path.suffix.lower() in _WEIGHTS and not inspected)
+            or _begins_like_weights(_first_bytes(path))
+            or _zip_holds_weights(path)
+        ):
             return path.relative_to(root).as_posix() if path != root else path.name
     return None
 
