@@ -17,6 +17,8 @@ _STATE_BYTES = 100_000
 _FOUR_BIT = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map")
 _SLACK = 2.0**-8
 """Models are quantized from bfloat16 or float16."""
+_NESTED_SLACK = 2.0**-6
+"""Codes are computed before the maxima themselves are rounded to 8 bits."""
 
 
 def bitsandbytes_matrices(files: ArtifactFiles, facts: Inspection) -> Iterator[Matrix]:
@@ -55,7 +57,8 @@ def _four_bit(files: ArtifactFiles, layer: LayerQuantization) -> Matrix:
         return lookup(codes, table, maxima[of_weight])
 
     parts = (weight, state, *others)
-    return Matrix(weight, layer.shape, str(layer.type), parts, read, 4, layer.group_size, _SLACK)
+    slack = _NESTED_SLACK if f"{weight}.nested_absmax" in files.tensors else _SLACK
+    return Matrix(weight, layer.shape, str(layer.type), parts, read, 4, layer.group_size, slack)
 
 
 def _maxima(files: ArtifactFiles, weight: str, state: str, blocks: slice) -> Floats:

@@ -39,7 +39,7 @@ def _q4_0(blocks: Bytes) -> Block:
 
 
 def _q4_1(blocks: Bytes) -> Block:
-    return uniform(_split(blocks[:, 4:]), _half(blocks, 0), _half(blocks, 2), 0, 15)
+    return _shifted(_split(blocks[:, 4:]), blocks, 15)
 
 
 def _q5_0(blocks: Bytes) -> Block:
@@ -48,8 +48,16 @@ def _q5_0(blocks: Bytes) -> Block:
 
 
 def _q5_1(blocks: Bytes) -> Block:
-    codes = _split(blocks[:, 8:]) | _fifth_bits(blocks, 4)
-    return uniform(codes, _half(blocks, 0), _half(blocks, 2), 0, 31)
+    return _shifted(_split(blocks[:, 8:]) | _fifth_bits(blocks, 4), blocks, 31)
+
+
+def _shifted(codes: Bytes, blocks: Bytes, top: int) -> Block:
+    """`code * scale + minimum`: codes are computed before the minimum is rounded to float16, which moves the cells."""
+    minimum = _half(blocks, 2)
+    block = uniform(codes, _half(blocks, 0), minimum, 0, top)
+    assert block.below is not None and block.above is not None
+    moved = np.abs(minimum) * np.float32(2.0**-11)
+    return Block(block.values, block.below + moved, block.above + moved)
 
 
 def _q8_0(blocks: Bytes) -> Block:
