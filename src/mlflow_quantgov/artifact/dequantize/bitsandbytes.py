@@ -71,4 +71,4 @@ def _maxima(files: ArtifactFiles, weight: str, state: str, blocks: slice) -> Flo
     codes = np.asarray(stored.stored()).reshape(-1)[blocks]
     table = floats(files.tensors[f"{weight}.nested_quant_map"]).reshape(-1)
     scale = floats(nested).reshape(-1)[np.arange(blocks.start, blocks.start + len(codes)) // size]
-    return table[codes] * scale + np.float32(offset)
+    return np.asarray(table[codes] * scale + np.float32(offset), dtype=np.float32)

@@ -30,7 +30,7 @@ def compressed_matrices(files: ArtifactFiles, facts: Inspection) -> Iterator[Mat
 def _matrix(layer: LayerQuantization, parts: dict[str, Tensor]) -> Matrix:
     name, used = f"{layer.name}.weight", tuple(tensor.name for tensor in parts.values())
     kind = str(layer.type)
-    reader = {"int": _Integers, "float8": _Float8, "nvfp4": _Float4, "mxfp4": _Float4}.get(kind)
+    reader = _READERS.get(kind)
     if reader is None or len(layer.shape) != 2:
         return unreadable(name, layer.shape, kind, used, layer.bits, f"the layout of {kind} codes")
     slack = slack_of(parts["weight_scale"])
@@ -53,11 +53,13 @@ class _Integers:
     def _codes(self, start: int, stop: int) -> NDArray[Any]:
         packed, columns = self.parts.get("weight_packed"), self.layer.shape[-1]
         if packed is None:
-            return np.asarray(self.parts["weight"].stored()[start:stop])
+            plain: NDArray[Any] = np.asarray(self.parts["weight"].stored()[start:stop])
+            return plain
         words = np.asarray(packed.stored()[start:stop])
         dense = -(-columns * self.bits // 32) == words.shape[1]
         codes = unpack(words, self.bits, 0, columns) if dense else unpack_padded(words, self.bits, columns)
-        return codes.astype(np.int16) - self.half
+        signed: NDArray[Any] = codes.astype(np.int16) - self.half
+        return signed
 
     def _zeros(self, start: int, stop: int) -> Floats | None:
         """Zero points per weight; packed ones run along the output."""
@@ -71,8 +73,8 @@ class _Integers:
         dense = -(-rows * self.bits // 32) == columns.shape[1]
         zeros = unpack(columns, self.bits, start, stop) if dense else \
             unpack_padded(columns, self.bits, rows)[:, start:stop]  # fmt: skip
-        chosen = zeros.T.astype(np.float32) - self.half
-        return chosen[:, _groups(self.parts, chosen.shape[1], self.layer.shape[-1])]
+        chosen: Floats = zeros.T.astype(np.float32) - np.float32(self.half)
+        return np.asarray(chosen[:, _groups(self.parts, chosen.shape[1], self.layer.shape[-1])])
 
 
 class _Float8:
@@ -129,3 +131,8 @@ def _groups(parts: dict[str, Tensor], groups: int, columns: int) -> NDArray[np.i
         if stored.shape == (columns,) and stored.min() >= 0:
             return stored
     return np.arange(columns) // -(-columns // groups)
+
+
+_READERS: dict[str, type[_Integers | _Float8 | _Float4]] = {
+    "int": _Integers, "float8": _Float8, "nvfp4": _Float4, "mxfp4": _Float4
+}  # fmt: skip

@@ -30,7 +30,9 @@ def gguf_matrices(files: ArtifactFiles, facts: Inspection) -> Iterator[Matrix]:
     experts = metadata.get(f"{architecture}.expert_count")
     for part in files.ggufs:
         for tensor in part.tensors.values():
-            for name, piece in canonical_parts(tensor, "mixtral" if experts and architecture == "llama" else architecture):
+            for name, piece in canonical_parts(
+                tensor, "mixtral" if experts and architecture == "llama" else architecture
+            ):
                 yield _matrix(name, piece, _order(name, piece, metadata, architecture), architecture)
 
 

@@ -31,7 +31,7 @@ def _split(packed: Bytes) -> Bytes:
 
 def _fifth_bits(blocks: Bytes, at: int) -> Bytes:
     """Bit 4 of 32 codes, from 32 bits."""
-    return np.unpackbits(blocks[:, at : at + 4], axis=-1, bitorder="little") << 4
+    return np.unpackbits(blocks[:, at : at + 4], axis=-1, bitorder="little") << np.uint8(4)
 
 
 def _q4_0(blocks: Bytes) -> Block:
@@ -67,7 +67,7 @@ def _q8_0(blocks: Bytes) -> Block:
 def _two_bits(packed: Bytes) -> Bytes:
     """2-bit codes of 64 bytes: each 32 bytes hold 128 codes, the lowest bits those of the first 32."""
     parts = packed.reshape(len(packed), -1, 1, 32) >> np.array([0, 2, 4, 6], dtype=np.uint8)[:, None]
-    return (parts & 3).reshape(len(packed), -1)
+    return (parts & np.uint8(3)).reshape(len(packed), -1)
 
 
 def _spread(per_group: Any, width: int) -> Floats:

@@ -28,7 +28,7 @@ def small_floats(exponent: int, mantissa: int, bias: int, *, signed: bool = True
         values[power == 2**exponent - 1] = np.nan
     if signed:
         values = np.concatenate([values, -values])
-    return values.astype(np.float32)
+    return np.asarray(values, dtype=np.float32)
 
 
 def _float8_e4m3() -> Floats:
@@ -47,18 +47,19 @@ FLOAT8 = {"F8_E4M3": E4M3, "F8_E5M2": E5M2}
 
 def powers_of_two(codes: NDArray[Any]) -> Floats:
     """E8M0 scales: 2 ** (code - 127)."""
-    return np.exp2(codes.astype(np.float32) - 127)
+    return np.asarray(np.exp2(codes.astype(np.float32) - 127), dtype=np.float32)
 
 
 def widened(bits: NDArray[Any]) -> Floats:
     """bfloat16 bit patterns as float32."""
-    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    wide: Floats = (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return wide
 
 
 def floats(tensor: Tensor, index: Any = ...) -> Floats:
     """A part of a tensor as float32; only that part is read."""
     if tensor.dtype in FLOAT8:
-        return FLOAT8[tensor.dtype][tensor.raw().reshape(tensor.shape)[index]]
+        return np.asarray(FLOAT8[tensor.dtype][tensor.raw().reshape(tensor.shape)[index]])
     stored = np.asarray(tensor.stored()[index])
     if tensor.dtype == "F8_E8M0":
         return powers_of_two(stored)

@@ -28,7 +28,7 @@ def unpack(words: NDArray[Any], bits: int, start: int, stop: int) -> NDArray[np.
         per_byte = 8 // bits
         shifts = (np.arange(per_byte) * bits).astype(np.uint8)
         codes = (stream[..., first:last, None] >> shifts) & np.uint8(2**bits - 1)
-        flat = codes.reshape(*stream.shape[:-1], -1)
+        flat: NDArray[np.uint8] = codes.reshape(*stream.shape[:-1], -1)
         skip = start - first * per_byte
         return flat[..., skip : skip + stop - start]
     # Other widths take two bytes at most; a byte of zeros stands behind the last one.

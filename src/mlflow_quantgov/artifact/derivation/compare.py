@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from mlflow_quantgov.artifact.dequantize import Matrix, matrices
+import numpy as np
+
+from mlflow_quantgov.artifact.dequantize import matrices
 from mlflow_quantgov.artifact.dequantize.interface import Floats
 from mlflow_quantgov.artifact.derivation.casts import AS_STORED, CASTS
 from mlflow_quantgov.artifact.derivation.descent import Descent, LayerDescent, Verdict
@@ -119,7 +121,7 @@ class _Comparison:
             scale, width = self.rows[producer]
             columns = columns_for(scale, child.columns)
             if columns is not None:
-                factors = Factors(columns=1 / columns, uncertainty=width)
+                factors = Factors(columns=np.reciprocal(columns), uncertainty=width)
         found = measure(child, parent, self.cast, factors)
         feeds = any(producer_of(other) == name for other in self.pairs.quantized)
         if feeds and found.finite and found.share > 0.01 and rows_were_scaled(found):
@@ -147,7 +149,7 @@ class _Comparison:
         if name in self.norms:
             factors = self.norms[name].columns
             assert factors is not None
-            return compare_plain(child, parent, Factors(columns=1 / factors))
+            return compare_plain(child, parent, Factors(columns=np.reciprocal(factors)))
         weight = f"{name.removesuffix('.bias')}.weight"
         if name.endswith(".bias") and weight in self.rows:
             return compare_plain(child, parent, Factors(columns=self.rows[weight][0]))
@@ -155,7 +157,9 @@ class _Comparison:
         return compare_plain(child, parent, factor if factor.columns is not None else None)
 
 
-def _over_all(layers: list[LayerDescent], verdicts: Iterable[Verdict], unreadable: tuple[LayerDescent, ...], cast: str) -> Descent:
+def _over_all(
+    layers: list[LayerDescent], verdicts: Iterable[Verdict], unreadable: tuple[LayerDescent, ...], cast: str
+) -> Descent:
     """The verdict of the worst tensor, and the reason in words."""
     found: set[Verdict] = set(verdicts)
     if unreadable:

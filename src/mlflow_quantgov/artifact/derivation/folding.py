@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from mlflow_quantgov.artifact.derivation.measure import Factors, Measured, scaled
 from mlflow_quantgov.artifact.dequantize.interface import Block, Floats, Matrix
+from mlflow_quantgov.artifact.derivation.measure import Factors, Measured, scaled
 
 _NORM = re.compile(r"^(?P<layer>.*layers\.\d+\.)(?P<norm>input_layernorm|post_attention_layernorm|"
                    r"pre_feedforward_layernorm)\.weight$")  # fmt: skip

@@ -136,8 +136,10 @@ def _add(found: Measured, weights: Floats, block: Block, slack: Floats | float) 
     open_below, open_above = np.isinf(below), np.isinf(above)
     low = np.where(open_below, np.where(open_above, 0, above), below)
     high = np.where(open_above, low, above)
-    tolerance = np.abs(block.values) * np.asarray(slack, dtype=np.float32)
-    tolerance += (low + high) * np.float32(_EDGE)
+    width = low + high
+    # A weight at the border of its cell is up to half a step larger than its level.
+    tolerance = (np.abs(block.values) + width) * np.asarray(slack, dtype=np.float32)
+    tolerance += width * np.float32(_EDGE)
     difference = weights - block.values
     outside = (difference > above + tolerance) | (difference < -(below + tolerance))
     found.weights += weights.size
@@ -146,10 +148,9 @@ def _add(found: Measured, weights: Floats, block: Block, slack: Floats | float) 
     found.error += float(np.vdot(difference, difference))
     found.noise += float((low * low - low * high + high * high).sum(dtype=np.float64)) / 3
     found.outside += int(outside.sum())
-    found.far += int((outside & (np.abs(difference) > low + high + tolerance)).sum())
+    found.far += int((outside & (np.abs(difference) > width + tolerance)).sum())
     found.outside_of_column += outside.sum(axis=0)
     found.tolerance += float(tolerance.sum(dtype=np.float64))
-    width = low + high
     sides = 1 - (open_below.astype(np.float32) + open_above) / 2
     found.borders += float(np.divide(sides, width, out=np.zeros_like(width), where=width > 0).sum(dtype=np.float64))
     found.column_product += (weights * block.values).sum(axis=0, dtype=np.float64)
