@@ -30,14 +30,16 @@ def unpack(words: NDArray[Any], bits: int, start: int, stop: int) -> NDArray[np.
         codes = (stream[..., first:last, None] >> shifts) & np.uint8(2**bits - 1)
         flat: NDArray[np.uint8] = codes.reshape(*stream.shape[:-1], -1)
         skip = start - first * per_byte
-        return flat[..., skip : skip + stop - start]
+        chosen: NDArray[np.uint8] = flat[..., skip : skip + stop - start]
+        return chosen
     # Other widths take two bytes at most; a byte of zeros stands behind the last one.
     padded = np.zeros((*stream.shape[:-1], last - first + 1), dtype=np.uint16)
     padded[..., :-1] = stream[..., first:last]
     position = np.arange(start, stop) * bits - first * 8
     byte, shift = position // 8, (position % 8).astype(np.uint16)
     pair = padded[..., byte] | (padded[..., byte + 1] << np.uint16(8))
-    return ((pair >> shift) & np.uint16(2**bits - 1)).astype(np.uint8)
+    crossing: NDArray[np.uint8] = ((pair >> shift) & np.uint16(2**bits - 1)).astype(np.uint8)
+    return crossing
 
 
 def unpack_padded(words: NDArray[Any], bits: int, count: int) -> NDArray[np.uint8]:

@@ -11,6 +11,9 @@ from mlflow_quantgov.artifact.dequantize.numbers import widened
 
 AS_STORED = "as stored"
 
+Cast = Callable[[Floats], Floats]
+"""Rounding of weights to a type, back as float32."""
+
 
 def to_bfloat16(values: Floats) -> Floats:
     """Rounded to bfloat16 (nearest, ties to even), as float32."""
@@ -30,7 +33,7 @@ def unchanged(values: Floats) -> Floats:
     return values
 
 
-CASTS: dict[str, Callable[[Floats], Floats]] = {
+CASTS: dict[str, Cast] = {
     AS_STORED: unchanged, "bfloat16": to_bfloat16, "float16": to_float16
 }  # fmt: skip
 STORED_AS = {"F16": to_float16, "BF16": to_bfloat16}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from mlflow_quantgov.artifact.dequantize import matrices
 from mlflow_quantgov.artifact.dequantize.interface import Floats
-from mlflow_quantgov.artifact.derivation.casts import AS_STORED, CASTS
+from mlflow_quantgov.artifact.derivation.casts import AS_STORED, CASTS, Cast
 from mlflow_quantgov.artifact.derivation.descent import Descent, LayerDescent, Verdict
 from mlflow_quantgov.artifact.derivation.folding import (
     columns_for,
@@ -53,8 +53,10 @@ class _Comparison:
 
     def __init__(self, pairs: Pairs) -> None:
         self.pairs = pairs
-        self.norms = self._folded_norms()
-        self.cast_name = self._likeliest_cast()
+        folded = self._folded_norms()
+        by_cast = {label: {name: self._factors(name, cast) for name in folded} for label, cast in CASTS.items()}
+        self.cast_name = self._likeliest_cast(by_cast)
+        self.norms = by_cast[self.cast_name]
         self.cast = CASTS[self.cast_name]
         self.rows: dict[str, tuple[Floats, Floats]] = {}
         self.measured: dict[str, Measured] = {}
@@ -70,19 +72,21 @@ class _Comparison:
         verdicts += ["refuted" for layer in layers if layer.bits is None and layer.problem]
         return _over_all(layers, verdicts, self.pairs.unreadable, self.cast_name)
 
-    def _folded_norms(self) -> dict[str, Factors]:
+    def _folded_norms(self) -> list[str]:
         """Norms that a scale was moved out of; believed only where the matrices behind them bear it out."""
-        found = {}
+        found = []
         for name in self.pairs.plain:
-            child, parent = self.pairs.child[name], self.pairs.parent[name]
-            if not is_foldable_norm(name) or child.rows != 1:
-                continue
-            factors = norm_factors(vector(parent), vector(child), self.pairs.norm_shift)
-            if factors is not None:
-                folded = Factors(columns=factors, uncertainty=_PRECISION.get(child.kind, 0.0))
-                if self._is_better(name, folded):
-                    found[name] = folded
+            if is_foldable_norm(name) and self.pairs.child[name].rows == 1:
+                folded = self._factors(name, CASTS[AS_STORED])
+                if folded.columns is not None and self._is_better(name, folded):
+                    found.append(name)
         return found
+
+    def _factors(self, norm: str, cast: Cast) -> Factors:
+        """What the matrices behind a norm were multiplied with."""
+        child, parent = self.pairs.child[norm], self.pairs.parent[norm]
+        factors = norm_factors(cast(vector(parent)), vector(child), self.pairs.norm_shift)
+        return Factors(columns=factors, uncertainty=_PRECISION.get(child.kind, 0.0))
 
     def _is_better(self, norm: str, factors: Factors) -> bool:
         """Whether clearly fewer weights lie outside their cells with the factors than without."""
@@ -90,32 +94,29 @@ class _Comparison:
         counts = [0, 0]
         for name in behind:
             for place, one in enumerate((factors, Factors(uncertainty=factors.uncertainty))):
-                found = measure(
-                    self.pairs.child[name], self.pairs.parent[name], CASTS[AS_STORED], one, most_blocks=1
-                )  # fmt: skip
-                counts[place] += found.outside
+                counts[place] += self._sample(name, CASTS[AS_STORED], one).outside
         return counts[0] < 0.9 * counts[1]
 
-    def _likeliest_cast(self) -> str:
+    def _likeliest_cast(self, norms: dict[str, dict[str, Factors]]) -> str:
         """The type in which fewest weights of a sample lie outside; as stored where none is better."""
         names = self.pairs.quantized[:: max(1, len(self.pairs.quantized) // _SAMPLED)]
         outside = {}
         for label, cast in CASTS.items():
-            outside[label] = sum(self._sample(name, cast).outside for name in names)
+            found = [self._sample(name, cast, self._norm_of(name, norms[label])) for name in names]
+            outside[label] = sum(one.outside for one in found)
         return min(outside, key=lambda label: outside[label])
 
-    def _sample(self, name: str, cast: Callable[[Floats], Floats]) -> Measured:
-        factors = self._norm_of(name)
+    def _sample(self, name: str, cast: Cast, factors: Factors) -> Measured:
         return measure(self.pairs.child[name], self.pairs.parent[name], cast, factors, most_blocks=1)
 
-    def _norm_of(self, name: str) -> Factors:
+    def _norm_of(self, name: str, norms: dict[str, Factors]) -> Factors:
         norm = norm_before(name, self.pairs.norms)
-        return self.norms.get(norm, _NO_FACTORS) if norm else _NO_FACTORS
+        return norms.get(norm, _NO_FACTORS) if norm else _NO_FACTORS
 
     def _measure(self, name: str) -> Measured:
         """Sums over a matrix, with the scales that came from before it and those that were passed on to after it."""
         child, parent = self.pairs.child[name], self.pairs.parent[name]
-        factors = self._norm_of(name)
+        factors = self._norm_of(name, self.norms)
         producer = producer_of(name)
         if producer in self.rows:
             scale, width = self.rows[producer]
@@ -153,7 +154,7 @@ class _Comparison:
         weight = f"{name.removesuffix('.bias')}.weight"
         if name.endswith(".bias") and weight in self.rows:
             return compare_plain(child, parent, Factors(columns=self.rows[weight][0]))
-        factor = self._norm_of(name)
+        factor = self._norm_of(name, self.norms)
         return compare_plain(child, parent, factor if factor.columns is not None else None)
 
 

@@ -9,11 +9,12 @@ the factor is where most of these bounds agree.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 
 from mlflow_quantgov.artifact.dequantize.interface import Block, Floats, Matrix
+from mlflow_quantgov.artifact.derivation.casts import Cast
 from mlflow_quantgov.artifact.derivation.measure import Factors, Measured, scaled
 
 _NORM = re.compile(r"^(?P<layer>.*layers\.\d+\.)(?P<norm>input_layernorm|post_attention_layernorm|"
@@ -79,9 +80,7 @@ def rows_were_scaled(found: Measured) -> bool:
     return float((np.abs(slopes - np.median(slopes)) > _LEAST_SLOPE + 4 * noise).mean()) > _LEAST_ROWS
 
 
-def row_factors(
-    child: Matrix, parent: Matrix, cast: Callable[[Floats], Floats], factors: Factors
-) -> tuple[Floats, Floats]:
+def row_factors(child: Matrix, parent: Matrix, cast: Cast, factors: Factors) -> tuple[Floats, Floats]:
     """Factor of every row at which most of its weights lie in the cells of their codes.
 
     Returns:

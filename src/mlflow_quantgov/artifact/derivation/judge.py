@@ -27,6 +27,7 @@ MOST_ENERGY = 6.0
 """Squared error over that of plain rounding which compensation may cost: twice the largest that was measured."""
 _TELLING = 0.02
 _LUCK = 0.01
+_EXPLAINED = 0.1
 _CLOSE = 0.3
 _COMPENSATING = {"gptq", "int"}
 """Storage types that GPTQ writes. The others only ever come from rounding."""
@@ -131,12 +132,14 @@ def _unfit(child: Matrix, found: Measured) -> tuple[LayerDescent, Verdict]:
 
 
 def _scaled_columns(found: Measured) -> str | None:
-    """A sentence where input channels differ from the parent's by factors of their own."""
+    """A sentence where factors per input channel make up much of the difference.
+
+    For any other difference the least-squares factors explain one part in as many as a channel has weights.
+    """
     signal = found.column_signal
     slopes = np.divide(found.column_product, signal, out=np.ones_like(signal), where=signal > 0)
-    noise = max(found.reachable_error, 1e-6) / math.sqrt(max(found.rows, 1))
-    moved = np.abs(slopes - np.median(slopes)) > 0.01 + 4 * noise
-    if moved.mean() < 0.1:
+    explained = float((np.square(slopes - np.median(slopes)) * signal).sum()) / max(found.error, 1e-30)
+    if explained < _EXPLAINED + 4 / max(found.rows, 1):
         return None
     low, high = np.quantile(slopes, [0.01, 0.99])
     return (

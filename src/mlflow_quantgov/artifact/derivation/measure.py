@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlflow_quantgov.artifact.dequantize.interface import Block, Floats, Matrix
+from mlflow_quantgov.artifact.derivation.casts import Cast
 
 Sums = NDArray[np.float64]
 _EDGE = 1e-4
@@ -94,7 +94,7 @@ class Measured:
 def measure(
     child: Matrix,
     parent: Matrix,
-    cast: Callable[[Floats], Floats],
+    cast: Cast,
     factors: Factors = Factors(),
     *,
     most_blocks: int | None = None,

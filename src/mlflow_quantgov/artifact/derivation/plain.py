@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from mlflow_quantgov.artifact.dequantize.interface import Floats, Matrix
@@ -68,6 +66,3 @@ def decibels(relative_error: float) -> float | None:
 def _unequal(values: Floats, expected: Floats) -> int:
     """Numbers that differ; the two zeros are one."""
     return int((values != expected).sum())
-
-
-Cast = Callable[[Floats], Floats]
