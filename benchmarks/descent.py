@@ -27,6 +27,12 @@ from mlflow_quantgov.artifact.derivation import Descent, compare
 ROOT = Path(__file__).parents[1]
 PARENT = ROOT / "src" / "mlflow_quantgov" / "demo" / "models" / "skills"
 Quantizer = Callable[[Path, Path], Path]
+_ABOUT = (
+    "Written by `python benchmarks/descent.py --write docs/explanation/descent-table.md`. Error: largest relative error "
+    "of a matrix. Of rounding: what rounding to the stored grid costs. Outside: largest share of the parent's weights "
+    "outside the cells of their codes (of the first column where errors were compensated). Sees: smallest change of the "
+    "parent that every matrix would have shown. See [descent](descent.md)."
+)
 
 
 def activations(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
@@ -191,6 +197,22 @@ def row(quantizer: str, label: str, distance: float, found: Descent) -> str:
     )
 
 
+def summary(results: dict[str, dict[str, Descent]]) -> list[str]:
+    """One line per quantizer, one column per model that it was made from: verdict and share outside."""
+    labels = list(next(iter(results.values())))
+    head = ["quantizer", "error", "of rounding", "sees", *labels]
+    lines = [f"| {' | '.join(head)} |", f"| --- | ---: | ---: | ---: |{' --- |' * len(labels)}"]
+    for quantizer, found in results.items():
+        truly = found[labels[0]]
+        matrices = [one for one in truly.layers if one.bits is not None]
+        error = max(one.relative_error for one in matrices)
+        reach = max(one.reachable_error or 0.0 for one in matrices)
+        sees = f"{100 * (truly.resolution or 0):.2g} %"
+        cells = [f"{one.verdict} {100 * max(layer.outside for layer in one.layers):.2g} %" for one in found.values()]
+        lines.append(f"| {quantizer} | {100 * error:.2g} % | {100 * reach:.2g} % | {sees} | {' | '.join(cells)} |")
+    return lines
+
+
 def is_right(distance: float, found: Descent) -> bool:
     """The true parent is proved; another is not, unless it is nearer than what the verdict says it can see."""
     if distance == 0:
@@ -204,7 +226,7 @@ def main(destination: Path | None) -> int:
         "| quantizer | made from | distance | error | error of rounding | outside | verdict | would have shown |",
         "| --- | --- | ---: | ---: | ---: | ---: | --- | ---: |",
     ]
-    wrong = 0
+    wrong, results = 0, dict[str, dict[str, Descent]]()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         sources = list(parents(scratch))
@@ -213,6 +235,7 @@ def main(destination: Path | None) -> int:
             for label, distance, source in sources:
                 child = run(source, scratch / "child")
                 found = compare(child, true)
+                results.setdefault(quantizer, {})[label] = found
                 if not is_right(distance, found):
                     wrong += 1
                     label += " **wrong**"
@@ -220,7 +243,20 @@ def main(destination: Path | None) -> int:
                 print(lines[-1], flush=True)
                 shutil.rmtree(scratch / "child", ignore_errors=True)
     if destination is not None:
-        destination.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        written = [
+            "# Every verdict",
+            "",
+            _ABOUT,
+            "",
+            "## In short",
+            "",
+            *summary(results),
+            "",
+            "## In full",
+            "",
+            *lines,
+        ]
+        destination.write_text("\n".join(written) + "\n", encoding="utf-8")
     print(f"{wrong} wrong verdicts of {len(lines) - 2}")
     return wrong
 

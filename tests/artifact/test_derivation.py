@@ -23,6 +23,7 @@ from mlflow_quantgov.artifact.derivation.measure import measure
 from mlflow_quantgov.artifact.derivation.resolution import change_of_outside, outside_of_change
 from mlflow_quantgov.artifact.inspect import inspect
 from mlflow_quantgov.artifact.tensors import read_safetensors, write_safetensors
+from mlflow_quantgov.errors import ArtifactError
 from mlflow_quantgov.lineage import ModelFacts, prove
 
 
@@ -262,6 +263,26 @@ def test_numbers_that_are_not_finite_are_refuted(parent: Path, tmp_path: Path) -
     write_safetensors(child / "model.safetensors", tensors)
     found = compare(child, parent)
     assert found.verdict == "refuted" and "not finite" in problems(found)["model.layers.0.mlp.up_proj.weight"]
+
+
+def test_parts_that_do_not_fit_are_an_error_and_no_traceback(artifacts: Path, tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    shutil.copytree(artifacts / "bnb-nf4-double", child)
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(child / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight.nested_quant_map"
+    tensors[name] = tensors[name][:2].clone()
+    save_file(tensors, child / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ArtifactError, match=r"up_proj.weight cannot be dequantized: its parts do not fit"):
+        compare(child, artifacts / "parent-bf16")
+
+
+def test_endless_rows_are_not_read(tmp_path: Path) -> None:
+    weights = {"model.embed_tokens.weight": np.zeros((1, 2**20 + 1), dtype=np.float32)}
+    folder = make.save(tmp_path / "wide", weights, {"model_type": "llama", "architectures": ["LlamaForCausalLM"]})
+    found = compare(folder, folder)
+    assert (found.verdict, "too long to compare" in found.reason) == ("unproved", True)
 
 
 def test_a_quantized_parent_is_no_parent(artifacts: Path) -> None:

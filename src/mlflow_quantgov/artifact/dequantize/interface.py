@@ -65,6 +65,27 @@ class Matrix:
         """Weights per row."""
         return self.shape[-1] if self.shape else 1
 
+    def block(self, start: int, stop: int) -> Block:
+        """Some rows, checked.
+
+        Raises:
+            ArtifactError: Scales, zero points or tables do not fit the codes, or the file changed.
+        """
+        try:
+            found = self.read(start, stop)
+        except (ValueError, IndexError, KeyError, TypeError, OverflowError, ZeroDivisionError) as error:
+            raise self._unsound(str(error)) from error
+        if found.values.shape != (stop - start, self.columns):
+            raise self._unsound(f"{found.values.shape} weights where {(stop - start, self.columns)} are due")
+        return found
+
+    def _unsound(self, problem: str) -> ArtifactError:
+        return ArtifactError(
+            f"{self.name[:200]} cannot be dequantized: its parts do not fit each other ({problem[:200]}).",
+            why="Its numbers cannot be compared with a parent's.",
+            fix="copy or download the folder again, or quantize it again",
+        )
+
     def blocks(self) -> Iterator[tuple[int, int]]:
         """Bounds of the row blocks, in order."""
         step = max(1, BLOCK_WEIGHTS // max(self.columns, 1))

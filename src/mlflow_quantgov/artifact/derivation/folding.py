@@ -88,8 +88,8 @@ def row_factors(child: Matrix, parent: Matrix, cast: Cast, factors: Factors) -> 
     """
     middles, widths = [], []
     for start, stop in child.blocks():
-        weights = scaled(cast(parent.read(start, stop).values), factors, start, stop)
-        middle, width = _most_agreed(weights, child.read(start, stop))
+        weights = scaled(cast(parent.block(start, stop).values), factors, start, stop)
+        middle, width = _most_agreed(weights, child.block(start, stop))
         middles.append(middle)
         widths.append(width)
     return np.concatenate(middles), np.concatenate(widths)

@@ -112,8 +112,9 @@ def measure(
     for number, (start, stop) in enumerate(child.blocks()):
         if most_blocks is not None and number >= most_blocks:
             break
-        weights = scaled(cast(parent.read(start, stop).values), factors, start, stop)
-        _add(found, weights, child.read(start, stop), child.slack + factors.uncertainty)
+        weights = scaled(cast(parent.block(start, stop).values), factors, start, stop)
+        with np.errstate(over="ignore", invalid="ignore"):
+            _add(found, weights, child.block(start, stop), child.slack + factors.uncertainty)
     return found
 
 

@@ -25,7 +25,7 @@ def compare_plain(child: Matrix, parent: Matrix, factors: Factors | None = None)
     unequal = dict.fromkeys(CASTS, 0)
     error = signal = 0.0
     for start, stop in child.blocks():
-        values, weights = child.read(start, stop).values, parent.read(start, stop).values
+        values, weights = child.block(start, stop).values, parent.block(start, stop).values
         weights = scaled(weights, factors, start, stop) if factors else weights
         for name, cast in CASTS.items():
             unequal[name] += _unequal(values, store(cast(weights)))
@@ -55,7 +55,7 @@ def compare_plain(child: Matrix, parent: Matrix, factors: Factors | None = None)
 
 def vector(matrix: Matrix) -> Floats:
     """All values of a vector."""
-    return matrix.read(0, 1).values.reshape(-1)
+    return matrix.block(0, 1).values.reshape(-1)
 
 
 def decibels(relative_error: float) -> float | None:
