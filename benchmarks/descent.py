@@ -188,11 +188,10 @@ def row(quantizer: str, label: str, distance: float, found: Descent) -> str:
     matrices = [one for one in found.layers if one.bits is not None]
     error = max((one.relative_error for one in matrices), default=0.0)
     reach = max((one.reachable_error or 0.0 for one in matrices), default=0.0)
-    outside = max((one.outside for one in matrices), default=0.0)
     limit = f"{100 * found.resolution:.2g} %" if found.resolution is not None else ""
-    away = "0" if not distance else f"{100 * distance:.2g} %"
+    away = percent(distance)
     return (
-        f"| {quantizer} | {label} | {away} | {100 * error:.2f} % | {100 * reach:.2f} % | {100 * outside:.2f} % | "
+        f"| {quantizer} | {label} | {away} | {100 * error:.2f} % | {100 * reach:.2f} % | {100 * _outside(found):.2f} % | "
         f"{found.verdict} | {limit} |"
     )
 
@@ -208,9 +207,18 @@ def summary(results: dict[str, dict[str, Descent]]) -> list[str]:
         error = max(one.relative_error for one in matrices)
         reach = max(one.reachable_error or 0.0 for one in matrices)
         sees = f"{100 * (truly.resolution or 0):.2g} %"
-        cells = [f"{one.verdict} {100 * max(layer.outside for layer in one.layers):.2g} %" for one in found.values()]
-        lines.append(f"| {quantizer} | {100 * error:.2g} % | {100 * reach:.2g} % | {sees} | {' | '.join(cells)} |")
+        cells = [f"{one.verdict} {percent(_outside(one))}" for one in found.values()]
+        lines.append(f"| {quantizer} | {percent(error)} | {percent(reach)} | {sees} | {' | '.join(cells)} |")
     return lines
+
+
+def _outside(found: Descent) -> float:
+    return max((one.outside for one in found.layers if one.bits is not None), default=0.0)
+
+
+def percent(share: float) -> str:
+    """A share with two digits that count."""
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
 def is_right(distance: float, found: Descent) -> bool:
