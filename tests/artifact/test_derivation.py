@@ -278,6 +278,25 @@ def test_parts_that_do_not_fit_are_an_error_and_no_traceback(artifacts: Path, tm
         compare(child, artifacts / "parent-bf16")
 
 
+def test_norms_of_gemma_are_those_of_the_parent_although_one_was_added(tmp_path: Path) -> None:
+    import gguf
+
+    random = np.random.default_rng(0)
+    norm = (random.standard_normal(64) * 10.0 ** random.integers(-8, 1, 64)).astype(np.float32)
+    embedding = random.standard_normal((4, 64)).astype(np.float32)
+    config = {"model_type": "gemma2", "architectures": ["Gemma2ForCausalLM"]}
+    parent = make.save(tmp_path, {"model.norm.weight": norm, "model.embed_tokens.weight": embedding}, config)
+    for shift, verdict in ((1.0, "proved"), (1.01, "refuted")):
+        writer = gguf.GGUFWriter(tmp_path / "x.gguf", "gemma2")
+        writer.add_tensor("output_norm.weight", norm + np.float32(shift))
+        writer.add_tensor("token_embd.weight", embedding)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        assert compare(tmp_path / "x.gguf", parent / "model.safetensors").verdict == verdict
+
+
 def test_endless_rows_are_not_read(tmp_path: Path) -> None:
     weights = {"model.embed_tokens.weight": np.zeros((1, 2**20 + 1), dtype=np.float32)}
     folder = make.save(tmp_path / "wide", weights, {"model_type": "llama", "architectures": ["LlamaForCausalLM"]})

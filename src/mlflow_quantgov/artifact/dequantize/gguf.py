@@ -21,6 +21,8 @@ from mlflow_quantgov.artifact.tensors.ggml_types import BY_NAME
 _PERMUTED = {"llama", "granite", "granitemoe", "minicpm", "baichuan", "xverse", "arcee", "deci", "smollm3", "mistral3"}
 _SHIFTED_NORMS = ("gemma",)
 """Their converter adds one to every norm."""
+PLUS_ONE = "F32 plus one"
+"""Storage type of such a norm: what the addition rounded away does not come back."""
 
 
 def gguf_matrices(files: ArtifactFiles, facts: Inspection) -> Iterator[Matrix]:
@@ -42,7 +44,7 @@ def _matrix(name: str, tensor: Tensor, order: NDArray[np.intp] | None, architect
     if tensor.dtype in FLOATS:
         plain = plain_matrix(tensor, name)
         if architecture.startswith(_SHIFTED_NORMS) and "norm" in name:
-            return Matrix(name, plain.shape, plain.kind, parts, _less_one(plain.read))
+            return Matrix(name, plain.shape, PLUS_ONE, parts, _less_one(plain.read))
         if order is None:
             return plain
         return Matrix(name, plain.shape, plain.kind, parts, _reordered(plain.read, order))

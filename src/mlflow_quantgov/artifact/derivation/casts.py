@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mlflow_quantgov.artifact.dequantize.gguf import PLUS_ONE
 from mlflow_quantgov.artifact.dequantize.interface import Floats
 from mlflow_quantgov.artifact.dequantize.numbers import widened
 
@@ -33,8 +34,13 @@ def unchanged(values: Floats) -> Floats:
     return values
 
 
+def plus_and_less_one(values: Floats) -> Floats:
+    """What is left after one was added in float32 and taken away again."""
+    return (values + np.float32(1)) - np.float32(1)
+
+
 CASTS: dict[str, Cast] = {
     AS_STORED: unchanged, "bfloat16": to_bfloat16, "float16": to_float16
 }  # fmt: skip
-STORED_AS = {"F16": to_float16, "BF16": to_bfloat16}
+STORED_AS = {"F16": to_float16, "BF16": to_bfloat16, PLUS_ONE: plus_and_less_one}
 """Storage type of an unquantized tensor to the rounding that storing it does."""
