@@ -269,7 +269,8 @@ def report(uri: str, output: Path, to: str = "@champion") -> Decision:
     from mlflow_quantgov.pages.report import render_report
 
     name, version = registered(local_model(uri))
-    facts = gather_client(mlflow.MlflowClient(), name, version)
+    # A reviewer looks at the layers first, whatever level the policy demands.
+    facts = gather_client(mlflow.MlflowClient(), name, version, compares=True)
     decision = check(uri, to)
     output.write_text(render_report(facts, decision, title=f"{name} version {version}"), encoding="utf-8")
     return decision
@@ -305,6 +306,7 @@ def check(uri: str, to: str, policy: str | Path | None = None) -> Decision:
     from mlflow_quantgov.gate.facts import gather_client
     from mlflow_quantgov.policy.engine import decide
     from mlflow_quantgov.policy.loader import load_policy
+    from mlflow_quantgov.policy.matching import demands_weights
 
     name, version = registered(local_model(uri))
     gate = find_gate() if policy is None else None
@@ -312,8 +314,9 @@ def check(uri: str, to: str, policy: str | Path | None = None) -> Decision:
         return gate.check(name, version, to)
     import mlflow
 
-    facts = gather_client(mlflow.MlflowClient(), name, version)
-    return decide(load_policy(policy), facts, to, what_if=True)
+    chosen = load_policy(policy)
+    facts = gather_client(mlflow.MlflowClient(), name, version, compares=demands_weights(chosen, name))
+    return decide(chosen, facts, to, what_if=True)
 
 
 def promote(uri: str, to: str) -> Decision:

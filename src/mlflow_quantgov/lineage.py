@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from mlflow_quantgov.artifact.behaviour import behaviour_digest
+from mlflow_quantgov.artifact.derivation.descent import Descent
 from mlflow_quantgov.artifact.inspect import inspect_model
 from mlflow_quantgov.artifact.manifest import build_manifest
 from mlflow_quantgov.artifact.quantization import Quantization, Structure
@@ -54,15 +56,24 @@ class Lineage:
     """Version of the same registered model that rollback can move to."""
     problems: tuple[str, ...] = ()
     """Why the next level was not reached."""
+    descent: Descent | None = None
+    """The weights of both, compared; None where nobody asked for it, or a lower level already failed."""
 
 
-def prove(child: ModelFacts, parent: ModelFacts | None, claimed: dict[str, str] | None) -> Lineage:
+def prove(
+    child: ModelFacts,
+    parent: ModelFacts | None,
+    claimed: dict[str, str] | None,
+    descent: Callable[[], Descent] | None = None,
+) -> Lineage:
     """How far the claim "this was made from that" is borne out by the bytes of both.
 
     Args:
         child: The quantized version's own files.
         parent: The files of the version that it names; None where they could not be read.
         claimed: What was written down at logging: `uri`, `weights`, `manifest`; None where no parent was named.
+        descent: Compares the weights of both, which reads all of their bytes; called only where the structure agrees.
+            None where nobody asks for more than structure.
 
     Returns:
         The highest level that holds, and why the next one does not.
@@ -78,7 +89,17 @@ def prove(child: ModelFacts, parent: ModelFacts | None, claimed: dict[str, str] 
     if parent.weights == child.weights:
         return Lineage("declared", uri, parent, problems=("A model cannot be its own parent.",))
     problems = structure_problems(child.structure, parent)
-    return Lineage("digest" if problems else "structure", uri, parent, problems=problems)
+    if problems:
+        return Lineage("digest", uri, parent, problems=problems)
+    structure = Lineage("structure", uri, parent)
+    return structure if descent is None else _with_descent(structure, descent())
+
+
+def _with_descent(lineage: Lineage, descent: Descent) -> Lineage:
+    """The level `numeric` where the weights bear it out."""
+    if descent.holds:
+        return replace(lineage, level="numeric", descent=descent)
+    return replace(lineage, problems=(descent.reason,), descent=descent)
 
 
 def structure_problems(child: Structure, parent: ModelFacts) -> tuple[str, ...]:

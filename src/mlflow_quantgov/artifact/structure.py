@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from mlflow_quantgov.artifact.quantization import Structure
-from mlflow_quantgov.artifact.tensors import GgufArray
+from mlflow_quantgov.artifact.tensors import GgufArray, Tensor
 from mlflow_quantgov.errors import ArtifactError
 
 # GGUF's names of a llama-like block -> Hugging Face's. Source: gguf-py's tensor_mapping.
@@ -137,6 +139,14 @@ def _canonical(name: str, shape: tuple[int, ...], architecture: str | None) -> d
     else:
         stem, part = "mlp.experts", _EXPERTS[found[2]]
     return {f"model.layers.{found[1]}.{stem}.{one}.{part}.{found[3]}": shape[1:] for one in range(shape[0])}
+
+
+def canonical_parts(tensor: Tensor, architecture: str | None) -> Iterator[tuple[str, Tensor]]:
+    """A GGUF tensor under its canonical name; a stack of experts as its experts, each a piece of the stored bytes."""
+    named = _canonical(tensor.name, tensor.shape, architecture)
+    size = tensor.size // len(named)
+    for place, (name, shape) in enumerate(named.items()):
+        yield name, replace(tensor, shape=shape, offset=tensor.offset + place * size, size=size)
 
 
 def _check(structure: Structure, claimant: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from mlflow_quantgov.artifact.derivation import Descent
 from mlflow_quantgov.artifact.inspect import inspect_model
 from mlflow_quantgov.errors import ArtifactError, EvidenceError, QuantgovError
 from mlflow_quantgov.evidence.kernel_table import lookup
@@ -22,6 +24,7 @@ from mlflow_quantgov.evidence.store import EVIDENCE_FOLDER, copy_name
 from mlflow_quantgov.flavor.download import model_artifact
 from mlflow_quantgov.flavor.layout import LINEAGE_FILE, MANIFEST_FILE, LineageRecord, SavedModel
 from mlflow_quantgov.gate.contents import loading_problem, other_problem, weights_below
+from mlflow_quantgov.gate.descent import descent_of
 from mlflow_quantgov.gate.intake import kept, take_in
 from mlflow_quantgov.gate.sources import VersionRef, local_files, path_here
 from mlflow_quantgov.lineage import Lineage, ModelFacts, facts_of, prove
@@ -60,17 +63,22 @@ class Gatherer:
     engine: Engine | None
     sessions: Callable[[], Any] | None
     """Context manager that yields a session and commits; None on a client, which keeps nothing."""
+    compares: Callable[[str], bool] = lambda name: False
+    """Whether the weights of a registered model's versions are compared with their parents'."""
 
     def gather(self, name: str, version: str, requester: str | None = None) -> Facts:
         """Everything that is known about a version; what cannot be read is named in `problems`."""
-        return _Gathering(self.registry, self.engine, self.sessions).gather(name, version, requester)
+        gathering = _Gathering(self.registry, self.engine, self.sessions, self.compares(name))
+        return gathering.gather(name, version, requester)
 
 
 class _Gathering:
     """One gathering: the files of a version are read and hashed once, however often it is met on the way."""
 
-    def __init__(self, registry: Registry, engine: Engine | None, sessions: Callable[[], Any] | None) -> None:
-        self.registry, self.engine, self.sessions = registry, engine, sessions
+    def __init__(
+        self, registry: Registry, engine: Engine | None, sessions: Callable[[], Any] | None, compares: bool
+    ) -> None:
+        self.registry, self.engine, self.sessions, self.compares = registry, engine, sessions, compares
         self._seen: dict[str, _Read] = {}
 
     def gather(self, name: str, version: str, requester: str | None = None) -> Facts:
@@ -83,7 +91,7 @@ class _Gathering:
         facts = Facts(name, version, found.role, now, requester, found.model, found.recorded, problems=found.problems)
         if found.model is None:
             return facts
-        lineage, parent_copies = self._lineage(name, found)
+        lineage, parent_copies = self._lineage(name, ref, found)
         role: Role = "quantized" if lineage is not None or found.model.quantization.is_quantized else "parent"
         subjects = {found.model.weights} | ({lineage.parent.weights} if lineage and lineage.parent else set())
         evidence, problems = self._evidence(ref, subjects, found.copies + parent_copies)
@@ -122,26 +130,54 @@ class _Gathering:
         origin = self.registry.reference(named["name"], named["version"])
         return replace(ref, source=origin.source, location=origin.location)
 
-    def _lineage(self, name: str, found: _Read) -> tuple[Lineage | None, tuple[tuple[str, bytes], ...]]:
+    def _lineage(
+        self, name: str, ref: VersionRef, found: _Read
+    ) -> tuple[Lineage | None, tuple[tuple[str, bytes], ...]]:
         """The proved link, and the copies of evidence beside the parent."""
         assert found.model is not None
         claimed = found.record.parent if found.record else None
         if claimed is None:
             return (prove(found.model, None, None), ()) if found.model.quantization.is_quantized else (None, ())
-        parent = self._parent(str(claimed.get("uri", "")))
-        lineage = prove(found.model, parent.model if parent else None, claimed)
+        uri = str(claimed.get("uri", ""))
+        parent = self._parent(uri)
+        model = parent.model if parent else None
+        lineage = prove(found.model, model, claimed, self._descent(ref, uri, found.model, model))
         if lineage.parent is None:
             return lineage, ()
         version = self._version_with(name, lineage.parent.weights)
         return replace(lineage, parent_version=version), parent.copies if parent else ()
 
     def _parent(self, uri: str) -> _Read | None:
-        """The files of the version that is named; nothing but a registered version is looked at."""
-        named = _PARENT_URI.match(uri)
         try:
-            return self._read(self.registry.reference(named["name"], named["version"])) if named else None
+            reference = self._parent_reference(uri)
+            return self._read(reference) if reference else None
         except (QuantgovError, mlflow.exceptions.MlflowException):
             return None
+
+    def _parent_reference(self, uri: str) -> VersionRef | None:
+        """The version that is named as the parent; nothing but a registered version is looked at."""
+        named = _PARENT_URI.match(uri)
+        return self.registry.reference(named["name"], named["version"]) if named else None
+
+    def _descent(
+        self, ref: VersionRef, uri: str, child: ModelFacts, parent: ModelFacts | None
+    ) -> Callable[[], Descent] | None:
+        """Compares the weights of both where the policy wants that; None where it does not."""
+        origin = self._parent_reference(uri) if self.compares and parent is not None else None
+        if origin is None or parent is None:
+            return None
+
+        def compared() -> Descent:
+            with self._artifact(ref) as here, self._artifact(origin) as there:
+                return descent_of(child.manifest, here, parent.manifest, there)
+
+        return compared
+
+    @contextmanager
+    def _artifact(self, ref: VersionRef) -> Iterator[Path]:
+        """The model's own files of a version."""
+        with local_files(self._resolved(ref), self.engine) as root:
+            yield model_artifact(root) if root.is_dir() else root
 
     def _version_with(self, name: str, weights: str) -> str | None:
         """The version of a model whose files hold these weights."""
@@ -252,6 +288,13 @@ def search_versions(search: Callable[..., Iterable[Any]], name: str) -> list[Any
     return [one for one in search(query, max_results=10_000) if one.name == name]
 
 
-def gather_client(client: mlflow.MlflowClient, name: str, version: str) -> Facts:
-    """Facts through a plain client, for `qg.check` and reports where nothing is gated; nothing is kept."""
-    return Gatherer(ClientRegistry(client), None, None).gather(name, version)
+def gather_client(client: mlflow.MlflowClient, name: str, version: str, *, compares: bool = False) -> Facts:
+    """Facts through a plain client, for `qg.check` and reports where nothing is gated; nothing is kept.
+
+    Args:
+        client: A client of the registry.
+        name: Registered model.
+        version: Its version.
+        compares: Whether to compare the weights with the parent's; both models are then read whole.
+    """
+    return Gatherer(ClientRegistry(client), None, None, lambda _: compares).gather(name, version)

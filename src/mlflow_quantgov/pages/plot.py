@@ -1,11 +1,16 @@
-"""The interval plot of the report, as inline SVG."""
+"""The plots of the report, as inline SVG."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlflow_quantgov.artifact.derivation.descent import LayerDescent
+
 WIDTH, LEFT, RIGHT, ROW, TOP, BOTTOM = 720, 190, 24, 44, 16, 46
+_LAYERS_LEFT, _LAYERS_HEIGHT = 64, 240
 
 
 @dataclass(frozen=True)
@@ -63,3 +68,50 @@ def interval_plot(intervals: list[Interval]) -> Plot | None:
     )
     ticks = tuple((place(value), f"{value:+d}" if value else "0") for value in values)
     return Plot(WIDTH, TOP + ROW * len(intervals) + BOTTOM, place(0), ticks, rows)
+
+
+@dataclass(frozen=True)
+class LayerPlot:
+    """Coordinates of the error of every quantized matrix, ready for the template."""
+
+    width: int
+    height: int
+    ticks: tuple[tuple[float, str], ...]
+    points: tuple[dict[str, Any], ...]
+
+
+def layer_plot(layers: Sequence[LayerDescent]) -> LayerPlot | None:
+    """Place the relative error of each matrix, and what rounding on its own grid reaches, on a logarithmic axis.
+
+    Args:
+        layers: Compared tensors; unquantized ones are left out.
+
+    Returns:
+        None where no matrix was quantized.
+    """
+    shown = [one for one in layers if one.bits is not None and 0 < one.relative_error < math.inf]
+    if not shown:
+        return None
+    values = [value for one in shown for value in (one.relative_error, one.reachable_error) if value]
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)) + 1e-9)
+    high = max(high, low + 1)
+    bottom = _LAYERS_HEIGHT - BOTTOM
+
+    def place(value: float) -> float:
+        return round(bottom - (math.log10(value) - low) / (high - low) * (bottom - TOP), 1)
+
+    step = (WIDTH - _LAYERS_LEFT - RIGHT) / len(shown)
+    points = tuple(
+        {
+            "name": one.name,
+            "x": round(_LAYERS_LEFT + step * (index + 0.5), 1),
+            "y": place(one.relative_error),
+            "reach": place(one.reachable_error) if one.reachable_error else None,
+            "half": round(min(step / 2, 8), 1),
+            "outcome": "fail" if one.problem else "pass",
+            "error": one.relative_error,
+        }
+        for index, one in enumerate(shown)
+    )
+    ticks = tuple((place(10.0**power), f"{100 * 10.0**power:g} %") for power in range(low, high + 1))
+    return LayerPlot(WIDTH, _LAYERS_HEIGHT, ticks, points)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from mlflow_quantgov.pages.plot import Interval, interval_plot
+from mlflow_quantgov.pages.plot import Interval, interval_plot, layer_plot
 from mlflow_quantgov.pages.render import render
 from mlflow_quantgov.policy.decision import Decision
 from mlflow_quantgov.policy.facts import Facts
@@ -21,6 +21,7 @@ def render_report(facts: Facts, decision: Decision | None, *, title: str) -> str
         title: Heading.
     """
     capabilities = _capabilities(decision)
+    descent = facts.lineage.descent if facts.lineage else None
     summaries = {one.kind: one.content.stated() for one in facts.evidence}
     return render(
         "report.html",
@@ -32,6 +33,8 @@ def render_report(facts: Facts, decision: Decision | None, *, title: str) -> str
         fidelity=summaries.get("fidelity"),
         benchmark=summaries.get("benchmark"),
         layers=_layers(facts),
+        descent=descent,
+        descent_plot=layer_plot(descent.layers) if descent else None,
         evidence=facts.evidence,
         made_at=datetime.now(UTC).isoformat(),
         version=__version__,

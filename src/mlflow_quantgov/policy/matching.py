@@ -55,3 +55,9 @@ def gated_destinations(policy: Policy, model: str) -> list[str]:
     """Destinations of a model that have a gate, in the order of the policy."""
     rule = rule_for(policy, model)
     return [] if rule is None else [name for name, gate in rule.destinations.items() if gate in policy.gates]
+
+
+def demands_weights(policy: Policy, model: str) -> bool:
+    """Whether any gate of a model wants its weights compared with its parent's, which takes reading both whole."""
+    gates = [gate_for(policy, model, destination) for destination in gated_destinations(policy, model)]
+    return any(gate is not None and gate.lineage_level in {"numeric", "reproduced"} for gate in gates)

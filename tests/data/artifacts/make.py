@@ -185,6 +185,10 @@ def make_gguf() -> None:
         writer.add_token_list([f"t{index}" for index in range(128)])
         for name, array in parent_arrays().items():
             own = names.get_name(name, try_suffixes=(".weight",))
+            # As llama.cpp's converter does for Llama: it rotates neighbouring rows, Hugging Face the halves of a head.
+            for part, heads in (("q_proj", 4), ("k_proj", 2)):
+                if part in name:
+                    array = array.reshape(heads, 2, -1, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
             if array.ndim == 1:
                 writer.add_tensor(own, array)
             else:

@@ -25,7 +25,7 @@ _MAX_METADATA = 100_000
 
 
 @dataclass(frozen=True)
-class _Subclass:
+class Subclass:
     """One quantized parameter, as the metadata describes it."""
 
     stem: str
@@ -48,8 +48,8 @@ class TorchAo(Format):
 
     def read(self, files: ArtifactFiles) -> Inspection:
         """See `Format`."""
-        layers, subclasses = Layers(), list(_subclasses(files))
-        for one in subclasses:
+        layers, found = Layers(), subclasses(files)
+        for one in found:
             layer, granularity = _layer(files, one)
             layers.add(layer, [tensor.name for tensor in one.parts.values()], granularity)
         method = _method(files.quantization_config)
@@ -62,23 +62,24 @@ class TorchAo(Format):
             layers,
             format=self.name,
             method=method,
-            symmetric=not any(_has_offset(one.parts.get("zero_point")) for one in subclasses),
+            symmetric=not any(_has_offset(one.parts.get("zero_point")) for one in found),
             producer=None,
             # Weight-only and dynamic rounding need no data; static activation scales and smoothing do.
-            calibration_required=any(name.startswith("act_") for one in subclasses for name in one.parts),
-            activation_bits=next((bits for one in subclasses if (bits := _activation_bits(one))), None),
+            calibration_required=any(name.startswith("act_") for one in found for name in one.parts),
+            activation_bits=next((bits for one in found if (bits := _activation_bits(one))), None),
             claims=Claims(),
         )
 
 
-def _subclasses(files: ArtifactFiles) -> list[_Subclass]:
+def subclasses(files: ArtifactFiles) -> list[Subclass]:
+    """Every quantized parameter with its parts."""
     prefixes = {}
     for name in sorted(files.tensors):
         if found := _DATA.match(name):
             parameter = found["parameter"]
             stem = found["module"] if parameter == "weight" else f"{found['module']}.{parameter}"
             kind, data = _described(files.metadata.get(f"{found['module']}.{parameter}", ""))
-            prefixes[name.removesuffix("qdata")] = _Subclass(stem, kind, data, {})
+            prefixes[name.removesuffix("qdata")] = Subclass(stem, kind, data, {})
     for name, tensor in files.tensors.items():
         for part in ("qdata", "scale", "zero_point", "scale_and_zero", "per_tensor_scale", "act_pre_scale",
                      "act_quant_scale", "act_quant_zero_point", "act_per_tensor_scale"):  # fmt: skip
@@ -96,7 +97,7 @@ def _described(text: str) -> tuple[str, dict[str, Any]]:
         return "", {}
 
 
-def _layer(files: ArtifactFiles, one: _Subclass) -> tuple[LayerQuantization, str]:
+def _layer(files: ArtifactFiles, one: Subclass) -> tuple[LayerQuantization, str]:
     reader = _READERS.get(one.kind)
     if reader is None:
         raise ArtifactError(
@@ -128,20 +129,20 @@ def _layer(files: ArtifactFiles, one: _Subclass) -> tuple[LayerQuantization, str
     return LayerQuantization(one.stem, bits, size, shape, one.kind), granularity
 
 
-def _plain_bytes(one: _Subclass, data: Tensor) -> tuple[float | None, tuple[int, ...]]:
+def _plain_bytes(one: Subclass, data: Tensor) -> tuple[float | None, tuple[int, ...]]:
     """One code per byte; narrower codes than 8 bit are kept this way too."""
     return (used_bits(data) if data.dtype == "I8" else None), data.shape
 
 
-def _float8(one: _Subclass, data: Tensor) -> tuple[float | None, tuple[int, ...]]:
+def _float8(one: Subclass, data: Tensor) -> tuple[float | None, tuple[int, ...]]:
     return (8 if data.dtype.startswith("F8_") else None), data.shape
 
 
-def _two_per_byte(one: _Subclass, data: Tensor) -> tuple[float | None, tuple[int, ...]]:
+def _two_per_byte(one: Subclass, data: Tensor) -> tuple[float | None, tuple[int, ...]]:
     return (4 if data.dtype in {"U8", "I8"} else None), (*data.shape[:-1], data.shape[-1] * 2)
 
 
-def _eight_per_word(one: _Subclass, data: Tensor) -> tuple[float | None, tuple[int, ...]]:
+def _eight_per_word(one: Subclass, data: Tensor) -> tuple[float | None, tuple[int, ...]]:
     """4-bit codes in 32-bit words, in whatever order a kernel likes; the logical shape stands in the metadata."""
     shape = one.data.get("shape")
     if not isinstance(shape, list) or not all(type(side) is int and side > 0 for side in shape):
@@ -149,11 +150,11 @@ def _eight_per_word(one: _Subclass, data: Tensor) -> tuple[float | None, tuple[i
     return (4 if data.size * 2 >= prod(shape) > data.size else None), tuple(shape)
 
 
-def _mx(one: _Subclass, data: Tensor) -> tuple[float | None, tuple[int, ...]]:
+def _mx(one: Subclass, data: Tensor) -> tuple[float | None, tuple[int, ...]]:
     return _float8(one, data) if data.dtype.startswith("F8_") else _two_per_byte(one, data)
 
 
-_READERS: dict[str, Callable[[_Subclass, Tensor], tuple[float | None, tuple[int, ...]]]] = {
+_READERS: dict[str, Callable[[Subclass, Tensor], tuple[float | None, tuple[int, ...]]]] = {
     "Int8Tensor": _plain_bytes,
     "IntxUnpackedToInt8Tensor": _plain_bytes,
     "Float8Tensor": _float8,
@@ -169,7 +170,7 @@ def _has_offset(zero_point: Tensor | None) -> bool:
     return zero_point is not None and bool(zero_point.raw().any())
 
 
-def _activation_bits(one: _Subclass) -> int | None:
+def _activation_bits(one: Subclass) -> int | None:
     named = one.data.get("activation_quantization")
     if one.data.get("act_quant_kwargs") is not None:
         return 4 if one.kind == "NVFP4Tensor" else 8

@@ -41,7 +41,10 @@ def run(question: Question) -> CheckResult:
             "Its parent's weights lie on a k-bit grid: the parent looks like a quantized model written back as floats.",
             "name the original, or pin this parent's digest in the policy (yardsticks: parents)",
         )
-    return result(NAME, "pass", f"Parent {found.parent_uri}, proved up to {found.level}.", level=found.level)
+    seen = found.descent.resolution if found.descent else None
+    limit = "" if seen is None else f" A change of the parent by {100 * seen:.2g} % would have shown."
+    reason = f"Parent {found.parent_uri}, proved up to {found.level}.{limit}"
+    return result(NAME, "pass", reason, level=found.level, resolution=seen)
 
 
 def _parent(question: Question) -> CheckResult:

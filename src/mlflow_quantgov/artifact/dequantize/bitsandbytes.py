@@ -1,0 +1,74 @@
+"""bitsandbytes: int8 rows; nf4 and fp4 blocks of the flattened matrix. See `formats/bitsandbytes.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from mlflow_quantgov.artifact.dequantize.interface import Block, Floats, Matrix
+from mlflow_quantgov.artifact.dequantize.numbers import floats, lookup, uniform
+from mlflow_quantgov.artifact.dequantize.words import nibbles
+from mlflow_quantgov.artifact.files import parse_json
+from mlflow_quantgov.artifact.formats.interface import ArtifactFiles
+from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization
+
+_STATE_BYTES = 100_000
+_FOUR_BIT = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map")
+_SLACK = 2.0**-8
+"""Models are quantized from bfloat16 or float16."""
+_NESTED_SLACK = 2.0**-6
+"""Codes are computed before the maxima themselves are rounded to 8 bits."""
+
+
+def bitsandbytes_matrices(files: ArtifactFiles, facts: Inspection) -> Iterator[Matrix]:
+    """Every quantized matrix."""
+    for layer in facts.quantization.layers:
+        yield _eight_bit(files, layer) if layer.type == "int8" else _four_bit(files, layer)
+
+
+def _eight_bit(files: ArtifactFiles, layer: LayerQuantization) -> Matrix:
+    """`weight = code * row maximum / 127`."""
+    codes, maxima = files.tensors[f"{layer.name}.weight"], files.tensors[f"{layer.name}.SCB"]
+    others = tuple(name for part in ("SCB", "weight_format") if (name := f"{layer.name}.{part}") in files.tensors)
+
+    def read(start: int, stop: int) -> Block:
+        scale = floats(maxima).reshape(-1, 1)[start:stop] / np.float32(127)
+        return uniform(np.asarray(codes.stored()[start:stop]), scale, np.float32(0), -127, 127)
+
+    return Matrix(codes.name, layer.shape, "int8", (codes.name, *others), read, 8, None, _SLACK)
+
+
+def _four_bit(files: ArtifactFiles, layer: LayerQuantization) -> Matrix:
+    """`weight = table[code] * maximum of its block`; maxima may be 8-bit codes with a table of their own."""
+    stored = files.tensors.get(f"{layer.name}.weight") or files.tensors[layer.name]
+    weight, state = stored.name, f"{stored.name}.quant_state.bitsandbytes__{layer.type}"
+    others = tuple(name for suffix in _FOUR_BIT if (name := weight + suffix) in files.tensors)
+    columns, block = layer.shape[-1], layer.group_size or 1
+    table = floats(files.tensors[f"{weight}.quant_map"]).reshape(-1)
+
+    def read(start: int, stop: int) -> Block:
+        first, last = start * columns, stop * columns
+        codes = nibbles(np.asarray(stored.raw()[first // 2 : -(-last // 2)]), low_first=False)
+        codes = codes[first % 2 :][: last - first].reshape(-1, columns)
+        blocks = slice(first // block, -(-last // block))
+        maxima = _maxima(files, weight, state, blocks)
+        of_weight = (np.arange(first, last) // block - blocks.start).reshape(-1, columns)
+        return lookup(codes, table, maxima[of_weight])
+
+    parts = (weight, state, *others)
+    slack = _NESTED_SLACK if f"{weight}.nested_absmax" in files.tensors else _SLACK
+    return Matrix(weight, layer.shape, str(layer.type), parts, read, 4, layer.group_size, slack)
+
+
+def _maxima(files: ArtifactFiles, weight: str, state: str, blocks: slice) -> Floats:
+    """Largest magnitudes of some blocks."""
+    stored, nested = files.tensors[f"{weight}.absmax"], files.tensors.get(f"{weight}.nested_absmax")
+    if nested is None:
+        return floats(stored).reshape(-1)[blocks]
+    described = parse_json(files.tensors[state].raw(_STATE_BYTES).tobytes())
+    size, offset = int(described["nested_blocksize"]), float(described.get("nested_offset", 0))
+    codes = np.asarray(stored.stored()).reshape(-1)[blocks]
+    table = floats(files.tensors[f"{weight}.nested_quant_map"]).reshape(-1)
+    scale = floats(nested).reshape(-1)[np.arange(blocks.start, blocks.start + len(codes)) // size]
+    return np.asarray(table[codes] * scale + np.float32(offset), dtype=np.float32)

@@ -1,0 +1,34 @@
+"""Weights that were never quantized, or stand unquantized beside quantized ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from mlflow_quantgov.artifact.dequantize.interface import Block, Matrix
+from mlflow_quantgov.artifact.dequantize.numbers import floats
+from mlflow_quantgov.artifact.tensors import FLOATS, Tensor
+
+
+def plain_matrices(tensors: Iterable[Tensor]) -> Iterator[Matrix]:
+    """Every float tensor as it is."""
+    for tensor in tensors:
+        if tensor.dtype in FLOATS and tensor.elements:
+            yield plain_matrix(tensor)
+
+
+def plain_matrix(tensor: Tensor, name: str | None = None) -> Matrix:
+    """One float tensor, perhaps under another name."""
+    shape = tensor.shape or (1,)
+
+    def read(start: int, stop: int) -> Block:
+        return Block(floats(_flat(tensor), slice(start, stop)))
+
+    return Matrix(name or tensor.name, shape, tensor.dtype, (tensor.name,), read)
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """The same bytes as [rows, columns]."""
+    columns = tensor.shape[-1] if tensor.shape else 1
+    return Tensor(
+        tensor.name, tensor.dtype, (tensor.elements // columns, columns), tensor.file, tensor.offset, tensor.size
+    )

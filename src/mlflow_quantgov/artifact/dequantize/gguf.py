@@ -1,0 +1,97 @@
+"""GGUF: rows of blocks, with the row order of Llama's query and key matrices undone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlflow_quantgov.artifact.dequantize.full_precision import plain_matrix
+from mlflow_quantgov.artifact.dequantize.gguf_blocks import DECODERS
+from mlflow_quantgov.artifact.dequantize.interface import Block, Matrix, unreadable
+from mlflow_quantgov.artifact.formats.interface import ArtifactFiles
+from mlflow_quantgov.artifact.quantization import Inspection
+from mlflow_quantgov.artifact.structure import canonical_parts
+from mlflow_quantgov.artifact.tensors import FLOATS, Tensor
+from mlflow_quantgov.artifact.tensors.ggml_types import BY_NAME
+
+# Architectures whose converter interleaves the two halves of each head. Source: convert_hf_to_gguf.py of llama.cpp.
+_PERMUTED = {"llama", "granite", "granitemoe", "minicpm", "baichuan", "xverse", "arcee", "deci", "smollm3", "mistral3"}
+_SHIFTED_NORMS = ("gemma",)
+"""Their converter adds one to every norm."""
+PLUS_ONE = "F32 plus one"
+"""Storage type of such a norm: what the addition rounded away does not come back."""
+
+
+def gguf_matrices(files: ArtifactFiles, facts: Inspection) -> Iterator[Matrix]:
+    """Every tensor, quantized or not; a stack of experts as its experts."""
+    metadata = files.ggufs[0].metadata
+    architecture = str(metadata.get("general.architecture"))
+    experts = metadata.get(f"{architecture}.expert_count")
+    for part in files.ggufs:
+        for tensor in part.tensors.values():
+            for name, piece in canonical_parts(
+                tensor, "mixtral" if experts and architecture == "llama" else architecture
+            ):
+                yield _matrix(name, piece, _order(name, piece, metadata, architecture), architecture)
+
+
+def _matrix(name: str, tensor: Tensor, order: NDArray[np.intp] | None, architecture: str) -> Matrix:
+    bits, group = BY_NAME[tensor.dtype].bits, BY_NAME[tensor.dtype].group
+    parts = (tensor.name,)
+    if tensor.dtype in FLOATS:
+        plain = plain_matrix(tensor, name)
+        if architecture.startswith(_SHIFTED_NORMS) and "norm" in name:
+            return Matrix(name, plain.shape, PLUS_ONE, parts, _less_one(plain.read))
+        if order is None:
+            return plain
+        return Matrix(name, plain.shape, plain.kind, parts, _reordered(plain.read, order))
+    decode = DECODERS.get(tensor.dtype)
+    if decode is None:
+        problem = f"values of the type {tensor.dtype} come from a table that is not kept here"
+        return unreadable(name, tensor.shape, tensor.dtype, parts, bits, problem)
+    columns, width = tensor.shape[-1], BY_NAME[tensor.dtype].bytes
+    stride = columns // BY_NAME[tensor.dtype].block * width
+
+    def read(start: int, stop: int) -> Block:
+        lines = tensor.raw().reshape(-1, stride)
+        chosen = np.asarray(lines[start:stop] if order is None else lines[order[start:stop]])
+        block = decode(np.ascontiguousarray(chosen).reshape(-1, width))
+        shape = (stop - start, columns)
+        return Block(*(part.reshape(shape) for part in (block.values, block.below, block.above) if part is not None))
+
+    return Matrix(name, tensor.shape, tensor.dtype, parts, read, bits, group, 2.0**-11)
+
+
+def _order(name: str, tensor: Tensor, metadata: dict[str, Any], architecture: str) -> NDArray[np.intp] | None:
+    """Row of the file that holds each row of the Hugging Face matrix.
+
+    Llama's converter turns each head's rows from (half, position) to (position, half), as ggml's rotation wants.
+    """
+    if architecture not in _PERMUTED or ".self_attn." not in name:
+        return None
+    key = "head_count" if ".q_proj." in name else "head_count_kv" if ".k_proj." in name else None
+    heads = metadata.get(f"{architecture}.attention.{key}", metadata.get(f"{architecture}.attention.head_count"))
+    rows = tensor.shape[0]
+    if key is None or type(heads) is not int or heads < 1 or rows % (2 * heads):
+        return None
+    return np.arange(rows).reshape(heads, rows // heads // 2, 2).swapaxes(1, 2).reshape(-1)
+
+
+def _reordered(read: Callable[[int, int], Block], order: NDArray[np.intp]) -> Callable[[int, int], Block]:
+    """Rows of a float tensor in another order; runs of a head lie close together in the file."""
+
+    def reordered(start: int, stop: int) -> Block:
+        wanted = order[start:stop]
+        first, last = int(wanted.min()), int(wanted.max()) + 1
+        if last - first > 8 * (stop - start):
+            return Block(np.concatenate([read(row, row + 1).values for row in wanted.tolist()]))
+        return Block(read(first, last).values[wanted - first])
+
+    return reordered
+
+
+def _less_one(read: Callable[[int, int], Block]) -> Callable[[int, int], Block]:
+    return lambda start, stop: Block(read(start, stop).values - np.float32(1))

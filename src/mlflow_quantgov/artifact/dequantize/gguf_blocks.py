@@ -1,0 +1,148 @@
+"""ggml's block layouts. Source: ggml-common.h and ggml-quants.c of llama.cpp; checked against PyPI `gguf` in the tests.
+
+Every function takes blocks [n, bytes] and gives the weights [n, weights] of them with their cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlflow_quantgov.artifact.dequantize.interface import Block, Floats
+from mlflow_quantgov.artifact.dequantize.numbers import E2M1, lookup, powers_of_two, uniform
+
+Bytes = NDArray[np.uint8]
+
+_IQ4 = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], dtype=np.float32)
+
+
+def _half(blocks: Bytes, at: int) -> Floats:
+    """A float16 of each block as [n, 1]."""
+    return np.ascontiguousarray(blocks[:, at : at + 2]).view("<f2").astype(np.float32)
+
+
+def _split(packed: Bytes) -> Bytes:
+    """4-bit codes: the low halves of all bytes, then the high ones."""
+    return np.concatenate([packed & 15, packed >> 4], axis=-1)
+
+
+def _fifth_bits(blocks: Bytes, at: int) -> Bytes:
+    """Bit 4 of 32 codes, from 32 bits."""
+    return np.unpackbits(blocks[:, at : at + 4], axis=-1, bitorder="little") << np.uint8(4)
+
+
+def _q4_0(blocks: Bytes) -> Block:
+    return uniform(_split(blocks[:, 2:]).astype(np.int8) - 8, _half(blocks, 0), np.float32(0), -8, 7)
+
+
+def _q4_1(blocks: Bytes) -> Block:
+    return _shifted(_split(blocks[:, 4:]), blocks, 15)
+
+
+def _q5_0(blocks: Bytes) -> Block:
+    codes = (_split(blocks[:, 6:]) | _fifth_bits(blocks, 2)).astype(np.int8) - 16
+    return uniform(codes, _half(blocks, 0), np.float32(0), -16, 15)
+
+
+def _q5_1(blocks: Bytes) -> Block:
+    return _shifted(_split(blocks[:, 8:]) | _fifth_bits(blocks, 4), blocks, 31)
+
+
+def _shifted(codes: Bytes, blocks: Bytes, top: int) -> Block:
+    """`code * scale + minimum`: codes are computed before the minimum is rounded to float16, which moves the cells."""
+    minimum = _half(blocks, 2)
+    block = uniform(codes, _half(blocks, 0), minimum, 0, top)
+    assert block.below is not None and block.above is not None
+    moved = np.abs(minimum) * np.float32(2.0**-11)
+    return Block(block.values, block.below + moved, block.above + moved)
+
+
+def _q8_0(blocks: Bytes) -> Block:
+    return uniform(blocks[:, 2:].view(np.int8), _half(blocks, 0), np.float32(0), -127, 127)
+
+
+def _two_bits(packed: Bytes) -> Bytes:
+    """2-bit codes of 64 bytes: each 32 bytes hold 128 codes, the lowest bits those of the first 32."""
+    parts = packed.reshape(len(packed), -1, 1, 32) >> np.array([0, 2, 4, 6], dtype=np.uint8)[:, None]
+    return (parts & np.uint8(3)).reshape(len(packed), -1)
+
+
+def _spread(per_group: Any, width: int) -> Floats:
+    """One number per group to one per weight."""
+    return np.repeat(per_group, width, axis=-1)
+
+
+def _q2_k(blocks: Bytes) -> Block:
+    scales, codes = blocks[:, :16], _two_bits(blocks[:, 16:80])
+    scale, least = _half(blocks, 80) * (scales & 15), _half(blocks, 82) * (scales >> 4)
+    return uniform(codes, _spread(scale, 16), -_spread(least, 16), 0, 3)
+
+
+def _q3_k(blocks: Bytes) -> Block:
+    count, packed = len(blocks), blocks[:, 96:108]
+    low = np.concatenate([packed[:, :8] & 15, packed[:, :8] >> 4], axis=-1)
+    high = (packed[:, None, 8:] >> np.array([0, 2, 4, 6], dtype=np.uint8)[:, None]).reshape(count, 16) & 3
+    scale = _half(blocks, 108) * ((low | high << 4).astype(np.int8) - 32)
+    # Bit j of each of 32 bytes belongs to the j-th run of 32 weights; where it is not set, four is subtracted.
+    mask = blocks[:, None, :32] >> np.arange(8, dtype=np.uint8)[:, None]
+    codes = _two_bits(blocks[:, 32:96]).astype(np.int8) - 4 * (1 - (mask.reshape(count, 256) & 1).astype(np.int8))
+    return uniform(codes, _spread(scale, 16), np.float32(0), -4, 3)
+
+
+def _six_bits(packed: Bytes) -> tuple[Bytes, Bytes]:
+    """Eight scales and eight minima of 6 bits from 12 bytes."""
+    first, second, third = packed[:, :4], packed[:, 4:8], packed[:, 8:]
+    scales = np.concatenate([first & 63, (third & 15) | (first >> 6) << 4], axis=-1)
+    return scales, np.concatenate([second & 63, third >> 4 | (second >> 6) << 4], axis=-1)
+
+
+def _runs(packed: Bytes) -> Bytes:
+    """4-bit codes: of each 32 bytes the low halves, then the high ones."""
+    return _split(packed.reshape(len(packed), -1, 32)).reshape(len(packed), -1)
+
+
+def _q4_k(blocks: Bytes) -> Block:
+    scales, minima = _six_bits(blocks[:, 4:16])
+    scale, least = _half(blocks, 0) * scales, _half(blocks, 2) * minima
+    return uniform(_runs(blocks[:, 16:]), _spread(scale, 32), -_spread(least, 32), 0, 15)
+
+
+def _q5_k(blocks: Bytes) -> Block:
+    scales, minima = _six_bits(blocks[:, 4:16])
+    scale, least = _half(blocks, 0) * scales, _half(blocks, 2) * minima
+    fifth = (blocks[:, None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None] & 1).reshape(len(blocks), 256) << 4
+    return uniform(_runs(blocks[:, 48:]) | fifth, _spread(scale, 32), -_spread(least, 32), 0, 31)
+
+
+def _q6_k(blocks: Bytes) -> Block:
+    count = len(blocks)
+    low = _split(blocks[:, :128].reshape(count, 2, 64)).reshape(count, 256)
+    codes = (low | _two_bits(blocks[:, 128:192]) << 4).astype(np.int8) - 32
+    scale = _half(blocks, 208) * blocks[:, 192:208].view(np.int8)
+    return uniform(codes, _spread(scale, 16), np.float32(0), -32, 31)
+
+
+def _iq4_nl(blocks: Bytes) -> Block:
+    return lookup(_split(blocks[:, 2:]), _IQ4, _half(blocks, 0))
+
+
+def _iq4_xs(blocks: Bytes) -> Block:
+    count = len(blocks)
+    high = np.ascontiguousarray(blocks[:, 2:4]).view("<u2") >> np.arange(0, 16, 2, dtype=np.uint16)
+    low = np.stack([blocks[:, 4:8] & 15, blocks[:, 4:8] >> 4], axis=-1).reshape(count, 8)
+    scale = _half(blocks, 0) * ((low | (high & 3).astype(np.uint8) << 4).astype(np.int8) - 32)
+    codes = _split(blocks[:, 8:].reshape(count, 8, 16)).reshape(count, 256)
+    return lookup(codes, _IQ4, _spread(scale, 32))
+
+
+def _mxfp4(blocks: Bytes) -> Block:
+    return lookup(_split(blocks[:, 1:]), E2M1, powers_of_two(blocks[:, :1]))
+
+
+DECODERS: dict[str, Callable[[Bytes], Block]] = {
+    "Q4_0": _q4_0, "Q4_1": _q4_1, "Q5_0": _q5_0, "Q5_1": _q5_1, "Q8_0": _q8_0, "Q2_K": _q2_k, "Q3_K": _q3_k,
+    "Q4_K": _q4_k, "Q5_K": _q5_k, "Q6_K": _q6_k, "IQ4_NL": _iq4_nl, "IQ4_XS": _iq4_xs, "MXFP4": _mxfp4,
+}  # fmt: skip

@@ -1,0 +1,57 @@
+"""Which dequantizer reads which container. A new one is a file of its own and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mlflow_quantgov.artifact.dequantize.awq import awq_matrices
+from mlflow_quantgov.artifact.dequantize.bitsandbytes import bitsandbytes_matrices
+from mlflow_quantgov.artifact.dequantize.compressed_tensors import compressed_matrices
+from mlflow_quantgov.artifact.dequantize.full_precision import plain_matrices
+from mlflow_quantgov.artifact.dequantize.gguf import gguf_matrices
+from mlflow_quantgov.artifact.dequantize.gptq import gptq_matrices
+from mlflow_quantgov.artifact.dequantize.interface import Matrix, unreadable
+from mlflow_quantgov.artifact.dequantize.torchao import torchao_matrices
+from mlflow_quantgov.artifact.folder import open_artifact
+from mlflow_quantgov.artifact.formats.interface import ArtifactFiles
+from mlflow_quantgov.artifact.formats.registry import reader_of
+from mlflow_quantgov.artifact.quantization import Inspection
+
+_QUANTIZED: dict[str, Callable[[ArtifactFiles, Inspection], Iterator[Matrix]]] = {
+    "awq": awq_matrices,
+    "bitsandbytes": bitsandbytes_matrices,
+    "compressed-tensors": compressed_matrices,
+    "gguf": gguf_matrices,
+    "gptq": gptq_matrices,
+    "torchao": torchao_matrices,
+}
+
+
+def matrices(path: Path) -> dict[str, Matrix]:
+    """Every weight of the model at a path by its Hugging Face name; nothing but headers is read yet.
+
+    Raises:
+        ArtifactError: The artifact cannot be inspected.
+    """
+    files = open_artifact(path)
+    return matrices_of(files, reader_of(files).read(files))
+
+
+def matrices_of(files: ArtifactFiles, facts: Inspection) -> dict[str, Matrix]:
+    """The same for files that were opened and inspected."""
+    reader = _QUANTIZED.get(facts.quantization.format)
+    if reader is not None:
+        found = {one.name: one for one in reader(files, facts)}
+    else:
+        found = {one.name: one for one in _without_reader(facts)}
+    used = {part for one in found.values() for part in one.parts}
+    rest = (tensor for name, tensor in files.tensors.items() if name not in used)
+    return found | {one.name: one for one in plain_matrices(rest) if one.name not in found}
+
+
+def _without_reader(facts: Inspection) -> Iterator[Matrix]:
+    """Quantized matrices of a container that nobody dequantizes yet."""
+    name = facts.quantization.format
+    for layer in facts.quantization.layers:
+        yield unreadable(f"{layer.name}.weight", layer.shape, name, (), layer.bits, f"nothing dequantizes {name} yet")

@@ -1,0 +1,182 @@
+"""Compares a quantized model with its parent: pairs of tensors, the folded scales, then the verdict over all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from mlflow_quantgov.artifact.dequantize import matrices
+from mlflow_quantgov.artifact.dequantize.interface import Floats
+from mlflow_quantgov.artifact.derivation.casts import AS_STORED, CASTS, Cast
+from mlflow_quantgov.artifact.derivation.descent import Descent, LayerDescent, Verdict
+from mlflow_quantgov.artifact.derivation.folding import (
+    columns_for,
+    is_foldable_norm,
+    norm_before,
+    norm_factors,
+    producer_of,
+    row_factors,
+    rows_were_scaled,
+)
+from mlflow_quantgov.artifact.derivation.judge import Column, best_column, judge
+from mlflow_quantgov.artifact.derivation.measure import Factors, Measured, measure
+from mlflow_quantgov.artifact.derivation.pairs import Pairs, pair
+from mlflow_quantgov.artifact.derivation.plain import compare_plain, vector
+
+_SAMPLED = 6
+_PRECISION = {"F16": 2.0**-11, "BF16": 2.0**-8}
+_NO_FACTORS = Factors()
+
+
+def compare(child: Path, parent: Path) -> Descent:
+    """Whether the weights of a quantized model are the parent's, rounded.
+
+    Both are read through memory maps, a few rows at a time; memory does not grow with the matrices.
+
+    Args:
+        child: Folder or file of the quantized model.
+        parent: Folder or file of its full-precision parent.
+
+    Raises:
+        ArtifactError: One of them cannot be inspected.
+    """
+    pairs = pair(matrices(child), matrices(parent))
+    if pairs.problem is not None:
+        return Descent("refuted" if pairs.contradicts else "unproved", pairs.problem, (), AS_STORED, None)
+    return _Comparison(pairs).run()
+
+
+class _Comparison:
+    """One comparison: factors out of the norms first, then matrices in the order in which scales were passed on."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.pairs = pairs
+        folded = self._folded_norms()
+        by_cast = {label: {name: self._factors(name, cast) for name in folded} for label, cast in CASTS.items()}
+        self.cast_name = self._likeliest_cast(by_cast)
+        self.norms = by_cast[self.cast_name]
+        self.cast = CASTS[self.cast_name]
+        self.rows: dict[str, tuple[Floats, Floats]] = {}
+        self.measured: dict[str, Measured] = {}
+
+    def run(self) -> Descent:
+        quantized = sorted(self.pairs.quantized, key=lambda name: producer_of(name) is not None)
+        for name in quantized:
+            self.measured[name] = self._measure(name)
+        columns = self._best_columns()
+        judged = [judge(self.pairs.child[name], self.measured[name], columns[name]) for name in self.pairs.quantized]
+        layers = [layer for layer, _ in judged] + [self._plain(name) for name in self.pairs.plain]
+        verdicts = [verdict for _, verdict in judged]
+        verdicts += ["refuted" for layer in layers if layer.bits is None and layer.problem]
+        return _over_all(layers, verdicts, self.pairs.unreadable, self.cast_name)
+
+    def _folded_norms(self) -> list[str]:
+        """Norms that a scale was moved out of; believed only where the matrices behind them bear it out."""
+        found = []
+        for name in self.pairs.plain:
+            if is_foldable_norm(name) and self.pairs.child[name].rows == 1:
+                folded = self._factors(name, CASTS[AS_STORED])
+                if folded.columns is not None and self._is_better(name, folded):
+                    found.append(name)
+        return found
+
+    def _factors(self, norm: str, cast: Cast) -> Factors:
+        """What the matrices behind a norm were multiplied with."""
+        child, parent = self.pairs.child[norm], self.pairs.parent[norm]
+        factors = norm_factors(cast(vector(parent)), vector(child), self.pairs.norm_shift)
+        return Factors(columns=factors, uncertainty=_PRECISION.get(child.kind, 0.0))
+
+    def _is_better(self, norm: str, factors: Factors) -> bool:
+        """Whether clearly fewer weights lie outside their cells with the factors than without."""
+        behind = [name for name in self.pairs.quantized if norm_before(name, self.pairs.norms) == norm]
+        counts = [0, 0]
+        for name in behind:
+            for place, one in enumerate((factors, Factors(uncertainty=factors.uncertainty))):
+                counts[place] += self._sample(name, CASTS[AS_STORED], one).outside
+        return counts[0] < 0.9 * counts[1]
+
+    def _likeliest_cast(self, norms: dict[str, dict[str, Factors]]) -> str:
+        """The type in which fewest weights of a sample lie outside; as stored where none is better."""
+        names = self.pairs.quantized[:: max(1, len(self.pairs.quantized) // _SAMPLED)]
+        outside = {}
+        for label, cast in CASTS.items():
+            found = [self._sample(name, cast, self._norm_of(name, norms[label])) for name in names]
+            outside[label] = sum(one.outside for one in found)
+        return min(outside, key=lambda label: outside[label])
+
+    def _sample(self, name: str, cast: Cast, factors: Factors) -> Measured:
+        return measure(self.pairs.child[name], self.pairs.parent[name], cast, factors, most_blocks=1)
+
+    def _norm_of(self, name: str, norms: dict[str, Factors]) -> Factors:
+        norm = norm_before(name, self.pairs.norms)
+        return norms.get(norm, _NO_FACTORS) if norm else _NO_FACTORS
+
+    def _measure(self, name: str) -> Measured:
+        """Sums over a matrix, with the scales that came from before it and those that were passed on to after it."""
+        child, parent = self.pairs.child[name], self.pairs.parent[name]
+        factors = self._norm_of(name, self.norms)
+        producer = producer_of(name)
+        if producer in self.rows:
+            scale, width = self.rows[producer]
+            columns = columns_for(scale, child.columns)
+            if columns is not None:
+                factors = Factors(columns=np.reciprocal(columns), uncertainty=width)
+        found = measure(child, parent, self.cast, factors)
+        feeds = any(producer_of(other) == name for other in self.pairs.quantized)
+        if feeds and found.finite and found.share > 0.01 and rows_were_scaled(found):
+            scale, width = row_factors(child, parent, self.cast, factors)
+            self.rows[name] = scale, width
+            found = measure(child, parent, self.cast, Factors(factors.columns, scale, factors.uncertainty))
+        return found
+
+    def _best_columns(self) -> dict[str, Column]:
+        """For every matrix the best column of all that share its input."""
+        groups: dict[str, list[str]] = {}
+        for name in self.pairs.quantized:
+            groups.setdefault(norm_before(name, self.pairs.norms) or name, []).append(name)
+        found = {}
+        for names in groups.values():
+            same = len({self.pairs.child[name].columns for name in names}) == 1
+            for name in names:
+                members = names if same else [name]
+                found[name] = best_column(self.measured[one] for one in members)
+        return found
+
+    def _plain(self, name: str) -> LayerDescent:
+        """An unquantized tensor, whose scale may have been moved out of it, or into it."""
+        child, parent = self.pairs.child[name], self.pairs.parent[name]
+        if name in self.norms:
+            factors = self.norms[name].columns
+            assert factors is not None
+            return compare_plain(child, parent, Factors(columns=np.reciprocal(factors)))
+        weight = f"{name.removesuffix('.bias')}.weight"
+        if name.endswith(".bias") and weight in self.rows:
+            return compare_plain(child, parent, Factors(columns=self.rows[weight][0]))
+        factor = self._norm_of(name, self.norms)
+        return compare_plain(child, parent, factor if factor.columns is not None else None)
+
+
+def _over_all(
+    layers: list[LayerDescent], verdicts: Iterable[Verdict], unreadable: tuple[LayerDescent, ...], cast: str
+) -> Descent:
+    """The verdict of the worst tensor, and the reason in words."""
+    found: set[Verdict] = set(verdicts)
+    if unreadable:
+        found.add("unproved")
+    verdict: Verdict = next((one for one in ("refuted", "unproved") if one in found), "proved")
+    everything = tuple(layers) + unreadable
+    resolutions = [one.resolution for one in layers if one.resolution is not None]
+    resolution = max(resolutions, default=None)
+    wrong = sorted((one for one in everything if one.problem), key=lambda one: -one.relative_error)
+    if wrong:
+        count = f"{len(wrong)} of {len(everything)} tensors do not fit the parent. " if verdict == "refuted" else \
+            f"{len(wrong)} of {len(everything)} tensors cannot be shown to be the parent's. "  # fmt: skip
+        return Descent(verdict, f"{count}{wrong[0].name}: {wrong[0].problem}", everything, cast, None)
+    rounded = sum(one.bits is not None for one in layers)
+    limit = f"; a change of the parent by {100 * resolution:.2g} % would have shown" if resolution is not None else ""
+    reason = f"All {rounded} quantized matrices are the parent's, rounded{limit}."
+    if not rounded:
+        reason = "All tensors are the parent's, and none is quantized."
+    return Descent(verdict, reason, everything, cast, resolution)

@@ -1,0 +1,168 @@
+"""What the sums over a matrix say about the claim that it was rounded from the parent's.
+
+The limits were set from real artifacts (docs/explanation/descent.md): of a true parent's weights at most 0.08 % lie
+outside the cells of plain rounding; GPTQ's squared error is 1.2 to 3.1 times that of plain rounding there, and the
+theory in `resolution.py` says what a changed parent does to either.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlflow_quantgov.artifact.dequantize.interface import Matrix
+from mlflow_quantgov.artifact.derivation.descent import LayerDescent, Trace, Verdict
+from mlflow_quantgov.artifact.derivation.measure import Measured
+from mlflow_quantgov.artifact.derivation.plain import decibels
+from mlflow_quantgov.artifact.derivation.resolution import change_of_outside
+
+MOST_OUTSIDE = 2e-3
+"""Share of the parent's weights that may lie outside the cells."""
+MOST_FAR = 2e-4
+"""Share that may be more than a step away from where it is stored."""
+MOST_ENERGY = 6.0
+"""Squared error over that of plain rounding which compensation may cost: twice the largest that was measured."""
+_TELLING = 0.02
+_LUCK = 0.01
+_EXPLAINED = 0.1
+_CLOSE = 0.3
+_COMPENSATING = {"gptq", "int"}
+"""Storage types that GPTQ writes. The others only ever come from rounding."""
+_OPTIMISED = _COMPENSATING | {"awq", "Q4_0", "Q4_1", "Q5_0", "Q5_1"}
+"""Storage types whose quantizers may choose codes that are not the nearest (AutoRound; an importance matrix)."""
+_STEPS = 50
+_MANY = 1000
+
+
+@dataclass(frozen=True)
+class Column:
+    """The column that fits best among those of all matrices which multiply the same input."""
+
+    rows: int
+    outside: int
+    """Weights outside their cells in that column."""
+    columns: int
+    share: float
+    """Share outside over all columns."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether it was rounded as it was, like the column that GPTQ begins with, and not by luck among so many."""
+        luck = self.columns * _at_most(self.outside, self.rows * self.share)
+        return self.outside <= allowance(MOST_OUTSIDE, self.rows) and luck < _LUCK
+
+    @property
+    def excluded(self) -> float:
+        """Share outside that is too large for what was seen: so few in the luckiest of all columns."""
+        return min(least_rate(self.outside, 0.05 / self.columns) / self.rows, 1.0)
+
+
+def allowance(share: float, count: int) -> float:
+    """Events that may be seen among so many at a rate, four standard deviations included."""
+    return share * count + 4 * math.sqrt(share * count) + 1
+
+
+def least_rate(seen: int, chance: float) -> float:
+    """Mean of a Poisson distribution that gives so few events, or fewer, with no more than this chance."""
+    low, high = float(seen), seen + 60.0 + 10 * math.sqrt(seen + 1)
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if _at_most(seen, middle) < chance else (middle, high)
+    return high
+
+
+def _at_most(seen: int, mean: float) -> float:
+    """Probability of at most so many events; normal for many, where the sum would cost more than it tells."""
+    if mean <= 0:
+        return 1.0
+    if seen > _MANY:
+        return 0.5 * math.erfc((mean - seen - 0.5) / math.sqrt(2 * mean))
+    return sum(math.exp(count * math.log(mean) - mean - math.lgamma(count + 1)) for count in range(seen + 1))
+
+
+def best_column(found: Iterable[Measured]) -> Column:
+    """The best column of matrices that share their input: GPTQ treats their columns in the same order."""
+    all_of_them = list(found)
+    outside = np.sum([one.outside_of_column for one in all_of_them], axis=0)
+    rows = sum(one.rows for one in all_of_them)
+    return Column(rows, int(outside.min()), len(outside), float(outside.sum()) / max(rows * len(outside), 1))
+
+
+def judge(child: Matrix, found: Measured, column: Column) -> tuple[LayerDescent, Verdict]:
+    """Trace, problem and verdict of one quantized matrix.
+
+    Args:
+        child: The matrix.
+        found: Sums over its weights.
+        column: The best column of the matrices that share its input.
+    """
+    if not found.finite:
+        return _layer(child, found, found.share, None, "none", "It holds numbers that are not finite."), "refuted"
+    if found.chance < _TELLING and found.relative_error > _CLOSE:
+        problem = "Its levels are so far apart that another model's weights would round to the same codes."
+        return _layer(child, found, found.share, None, "none", problem), "unproved"
+    inside = found.outside <= allowance(MOST_OUTSIDE, found.weights)
+    if inside and found.far <= allowance(MOST_FAR, found.weights):
+        resolution = change_of_outside(least_rate(found.outside, 0.05) / found.weights, found)
+        return _layer(child, found, found.share, resolution, "rounded", None), "proved"
+    if child.kind in _COMPENSATING and found.energy <= MOST_ENERGY and column.fits:
+        resolution = change_of_outside(column.excluded, found)
+        return _layer(child, found, column.outside / column.rows, resolution, "compensated", None), "proved"
+    return _unfit(child, found)
+
+
+def _unfit(child: Matrix, found: Measured) -> tuple[LayerDescent, Verdict]:
+    """A matrix that was not rounded from this parent as it stands."""
+    scaled = _scaled_columns(found)
+    if found.energy > MOST_ENERGY or (child.kind not in _OPTIMISED and scaled is None):
+        problem = (
+            f"{found.share:.1%} of the parent's weights do not round to its codes ({found.chance:.0%} would not by "
+            f"chance); the difference is {math.sqrt(found.energy):.1f} times that of rounding."
+        )
+        return _layer(child, found, found.share, None, "none", scaled or problem), "refuted"
+    problem = (
+        f"It lies within rounding of the parent, but {found.share:.1%} of the weights do not round to its codes: "
+        "a fine-tuned or once before quantized parent leaves this, and so does a quantizer that chooses its codes "
+        "otherwise (AutoRound, an importance matrix)."
+    )
+    return _layer(child, found, found.share, None, "none", scaled or problem), "unproved"
+
+
+def _scaled_columns(found: Measured) -> str | None:
+    """A sentence where factors per input channel make up much of the difference.
+
+    For any other difference the least-squares factors explain one part in as many as a channel has weights.
+    """
+    signal = found.column_signal
+    slopes = np.divide(found.column_product, signal, out=np.ones_like(signal), where=signal > 0)
+    explained = float((np.square(slopes - np.median(slopes)) * signal).sum()) / max(found.error, 1e-30)
+    if explained < _EXPLAINED + 4 / max(found.rows, 1):
+        return None
+    low, high = np.quantile(slopes, [0.01, 0.99])
+    return (
+        f"Its input channels are the parent's times {low:.2f} to {high:.2f}, and nothing before it takes that back: "
+        "the model does not compute what its parent computes."
+    )
+
+
+def _layer(
+    child: Matrix, found: Measured, outside: float, resolution: float | None, trace: Trace, problem: str | None
+) -> LayerDescent:
+    return LayerDescent(
+        name=child.name,
+        kind=child.kind,
+        bits=child.bits,
+        group_size=child.group_size,
+        weights=found.weights,
+        relative_error=found.relative_error,
+        reachable_error=found.reachable_error,
+        sqnr_db=decibels(found.relative_error),
+        outside=outside,
+        by_chance=found.chance,
+        resolution=resolution,
+        trace=trace,
+        problem=problem,
+    )
