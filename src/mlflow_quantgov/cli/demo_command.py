@@ -25,15 +25,12 @@ from mlflow_quantgov.errors import UsageError, require
 @json_option
 def demo(quick: bool, keep: bool, folder: Path | None, as_json: bool) -> None:
     """Log, measure, refuse, promote, roll back and report, on this machine, without a network."""
-    from mlflow.utils.logging_utils import disable_logging
-
     from mlflow_quantgov.demo import cast as casts
     from mlflow_quantgov.demo.screen import Screen
     from mlflow_quantgov.demo.story import elapsed, tell
 
     warnings.filterwarnings("ignore")
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    disable_logging()  # type: ignore[no-untyped-call]  # what MLflow says of itself would tear the story apart
     stdout.stderr = as_json
     home = (folder or Path(tempfile.mkdtemp(prefix="quantgov-demo-"))).resolve()
     if (home / "mlflow.db").exists():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr
 from typing import Any
 
 from mlflow_quantgov.cli.output import coloured, print_decision, progress_bar, stdout
@@ -31,6 +32,12 @@ class Screen:
     def progress(self, title: str) -> AbstractContextManager[Callable[[str, float], None] | None]:
         """A progress bar for something long."""
         return progress_bar(f"   {title}", quiet=False)
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Keep back what MLflow says of itself while it registers: it would tear the story apart."""
+        with redirect_stderr(io.StringIO()):
+            yield
 
     def decision(self, decision: Decision) -> None:
         """A whole decision."""

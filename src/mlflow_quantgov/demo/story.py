@@ -87,7 +87,8 @@ def _parent(cast: Cast, target: Path, screen: Screen) -> str:
     import mlflow_quantgov as qg
 
     screen.step("The full-precision parent is logged, registered and archived; the restore drill runs")
-    info = qg.log_parent(cast.parent, name="parent", registered_model_name=cast.model, target=target)
+    with screen.quiet():
+        info = qg.log_parent(cast.parent, name="parent", registered_model_name=cast.model, target=target)
     uri = f"models:/{cast.model}/{info.registered_model_version}"
     stored = qg.archive(uri).content().stated()
     screen.say(f"{uri}: {stored['files']} files, {stored['size_bytes'] / 1e6:.1f} MB archived by digest.")
@@ -107,7 +108,8 @@ def _wrong_format(cast: Cast, folder: Path, target: Path, parent: str, screen: S
     packed = folder / "models" / "gptq-w4g32"
     if not packed.is_dir():
         pack_gptq(cast.parent, packed)
-    info = qg.log_model(packed, name="gptq", parent=parent, target=target, registered_model_name=cast.model)
+    with screen.quiet():
+        info = qg.log_model(packed, name="gptq", parent=parent, target=target, registered_model_name=cast.model)
     uri = f"models:/{cast.model}/{info.registered_model_version}"
     decision = qg.promote(uri, CHAMPION)
     fit = next(check for check in decision.checks if check.check == "format-fit")
@@ -120,7 +122,8 @@ def _refused(cast: Cast, target: Path, parent: str, url: str, screen: Screen) ->
     import mlflow_quantgov as qg
 
     screen.step(f"{cast.low_label} is logged, measured, and refused: {cast.lost} has collapsed")
-    info = qg.log_model(cast.low, name="low", parent=parent, target=target, registered_model_name=cast.model)
+    with screen.quiet():
+        info = qg.log_model(cast.low, name="low", parent=parent, target=target, registered_model_name=cast.model)
     uri = f"models:/{cast.model}/{info.registered_model_version}"
     _measure(cast, uri, screen)
     decision = three_ways(uri, CHAMPION, url, screen)
@@ -134,7 +137,8 @@ def _promoted(cast: Cast, target: Path, parent: str, screen: Screen) -> str:
     import mlflow_quantgov as qg
 
     screen.step(f"{cast.high_label} is logged, measured, and promoted by evidence")
-    info = qg.log_model(cast.high, name="high", parent=parent, target=target, registered_model_name=cast.model)
+    with screen.quiet():
+        info = qg.log_model(cast.high, name="high", parent=parent, target=target, registered_model_name=cast.model)
     uri = f"models:/{cast.model}/{info.registered_model_version}"
     _measure(cast, uri, screen, limit=cast.first_items)
     decision = qg.check(uri, CHAMPION)
