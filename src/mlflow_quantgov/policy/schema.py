@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mlflow_quantgov.evidence.predicates import TaskResult
 
-CHECKS = (
-    "identity",
-    "lineage",
-    "task-eval",
-    "calibration",
-    "bit-width",
-    "kernel-support",
-    "benchmark",
-    "format-fit",
-    "rollback-archive",
-    "approvals",
-)
 CheckName = Literal[
     "identity",
     "lineage",
@@ -34,6 +22,7 @@ CheckName = Literal[
     "rollback-archive",
     "approvals",
 ]
+CHECKS: tuple[str, ...] = get_args(CheckName)
 
 
 class _Part(BaseModel):
