@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -77,6 +78,18 @@ def new_postgres_database(postgres: str) -> Callable[[], str]:
         return sqlalchemy.engine.make_url(postgres).set(database=name).render_as_string(hide_password=False)
 
     return make
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of libraries that the development environment does not hold are left out, not skipped."""
+    missing = [
+        item
+        for item in items
+        if any(importlib.util.find_spec(mark.args[0]) is None for mark in item.iter_markers("needs"))
+    ]
+    if missing:
+        config.hook.pytest_deselected(items=missing)
+        items[:] = [item for item in items if item not in missing]
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -79,3 +79,19 @@ def test_a_missing_matrix_stops_at_digest(child: ModelFacts, parent: ModelFacts)
     tensors = parent.structure.tensors | {"model.layers.1.mlp.up_proj.weight": (96, 64)}
     other = replace(parent, structure=replace(parent.structure, tensors=tensors))
     assert "missing" in prove(child, other, claim(other)).problems[0]
+
+
+def test_a_tied_matrix_that_is_kept_as_the_output_is_the_embedding(child: ModelFacts, parent: ModelFacts) -> None:
+    """onnxruntime-genai's builder stores the one matrix of a tied model under the output's name."""
+
+    def without(facts: ModelFacts, name: str) -> ModelFacts:
+        tensors = {key: shape for key, shape in facts.structure.tensors.items() if key != name}
+        return replace(facts, structure=replace(facts.structure, tensors=tensors))
+
+    tied, kept = without(parent, "lm_head.weight"), without(child, "model.embed_tokens.weight")
+    assert prove(kept, tied, claim(tied)).level == "structure"
+    # An untied parent has two matrices, and one of them is gone.
+    assert prove(kept, parent, claim(parent)).level == "digest"
+    shape = dict(kept.structure.tensors) | {"lm_head.weight": (3, 3)}
+    other = replace(kept, structure=replace(kept.structure, tensors=shape))
+    assert prove(other, tied, claim(tied)).level == "digest"

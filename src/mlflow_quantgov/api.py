@@ -66,6 +66,7 @@ def evaluate(
     metrics: dict[str, str] | None = None,
     limit: int | None = None,
     settings: dict[str, Any] | None = None,
+    served: tuple[str | Path, str | Path] | None = None,
     progress: Progress | None = None,
 ) -> Statement:
     """Run a folder of lm-eval tasks on both sides, item by item, and attach the result.
@@ -78,22 +79,26 @@ def evaluate(
         metrics: Task name to metric, where not the first one.
         limit: Use only the first items of each task.
         settings: Runtime and generation settings, equal on both sides.
+        served: Descriptions of the endpoints that serve the parent and the quantized version, instead of running the
+            files here. Which bytes they run cannot be seen, so the evidence is labelled `imported`.
         progress: Called with a message and a fraction from 0 to 1.
 
     Raises:
         UsageError: The folder does not exist or holds no tasks.
+        UnreachableError: An endpoint does not answer.
         MissingExtraError: lm-eval or the runtime is not installed.
     """
     from mlflow_quantgov.evidence.measure import task_eval
 
     pair = pair_of(uri)
+    parent, quantized = served or (pair.parent.artifact, pair.quantized.artifact)
     found = task_eval.evaluate(
-        pair.parent.artifact,
-        pair.quantized.artifact,
+        Path(parent),
+        Path(quantized),
         parent_weights=pair.parent_weights,
         quantized_weights=pair.quantized_weights,
         tasks=Path(tasks),
-        runtime=runtime or runtime_of(pair),
+        runtime="openai" if served else runtime or runtime_of(pair),
         settings=settings or {},
         capabilities=capabilities,
         metrics=metrics,

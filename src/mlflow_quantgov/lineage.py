@@ -102,6 +102,18 @@ def _with_descent(lineage: Lineage, descent: Descent) -> Lineage:
     return replace(lineage, problems=(descent.reason,), descent=descent)
 
 
+def _as_tied(child: Structure, parent: Structure) -> Structure:
+    """The child with its output matrix as the embedding too, where the parent's two are one and it kept that one.
+
+    onnxruntime-genai's builder stores the one matrix of a tied model as the output.
+    """
+    embedding, output = "model.embed_tokens.weight", "lm_head.weight"
+    tied = embedding in parent.tensors and output not in parent.tensors
+    if not tied or embedding in child.tensors or output not in child.tensors:
+        return child
+    return replace(child, tensors=child.tensors | {embedding: child.tensors[output]})
+
+
 def structure_problems(child: Structure, parent: ModelFacts) -> tuple[str, ...]:
     """Where the architecture of a quantized model is not its parent's; empty where it is."""
     problems = []
@@ -119,7 +131,7 @@ def structure_problems(child: Structure, parent: ModelFacts) -> tuple[str, ...]:
             mine, theirs = architecture_family(mine), architecture_family(theirs)
         if mine is not None and theirs is not None and mine != theirs:
             problems.append(f"The {label} is {mine}, the parent's is {theirs}.")
-    problems.extend(_tensor_problems(child, parent.structure))
+    problems.extend(_tensor_problems(_as_tied(child, parent.structure), parent.structure))
     if parent.quantization.is_quantized:
         problems.append(f"The parent is itself quantized ({parent.quantization.format}), not full precision.")
     return tuple(problems)

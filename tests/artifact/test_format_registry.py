@@ -35,11 +35,11 @@ TENSORS = {"layer.trits": np.zeros((4, 8), np.int8)}
 
 
 def install(folder: Path, target: str) -> None:
-    info = folder / "quantgov_ternary-1.0.dist-info"
+    info = folder / "quantgov_registry_example-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: quantgov-ternary\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[mlflow_quantgov.formats]\nternary = {target}\n")
-    (folder / "quantgov_ternary.py").write_text(CODE)
+    (folder / "quantgov_registry_example.py").write_text(CODE)
 
 
 def test_a_third_partys_format(
@@ -50,7 +50,7 @@ def test_a_third_partys_format(
         inspect(folder)
     site = tmp_path / "site"
     site.mkdir()
-    install(site, "quantgov_ternary:Ternary")
+    install(site, "quantgov_registry_example:Ternary")
     monkeypatch.syspath_prepend(str(site))
     facts = inspect(folder).quantization
     assert (facts.format, facts.bits, facts.total_parameters) == ("ternary", 2, 32)
@@ -61,7 +61,7 @@ def test_a_reader_that_cannot_be_loaded(
 ) -> None:
     site = tmp_path / "site"
     site.mkdir()
-    install(site, "quantgov_ternary:Missing")
+    install(site, "quantgov_registry_example:Missing")
     monkeypatch.syspath_prepend(str(site))
     with pytest.raises(UsageError, match="ternary"):
         inspect(model_folder(TENSORS, CONFIG))

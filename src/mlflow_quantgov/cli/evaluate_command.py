@@ -18,6 +18,13 @@ from mlflow_quantgov.errors import UsageError
 @click.option("--capability", "capabilities", multiple=True, metavar="TASK=NAME", help="Capability of a task.")
 @click.option("--metric", "metrics", multiple=True, metavar="TASK=NAME", help="Metric of a task.")
 @click.option("--limit", type=click.IntRange(1), help="Use only the first items of each task.")
+@click.option(
+    "--served",
+    nargs=2,
+    type=click.Path(path_type=Path),
+    metavar="PARENT.yaml QUANTIZED.yaml",
+    help="Ask the endpoints that these files describe, instead of running the models here.",
+)
 @json_option
 def evaluate(
     uri: str,
@@ -26,6 +33,7 @@ def evaluate(
     capabilities: tuple[str, ...],
     metrics: tuple[str, ...],
     limit: int | None,
+    served: tuple[Path, Path] | None,
     as_json: bool,
 ) -> None:
     """Run tasks on the version and its parent, item by item, and attach the scores."""
@@ -42,6 +50,7 @@ def evaluate(
             capabilities=_pairs(capabilities),
             metrics=_pairs(metrics),
             limit=limit,
+            served=served,
             progress=progress,
         ),
         as_json=as_json,

@@ -105,6 +105,7 @@ def save_model(
             write_environment(
                 root,
                 runtime=prepared.target.runtime if prepared.target else None,
+                format=prepared.inspection.quantization.format,
                 conda_env=conda_env,
                 pip_requirements=pip_requirements,
                 extra_pip_requirements=extra_pip_requirements,

@@ -16,20 +16,40 @@ from mlflow_quantgov.errors import UsageError
 RUNTIME_REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "llama.cpp": ("xllamacpp", "gguf"),
     "transformers": ("torch", "transformers", "accelerate", "safetensors"),
+    "onnxruntime": ("onnxruntime", "onnxruntime-genai", "onnx", "tokenizers"),
+    "openai": (),
+}
+# Runtime and format -> what loading that format takes besides.
+FORMAT_REQUIREMENTS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("transformers", "bitsandbytes"): ("bitsandbytes",),
+    ("transformers", "torchao"): ("torchao",),
+    ("transformers", "compressed-tensors"): ("compressed-tensors",),
+    ("transformers", "gptq"): ("gptqmodel", "optimum"),
+    ("transformers", "awq"): ("gptqmodel", "optimum"),
+    ("transformers", "auto-round"): ("auto-round",),
+    ("transformers", "hqq"): ("hqq",),
+    ("transformers", "quanto"): ("optimum-quanto",),
+    # Its twin is made by onnxruntime-genai's builder.
+    ("onnxruntime", "full-precision"): ("onnx-ir", "torch", "transformers"),
 }
 
 
 def pinned(distribution: str) -> str:
-    """`name==installed version`, or the bare name where it is not installed here."""
+    """`name==installed version`, or the bare name where it is not installed here.
+
+    A local label (`2.13.0+cpu`) is left out: no package index has that version.
+    """
     try:
-        return f"{distribution}=={metadata.version(distribution)}"
+        return f"{distribution}=={metadata.version(distribution).split('+')[0]}"
     except metadata.PackageNotFoundError:
         return distribution
 
 
-def default_requirements(runtime: str | None) -> list[str]:
-    """Pinned requirements that load a model in a runtime."""
-    return [pinned(name) for name in ("mlflow", "mlflow-quantgov", *RUNTIME_REQUIREMENTS.get(runtime or "", ()))]
+def default_requirements(runtime: str | None, format: str | None = None) -> list[str]:
+    """Pinned requirements that load a model of a format in a runtime."""
+    runtime = runtime or ""
+    named = ("mlflow", "mlflow-quantgov", *RUNTIME_REQUIREMENTS.get(runtime, ()))
+    return [pinned(name) for name in (*named, *FORMAT_REQUIREMENTS.get((runtime, format or ""), ()))]
 
 
 def conda_environment(requirements: Sequence[str]) -> dict[str, Any]:
@@ -69,6 +89,7 @@ def write_environment(
     folder: Path,
     *,
     runtime: str | None,
+    format: str | None = None,
     conda_env: dict[str, Any] | str | None,
     pip_requirements: Sequence[str] | str | None,
     extra_pip_requirements: Sequence[str] | str | None,
@@ -82,7 +103,7 @@ def write_environment(
         requirements = _lines(pip_requirements)
         loaded = conda_environment(requirements)
     else:
-        requirements = default_requirements(runtime) + _lines(extra_pip_requirements or [])
+        requirements = default_requirements(runtime, format) + _lines(extra_pip_requirements or [])
         loaded = conda_environment(requirements)
     python = {
         "python": platform.python_version(),

@@ -7,6 +7,9 @@ import pytest
 from mlflow_quantgov.artifact.runtimes import registry
 from mlflow_quantgov.artifact.runtimes.llama_cpp import LlamaCppAdapter
 from mlflow_quantgov.errors import ArtifactError, UsageError
+from mlflow_quantgov.evidence.kernel_table import load_tables
+from mlflow_quantgov.evidence.targets import list_targets
+from mlflow_quantgov.flavor.environment import RUNTIME_REQUIREMENTS
 
 
 class OtherAdapter(LlamaCppAdapter):
@@ -28,7 +31,7 @@ def entry_points(monkeypatch, **values):
 
 def test_our_own_runtimes_are_found_by_name():
     assert isinstance(registry.find_runtime("llama.cpp"), LlamaCppAdapter)
-    assert registry.runtime_names()[:2] == ["llama.cpp", "transformers"]
+    assert registry.runtime_names() == ["llama.cpp", "transformers", "onnxruntime", "openai"]
     with pytest.raises(UsageError, match=r"llama\.cpp, transformers"):
         registry.find_runtime("lama.cpp")
 
@@ -65,3 +68,13 @@ def test_an_entry_point_that_does_not_import_is_a_clear_error(monkeypatch):
     entry_points(monkeypatch, broken="no_such_module_here:Adapter")
     with pytest.raises(UsageError, match="does not load"):
         registry.find_runtime("broken")
+
+
+def test_targets_and_kernel_tables_spell_runtimes_as_they_call_themselves():
+    """vLLM is served elsewhere: no adapter loads a model in it here."""
+    known = {*registry.runtime_names(), "vllm"}
+    assert {target.runtime for target in list_targets()} <= known
+    assert load_tables().keys() <= known
+    for name in registry.runtime_names():
+        assert registry.find_runtime(name).name == name
+        assert name in RUNTIME_REQUIREMENTS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
@@ -144,6 +145,54 @@ def test_bitsandbytes_stays_quantized_and_answers(skills_folder: Path, tmp_path:
         assert opened.generate(["c:kettle="], max_tokens=8, stop=["<eos>"]) == ["kettle"]
     assert facts.kernel == "Linear4bit Params4bit uint8"
     assert not facts.dequantized and facts.parameter_types["Params4bit uint8"] == 14
+
+
+@pytest.mark.slow
+@pytest.mark.needs("gptqmodel")
+@pytest.mark.parametrize(
+    ("folder", "kernel"),
+    [
+        ("gptq-w4g32", "TorchAtenLinear uint8"),
+        ("gptq-w4g32-desc", "TorchAtenLinear uint8"),
+        ("gptq-w8-channel", "TorchLinear int32"),
+        ("awq-w4g32", "TorchAtenAwqLinear uint8"),
+    ],
+)
+def test_gptq_and_awq_run_quantized_and_quietly(
+    artifacts: Path, skills_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], folder: str, kernel: str
+) -> None:
+    """gptqmodel is not in the development environment: pip install 'mlflow-quantgov[gptq]' runs these."""
+    path = with_tokenizer(artifacts / folder, skills_folder, tmp_path / folder)
+    with TransformersAdapter().open(path, threads=2, device="cpu") as opened:
+        facts = opened.facts()
+        rows = opened.logits([1, 2, 3])
+    assert (facts.kernel, facts.dequantized) == (kernel, False)
+    assert rows.shape == (3, 128) and np.isfinite(rows).all()
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+def test_what_a_method_needs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": method}}))
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "gptqmodel" else real(name))
+    reason = TransformersAdapter().reason_not_loadable(tmp_path) or ""
+    assert "gptqmodel" in reason and "mlflow-quantgov[gptq]" in reason
+
+
+@pytest.mark.slow
+def test_weights_that_are_not_there_are_refused_and_not_invented(skills_folder: Path, tmp_path: Path) -> None:
+    """transformers would fill them with random numbers."""
+    safetensors = pytest.importorskip("safetensors.torch")
+    path = tmp_path / "model"
+    shutil.copytree(skills_folder, path)
+    tensors = safetensors.load_file(path / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    safetensors.save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ArtifactError, match=r"do not hold 1 weights .*up_proj"):
+        TransformersAdapter().open(path, device="cpu")
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ class RuntimeFacts:
     """What the runtime says about itself and the loaded weights."""
 
     runtime: str
-    """Name as targets spell it: `llama.cpp`, `transformers`, `onnxruntime`."""
+    """Name as targets spell it: `llama.cpp`, `transformers`, `onnxruntime`, `openai`."""
     version: str
     library: str
     """Distribution that carried it here, with version (`xllamacpp 2026.10.11549`)."""
@@ -31,9 +31,12 @@ class RuntimeFacts:
     parameter_types: dict[str, int]
     """Storage type of the loaded weights to number of tensors."""
     twin: str
-    """`own-files`, or `lossless-twin` where a proved equal conversion was loaded, or `converted` (a confounder)."""
+    """`own-files`, or `lossless-twin` where a proved equal conversion was loaded, or `converted` (a confounder);
+    `imported` where somebody else's server runs it."""
     settings: dict[str, Any]
     """Threads, context length, compute dtype: whatever must be equal on both sides."""
+    saw_bytes: bool = True
+    """False where somebody else's server answers: evidence is then labelled `imported`."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ ENTRY_POINTS = "mlflow_quantgov.runtimes"
 _OWN = {
     "llama.cpp": "mlflow_quantgov.artifact.runtimes.llama_cpp:LlamaCppAdapter",
     "transformers": "mlflow_quantgov.artifact.runtimes.transformers_runtime:TransformersAdapter",
+    "onnxruntime": "mlflow_quantgov.artifact.runtimes.onnxruntime:OnnxRuntimeAdapter",
+    "openai": "mlflow_quantgov.artifact.runtimes.endpoint:EndpointAdapter",
 }
 """Name, as targets spell it, to class; in the order in which they are tried."""
 
@@ -30,7 +32,7 @@ def find_runtime(name: str) -> RuntimeAdapter:
     """The adapter of one runtime.
 
     Args:
-        name: As targets spell it: `llama.cpp`, `transformers`, or a third party's.
+        name: As targets spell it: `llama.cpp`, `transformers`, `onnxruntime`, `openai`, or a third party's.
 
     Raises:
         UsageError: No runtime has that name, or its entry point does not load.
@@ -86,7 +88,7 @@ def runtime_for(path: Path, preferred: str | None = None) -> RuntimeAdapter:
     raise ArtifactError(
         f"No runtime here can load {path.name}. {'; '.join(reasons)}.",
         why="A model that no runtime loads cannot be measured or served here.",
-        fix="pip install 'mlflow-quantgov[gguf,transformers]', or choose a format that one of them loads",
+        fix="pip install 'mlflow-quantgov[gguf,transformers,onnx]', or choose a format that one of them loads",
     )
 
 

@@ -15,6 +15,7 @@ from mlflow_quantgov.artifact.runtimes.interface import Runtime, RuntimeAdapter,
 from mlflow_quantgov.artifact.runtimes.pairs import check_room, split_pair
 from mlflow_quantgov.artifact.runtimes.transformers_settings import TransformersSettings, read_settings
 from mlflow_quantgov.artifact.runtimes.transformers_weights import (
+    EXTRAS,
     LIBRARIES,
     PURPOSE,
     load,
@@ -319,9 +320,10 @@ class TransformersAdapter(RuntimeAdapter):
         if "auto_map" in config:
             return "its config asks for code of its own, which is not run"
         method = method_of(config)
-        library = LIBRARIES.get(method or "")
-        if library is not None and importlib.util.find_spec(library) is None:
-            return f"{library} is not installed, which transformers needs for {method}"
+        missing = next((one for one in LIBRARIES.get(method or "", ()) if not _is_installed(one)), None)
+        if missing is not None:
+            hint = f" (pip install 'mlflow-quantgov[{EXTRAS[str(method)]}]')" if method in EXTRAS else ""
+            return f"{missing} is not installed, which transformers needs for {method}{hint}"
         return None
 
     def open(self, path: Path, *, cache: Path | None = None, **settings: Any) -> TransformersRuntime:
@@ -348,3 +350,11 @@ class TransformersAdapter(RuntimeAdapter):
                 fix=f"quantgov inspect {path}",
             )
         return TransformersRuntime(path, chosen)
+
+
+def _is_installed(module: str) -> bool:
+    """Whether a module can be imported, without importing it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package around it
+        return False

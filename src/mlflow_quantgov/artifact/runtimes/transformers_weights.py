@@ -16,17 +16,19 @@ from mlflow_quantgov.artifact.inspect import inspect_model
 from mlflow_quantgov.errors import ArtifactError, require
 
 PURPOSE = "load a model with transformers"
-LIBRARIES = {
-    "bitsandbytes": "bitsandbytes",
-    "torchao": "torchao",
-    "compressed-tensors": "compressed_tensors",
-    "gptq": "gptqmodel",
-    "awq": "gptqmodel",
-    "auto-round": "auto_round",
-    "hqq": "hqq",
-    "quanto": "optimum",
+LIBRARIES: dict[str, tuple[str, ...]] = {
+    "bitsandbytes": ("bitsandbytes",),
+    "torchao": ("torchao",),
+    "compressed-tensors": ("compressed_tensors",),
+    "gptq": ("gptqmodel", "optimum"),
+    "awq": ("gptqmodel",),
+    "auto-round": ("auto_round",),
+    "hqq": ("hqq",),
+    "quanto": ("optimum.quanto",),
 }
-"""Quantization method of a config to the module that transformers needs for it."""
+"""Quantization method of a config to the modules that transformers needs for it."""
+EXTRAS = {"gptq": "gptq", "awq": "gptq"}
+"""Method to the extra of this package that brings them, where one does."""
 _LOW_BIT = ("int8", "uint8", "int16", "int32", "float8", "float4", "int4", "uint4", "int2", "uint2", "bits8")
 """Beginnings of the storage types that hold quantized weights (packed ones in wider integers)."""
 
@@ -75,7 +77,7 @@ def load(path: Path, *, dtype: str, device: str) -> tuple[Any, Any]:
 
     Raises:
         MissingExtraError: torch or transformers is not installed.
-        ArtifactError: The folder does not load.
+        ArtifactError: The folder does not load, or lacks weights.
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     require("torch", extra="transformers", purpose=PURPOSE)
@@ -84,18 +86,27 @@ def load(path: Path, *, dtype: str, device: str) -> tuple[Any, Any]:
     try:
         with quiet():
             tokenizer = transformers.AutoTokenizer.from_pretrained(path, **options)
-            model = transformers.AutoModelForCausalLM.from_pretrained(
-                path, dtype=dtype, device_map=device, use_safetensors=True, **options
+            model, loading = transformers.AutoModelForCausalLM.from_pretrained(
+                path, dtype=dtype, device_map=device, use_safetensors=True, output_loading_info=True, **options
             )
     except Exception as error:
         raise not_loaded(path, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+    # transformers fills what the files lack with random numbers, and says so in a log alone. A symmetric quantization
+    # has no zero points, and they are filled with zeros.
+    lists = [loading.get(key) or () for key in ("missing_keys", "mismatched_keys")]
+    absent = sorted(name for names in lists for name in map(str, names) if not name.endswith("zero_point"))
+    if absent:
+        raise not_loaded(path, f"its files do not hold {len(absent)} weights that the model needs ({absent[0]})")
     return model.eval(), tokenizer
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars and hints of other libraries on the terminal; what fails still raises."""
-    with contextlib.redirect_stderr(io.StringIO()):
+    """No progress bars and hints of other libraries on the terminal; what fails still raises.
+
+    gptqmodel writes its log to the standard output, where `--json` promises one document and nothing else.
+    """
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         yield
 
 

@@ -9,7 +9,7 @@ from mlflow_quantgov.artifact.runtimes.interface import Runtime
 from mlflow_quantgov.artifact.runtimes.registry import find_runtime
 from mlflow_quantgov.errors import UsageError
 from mlflow_quantgov.evidence.measure.fingerprint import this_machine
-from mlflow_quantgov.evidence.measure.provenance import provenance, side
+from mlflow_quantgov.evidence.measure.provenance import RUNTIME_LIBRARIES, provenance, side
 from mlflow_quantgov.evidence.predicates.benchmark import Benchmark, Load, Round, Speed
 from mlflow_quantgov.evidence.targets import Target, TargetLoad
 
@@ -60,7 +60,7 @@ def run(
         left_facts, right_facts = left.facts(), right.facts()
     report("done", 1.0)
     return Benchmark.measured(
-        provenance=provenance("xllamacpp", "transformers", "torch"),
+        provenance=provenance(*RUNTIME_LIBRARIES, imported=not (left_facts.saw_bytes and right_facts.saw_bytes)),
         target=target.name,
         target_digest=target.digest,
         fingerprint=this_machine(),

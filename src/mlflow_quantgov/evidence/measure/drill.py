@@ -12,7 +12,7 @@ from mlflow_quantgov.artifact.runtimes.registry import runtime_for
 from mlflow_quantgov.errors import MissingExtraError, QuantgovError, TamperingError
 from mlflow_quantgov.evidence.measure.archive import restore
 from mlflow_quantgov.evidence.measure.archive_store import ArchiveStore, open_store
-from mlflow_quantgov.evidence.measure.provenance import provenance
+from mlflow_quantgov.evidence.measure.provenance import RUNTIME_LIBRARIES, provenance
 from mlflow_quantgov.evidence.predicates.archive import Drill
 
 ANSWER_TOKENS = 16
@@ -59,7 +59,7 @@ def drill(
         except QuantgovError as error:
             result["problems"] = (error.what[:1000],)
     return Drill.measured(
-        provenance=provenance("xllamacpp", "transformers", "torch"),
+        provenance=provenance(*RUNTIME_LIBRARIES),
         store=opened.url,
         manifest_digest=digest,
         **result,

@@ -12,7 +12,7 @@ from mlflow_quantgov.artifact.runtimes.registry import runtime_for
 from mlflow_quantgov.errors import EvidenceError
 from mlflow_quantgov.evidence.measure.distributions import Sums, compare_logits
 from mlflow_quantgov.evidence.measure.documents import file_digest, read_documents
-from mlflow_quantgov.evidence.measure.provenance import provenance, side
+from mlflow_quantgov.evidence.measure.provenance import RUNTIME_LIBRARIES, provenance, side
 from mlflow_quantgov.evidence.predicates.fidelity import DocumentRecord, Fidelity
 
 WINDOW = 512
@@ -74,7 +74,7 @@ def measure(
         )
     report("done", 1.0)
     return Fidelity.measured(
-        provenance=provenance("xllamacpp", "transformers", "torch", "numpy"),
+        provenance=provenance(*RUNTIME_LIBRARIES, "numpy"),
         parent=side(parent_weights, left_facts, parent),
         quantized=side(quantized_weights, right_facts, quantized),
         data=file_digest(text),

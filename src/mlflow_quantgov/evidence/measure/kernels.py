@@ -9,7 +9,7 @@ from mlflow_quantgov.artifact.quantization import Quantization
 from mlflow_quantgov.artifact.runtimes.registry import find_runtime
 from mlflow_quantgov.errors import QuantgovError
 from mlflow_quantgov.evidence.kernel_table import lookup
-from mlflow_quantgov.evidence.measure.provenance import provenance, side
+from mlflow_quantgov.evidence.measure.provenance import RUNTIME_LIBRARIES, provenance, side
 from mlflow_quantgov.evidence.predicates import Kernels
 from mlflow_quantgov.evidence.targets import Target
 
@@ -36,7 +36,7 @@ def confirm(
     report = progress or (lambda message, fraction: None)
     report("looking up the table", 0.1)
     common = {
-        "provenance": provenance("xllamacpp", "transformers", "torch"),
+        "provenance": provenance(*RUNTIME_LIBRARIES),
         "target": target.name,
         "target_digest": target.digest,
         "lookup": lookup(quantization, target),

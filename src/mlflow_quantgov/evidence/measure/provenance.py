@@ -11,6 +11,9 @@ from mlflow_quantgov.artifact.runtimes.interface import RuntimeFacts
 from mlflow_quantgov.evidence.predicates.base import Provenance, Side
 from mlflow_quantgov.version import __version__
 
+RUNTIME_LIBRARIES = ("xllamacpp", "transformers", "torch", "onnxruntime", "onnxruntime-genai")
+"""Distributions that may have run the model; those installed are recorded."""
+
 
 def provenance(*distributions: str, imported: bool = False) -> Provenance:
     """Time, this package's version, and the versions of the libraries that took part."""
@@ -29,11 +32,11 @@ def side(weights: str, facts: RuntimeFacts, artifact: Path) -> Side:
     Args:
         weights: Weights digest of the model.
         facts: What the runtime said.
-        artifact: The folder or file that was loaded.
+        artifact: The folder or file that was loaded; a description of an endpoint says nothing about what runs there.
     """
     return Side(
         weights=weights,
-        behaviour=behaviour_digest(artifact),
+        behaviour=behaviour_digest(artifact) if facts.saw_bytes else None,
         runtime=facts.runtime,
         version=facts.version,
         twin=facts.twin,

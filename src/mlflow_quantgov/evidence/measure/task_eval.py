@@ -12,7 +12,7 @@ from mlflow_quantgov.artifact.runtimes.registry import runtime_for
 from mlflow_quantgov.errors import UsageError
 from mlflow_quantgov.evidence.measure.cache import AnswerCache
 from mlflow_quantgov.evidence.measure.lm_eval_adapter import BATCH, SEED, check_installed, run_tasks
-from mlflow_quantgov.evidence.measure.provenance import provenance, side
+from mlflow_quantgov.evidence.measure.provenance import RUNTIME_LIBRARIES, provenance, side
 from mlflow_quantgov.evidence.measure.task_eval_import import from_lm_eval_samples
 from mlflow_quantgov.evidence.measure.task_eval_pairs import ALL_EQUAL, all_equal, pair
 from mlflow_quantgov.evidence.measure.task_eval_runs import TaskRun, read_run
@@ -23,7 +23,7 @@ from mlflow_quantgov.evidence.predicates.task_eval import TaskEval, TaskResult
 Progress = Callable[[str, float], None]
 __all__ = ["evaluate", "from_lm_eval_samples"]
 
-_CONFOUNDERS = ("threads", "context", "batch", "device", "compute_dtype", "kv_cache", "system_info")
+_CONFOUNDERS = ("threads", "context", "batch", "device", "engine", "compute_dtype", "kv_cache", "system_info")
 """Settings that a runtime resolves by itself, and that must not differ between the sides."""
 
 
@@ -46,6 +46,8 @@ class _Answers:
     runs: dict[str, TaskRun]
     kept: int
     """Tasks whose answers came from an earlier run on this machine."""
+    saw_bytes: bool
+    """Whether the files themselves were run here; a server of somebody else's answers for whatever it holds."""
 
 
 def evaluate(
@@ -99,7 +101,9 @@ def evaluate(
     right = _answers(right_adapter, quantized, quantized_weights, plan, lambda f: report("quantized", 0.5 + f / 2))
     results = _results(plan, left, right, capabilities or {}, metrics or {})
     return TaskEval.measured(
-        provenance=provenance("lm-eval", "datasets", "xllamacpp", "transformers", "torch"),
+        provenance=provenance(
+            "lm-eval", "datasets", *RUNTIME_LIBRARIES, imported=not (left.saw_bytes and right.saw_bytes)
+        ),
         parent=left.side,
         quantized=right.side,
         settings=_settings(plan, right_adapter.name, left),
@@ -115,7 +119,8 @@ def _answers(
     with adapter.open(model, cache=plan.cache / "twins" if plan.cache else None, **plan.settings) as runtime:
         facts = runtime.facts()
         measured = side(weights, facts, model)
-        cache = AnswerCache(plan.cache, _identity(measured, plan, facts))
+        # What somebody else's server runs may change under the same name: its answers are never taken from an earlier run.
+        cache = AnswerCache(plan.cache if facts.saw_bytes else None, _identity(measured, plan, facts))
         runs = {task.name: run for task in plan.tasks if (run := cache.find(task.name, plan.limit)) is not None}
         missing = [task for task in plan.tasks if task.name not in runs]
         kept = len(runs)
@@ -126,8 +131,10 @@ def _answers(
                 run = read_run(task.name, one.samples, one.config, one.higher_is_better, task.group_by)
                 cache.keep(run, plan.limit)
                 runs[task.name] = run
+        # An endpoint names its version along with its answers.
+        measured = measured.model_copy(update={"version": runtime.facts().version})
     progress(1.0)
-    return _Answers(measured, runs, kept)
+    return _Answers(measured, runs, kept, facts.saw_bytes)
 
 
 def _identity(model: Side, plan: _Plan, facts: RuntimeFacts) -> list[Any]:

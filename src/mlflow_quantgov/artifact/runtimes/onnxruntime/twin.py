@@ -1,0 +1,101 @@
+"""An fp32 ONNX twin of a full-precision folder, made by onnxruntime-genai's builder and proved equal tensor by tensor."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from mlflow_quantgov.artifact.runtimes.llama_cpp.twin_tokenizer import read_json
+from mlflow_quantgov.artifact.runtimes.onnxruntime.twin_proof import OnnxTwin, prove_twin
+from mlflow_quantgov.errors import ArtifactError, require
+
+BUILDER = "onnxruntime_genai.models.builder"
+BUILDER_SECONDS = 3600
+_SOURCES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+def reason_no_twin(folder: Path) -> str | None:
+    """Why the builder cannot make a twin of a folder, or None. Reads `config.json` alone."""
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        return "it holds neither an .onnx file nor a config.json with safetensors"
+    try:
+        config = read_json(folder / "config.json")
+    except ArtifactError as error:
+        return error.what
+    if config.get("quantization_config") or config.get("compression_config"):
+        return "it is quantized in a format that is not ONNX"
+    if "auto_map" in config:
+        return "its config asks for code of its own, which is not run"
+    if not (folder / "tokenizer.json").is_file():
+        return "there is no tokenizer.json"
+    return None
+
+
+def onnx_twin(folder: Path, cache: Path) -> OnnxTwin:
+    """Build (or find in `cache`) the fp32 twin of a folder, and compare it with its source.
+
+    The comparison is made anew on every call: files in the cache are not believed.
+
+    Args:
+        folder: Full-precision folder: config.json, *.safetensors, tokenizer.json.
+        cache: Folder to keep the twin in, by the digest of the files that it was made from.
+
+    Raises:
+        ArtifactError: The builder does not build it.
+        MissingExtraError: onnxruntime-genai, or what its builder needs, is not installed.
+    """
+    reason = reason_no_twin(folder)
+    if reason:
+        raise _no_twin(folder, reason)
+    for module, extra in (("onnxruntime_genai", "onnx"), ("onnx_ir", "onnx"), ("torch", "transformers")):
+        require(module, extra=extra, purpose="build the ONNX twin of a full-precision model")
+    path = cache / f"onnx-twin-{_source_digest(folder)[:32]}-fp32"
+    if not (path / "model.onnx").is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".onnx-twin-", dir=cache) as scratch:
+            _build(folder, Path(scratch))
+            shutil.rmtree(path, ignore_errors=True)
+            (Path(scratch) / "twin").replace(path)
+    return prove_twin(folder, path)
+
+
+def _build(folder: Path, scratch: Path) -> None:
+    """Run the builder on a copy of what it needs; it may reach for no network and run no code of the model's."""
+    command = [sys.executable, "-m", BUILDER, "-m", str(folder.resolve()), "-o", str(scratch / "twin"), "-p", "fp32"]
+    command += ["-e", "cpu", "-c", str(scratch / "cache"), "--extra_options", "hf_remote=false", "hf_token=false"]
+    quiet = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2", "TQDM_DISABLE": "1"}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=BUILDER_SECONDS, env=os.environ | quiet, cwd=scratch
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _no_twin(folder, f"the builder took longer than {BUILDER_SECONDS} seconds") from error
+    if done.returncode or not (scratch / "twin" / "model.onnx").is_file():
+        last = [line for line in done.stderr.splitlines() if line.strip()][-1:] or ["it says nothing"]
+        raise _no_twin(folder, f"the builder fails: {last[0][:200]}")
+    template = folder / "chat_template.jinja"
+    if template.is_file():
+        shutil.copy(template, scratch / "twin" / template.name)
+
+
+def _source_digest(folder: Path) -> str:
+    """sha256 over the files that the twin is made from, and over the recipe's version."""
+    digest = hashlib.sha256(b"onnx-twin 1")
+    for path in [*(folder / name for name in _SOURCES), *sorted(folder.glob("*.safetensors"))]:
+        if path.is_file():
+            with path.open("rb") as file:
+                digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _no_twin(folder: Path, reason: str) -> ArtifactError:
+    return ArtifactError(
+        f"No ONNX twin of {folder.name} can be made: {reason}.",
+        why="Without one the parent cannot run in onnxruntime beside its quantized version.",
+        fix=f"python -m {BUILDER} -m {folder} -o OUT -p fp32 -e cpu, and measure with OUT as the parent",
+    )
