@@ -27,6 +27,12 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], comma
     assert code == 0 and "Usage:" in out
 
 
+@pytest.mark.parametrize("arguments", [(), ("audit",)])
+def test_a_group_alone_explains_itself(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+    code, out, err = run(capsys, *arguments)
+    assert code == 0 and "Usage:" in out and err == ""
+
+
 def test_inspect_prints_the_contract(capsys: pytest.CaptureFixture[str], skills: Path) -> None:
     code, out, err = run(capsys, "inspect", str(skills), "--json")
     found = json.loads(out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import requests
 
 import mlflow_quantgov as qg
-from mlflow_quantgov.errors import EvidenceError, LineageError, UsageError
+from mlflow_quantgov.errors import EvidenceError, LineageError, TamperingError, UsageError
 from mlflow_quantgov.gate.client import require_gate
 
 pytestmark = pytest.mark.slow
@@ -82,6 +83,33 @@ def test_an_edited_copy_refuses_and_names_the_file(connected: Any) -> None:
         copies[0].write_bytes(original)
     assert not decision.allowed
     assert copies[0].name in decision.one_line()
+
+
+def test_what_was_overwritten_after_the_approval_is_not_loaded(
+    connected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes of another model, and a manifest beside them that fits: only the ledger knows what was approved."""
+    from mlflow_quantgov.artifact.manifest import build_manifest
+
+    assert qg.promote(connected.good, "@champion").allowed
+    source = mlflow.MlflowClient().get_model_version(connected.model, version_of(connected.good)).source
+    root = next((connected.folder / "artifacts").rglob(f"{source.removeprefix('models:/')}/artifacts"))
+    weights = next((root / "model").glob("*.gguf"))
+    other = next((connected.folder / "models").rglob("*Q2_K.gguf"))
+    shutil.copy(other, tmp_path / weights.name)
+    before = {path: path.read_bytes() for path in (weights, root / "quantgov" / "manifest.json")}
+    manifest = build_manifest(tmp_path / weights.name).to_json().encode()
+    monkeypatch.setenv("QUANTGOV_CACHE", str(tmp_path / "another-client"))
+    below = f"{connected.url}/api/2.0/mlflow-artifacts/artifacts/{root.relative_to(connected.folder / 'artifacts')}"
+    try:
+        for name, data in ((f"model/{weights.name}", other.read_bytes()), ("quantgov/manifest.json", manifest)):
+            assert requests.put(f"{below}/{name}", data=data, timeout=60).ok
+        with pytest.raises(TamperingError, match="not those that were approved"):
+            qg.load_model(f"models:/{connected.model}@champion")
+        assert not qg.check(connected.good, "@champion").allowed
+    finally:
+        for path, data in before.items():
+            path.write_bytes(data)
 
 
 def test_a_summary_that_its_items_do_not_give_is_not_taken_in(connected: Any, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ interesting goes into that corpus. An input that breaks a reader is written besi
 
 from __future__ import annotations
 
+import resource
 import sys
 import tempfile
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ARTIFACTS = HERE.parent / "data" / "artifacts"
 _SUFFIXES = {"safetensors": ".safetensors", "gguf": ".gguf", "onnx": ".onnx"}
+_ADDRESS_SPACE = 4 << 30
+"""Bytes; more is a MemoryError, and so a finding. libFuzzer's own limit would count the process that started this one."""
 _LONGEST = 65536
 """Bytes of an input: headers are what is parsed, payloads only have to be there."""
 
@@ -51,6 +54,7 @@ def main() -> None:
     """Fuzz one reader."""
     import atheris
 
+    resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
     name, options = sys.argv[1], [one for one in sys.argv[2:] if one != "--keep"]
     with atheris.instrument_imports(include=["mlflow_quantgov.artifact"]):
         from mlflow_quantgov.errors import ArtifactError

@@ -98,6 +98,9 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(error.to_dict(), error.exit_code, given)
     except click.exceptions.Abort:
         _fail({"message": "Stopped.", "why": "Nothing more was written.", "fix": ""}, 2, given)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        code = 0
     except click.ClickException as error:
         usage = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "quantgov"
         _fail({"message": error.format_message(), "why": "", "fix": f"{usage} --help"}, 2, given)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from mlflow_quantgov.cli.measuring import measure
-from mlflow_quantgov.cli.output import json_option
+from mlflow_quantgov.cli.output import json_option, print_note
+from mlflow_quantgov.evidence.predicates import Kernels
 
 
 @click.command()
@@ -16,7 +17,12 @@ def kernels(uri: str, target: str | None, as_json: bool) -> None:
     """Look up the kernel for the target, and probe what the runtime here really selects."""
     from mlflow_quantgov import api
 
-    measure("kernels", lambda progress: api.confirm_kernels(uri, target, progress=progress), as_json=as_json)
+    statement = measure(
+        "kernels", lambda progress: api.confirm_kernels(uri, target, progress=progress), as_json=as_json
+    )
+    content = statement.content()
+    if isinstance(content, Kernels) and content.not_probed_because:
+        print_note(f"not probed here: {content.not_probed_because}", error=True)
 
 
 @click.command()
