@@ -117,6 +117,20 @@ def prepare(
                 fix='mlflow_quantgov.log_model(..., parent="models:/NAME/VERSION")',
             )
         return Prepared(files, found, None, None, declared, calibration.assess() if calibration else None)
+    named = _registered_parent(files, found, parent)
+    facts = named.facts()
+    problems = structure_problems(found.structure, facts)
+    if problems:
+        raise LineageError(
+            f"{files} does not fit the parent {parent}: {problems[0]}",
+            why="Evidence about another model's descendant would say nothing about this one. Nothing was logged.",
+            fix="name the version that it was quantized from: parent=models:/NAME/VERSION",
+        )
+    return Prepared(files, found, named, facts, declared, calibration.assess() if calibration else None)
+
+
+def _registered_parent(files: Path, found: Inspection, parent: str) -> LocalModel:
+    """The version that a quantized model names as its parent."""
     if not found.quantization.is_quantized:
         raise LineageError(
             f"{files} is full precision, and names a parent.",
@@ -130,12 +144,4 @@ def prepare(
             why="The gate looks at registered parents alone, and a rollback needs one.",
             fix="quantgov log-parent PATH --name parent --register NAME, then parent=models:/NAME/VERSION",
         )
-    facts = named.facts()
-    problems = structure_problems(found.structure, facts)
-    if problems:
-        raise LineageError(
-            f"{files} does not fit the parent {parent}: {problems[0]}",
-            why="Evidence about another model's descendant would say nothing about this one. Nothing was logged.",
-            fix="name the version that it was quantized from: parent=models:/NAME/VERSION",
-        )
-    return Prepared(files, found, named, facts, declared, calibration.assess() if calibration else None)
+    return named

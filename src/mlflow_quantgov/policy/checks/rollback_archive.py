@@ -8,6 +8,7 @@ from mlflow_quantgov.evidence.predicates import Archive, Drill, Predicate
 from mlflow_quantgov.lineage import ModelFacts
 from mlflow_quantgov.policy.checks.interface import Question, result
 from mlflow_quantgov.policy.decision import CheckResult
+from mlflow_quantgov.policy.facts import Evidence
 
 NAME = "rollback-archive"
 
@@ -20,57 +21,53 @@ def run(question: Question) -> CheckResult:
     if parent is None:
         return result(NAME, "missing", "Not measured: the parent's files cannot be read.", "quantgov doctor")
     archives = [one for one in facts.of_kind("archive", parent.weights) if _is_whole(one.content, parent)]
-    drills = [one for one in facts.of_kind("drill", parent.weights) if _is_whole(one.content, parent)]
     if not archives:
-        return result(
-            NAME,
-            "missing",
-            "Not measured: the full-precision weights are not archived.",
-            f"quantgov archive {question.uri}",
-        )
+        reason = "Not measured: the full-precision weights are not archived."
+        return result(NAME, "missing", reason, f"quantgov archive {question.uri}")
     stores = {one.content.store for one in archives if isinstance(one.content, Archive)}
-    drills = [one for one in drills if isinstance(one.content, Drill) and one.content.store in stores]
+    drills = [
+        one
+        for one in facts.of_kind("drill", parent.weights)
+        if isinstance(one.content, Drill) and one.content.store in stores and _is_whole(one.content, parent)
+    ]
     if not drills:
-        return result(
-            NAME,
-            "missing",
-            "Not measured: no restore drill has shown that they come back.",
-            f"quantgov drill {question.uri}",
-        )
-    newest = drills[-1]
+        reason = "Not measured: no restore drill has shown that they come back."
+        return result(NAME, "missing", reason, f"quantgov drill {question.uri}")
+    problem = _drill_problem(question, drills[-1]) or _switch_problem(question, drills[-1], is_parent=own is not None)
+    if problem is not None:
+        return problem
+    assert facts.target is not None
+    age = facts.now - drills[-1].content.provenance.measured_at
+    reason = f"Archived, restored {age.days} days ago, behind the switch {facts.target.flag}."
+    return result(NAME, "pass", reason, "", (archives[-1], drills[-1]))
+
+
+def _drill_problem(question: Question, newest: Evidence) -> CheckResult | None:
+    """The newest drill failed, or is too old to say anything."""
     content = newest.content
     assert isinstance(content, Drill)
     if content.recompute()["outcome"] != "pass":
         problem = content.problems[0] if content.problems else "the restored model did not answer"
-        return result(
-            NAME,
-            "fail",
-            f"The last restore drill failed: {problem}",
-            f"quantgov archive {question.uri}; quantgov drill {question.uri}",
-            (newest,),
-        )
-    age = facts.now - content.provenance.measured_at
+        fix = f"quantgov archive {question.uri}; quantgov drill {question.uri}"
+        return result(NAME, "fail", f"The last restore drill failed: {problem}", fix, (newest,))
+    age = question.facts.now - content.provenance.measured_at
     if age > timedelta(days=question.gate.drill_days):
-        return result(
-            NAME, "missing", f"The last drill is {age.days} days old.", f"quantgov drill {question.uri}", (newest,)
-        )
-    if own is None and (facts.lineage is None or facts.lineage.parent_version is None):
+        reason = f"The last drill is {age.days} days old."
+        return result(NAME, "missing", reason, f"quantgov drill {question.uri}", (newest,))
+    return None
+
+
+def _switch_problem(question: Question, newest: Evidence, *, is_parent: bool) -> CheckResult | None:
+    """There is no version to go back to, or no switch behind which it serves."""
+    facts = question.facts
+    if not is_parent and (facts.lineage is None or facts.lineage.parent_version is None):
+        reason = f"The parent is no version of {facts.name}, so no alias can move back to it."
         fix = f"quantgov log-parent PATH --name parent --register {facts.name}"
-        return result(
-            NAME,
-            "missing",
-            f"The parent is no version of {facts.name}, so no alias can move back to it.",
-            fix,
-            (newest,),
-        )
+        return result(NAME, "missing", reason, fix, (newest,))
     if facts.target is None or facts.target.flag is None:
-        return result(
-            NAME, "missing", "No switch is declared behind which it serves.", "declare `flag:` in the target", (newest,)
-        )
-    switch = facts.target.flag
-    return result(
-        NAME, "pass", f"Archived, restored {age.days} days ago, behind the switch {switch}.", "", (archives[-1], newest)
-    )
+        reason = "No switch is declared behind which it serves."
+        return result(NAME, "missing", reason, "declare `flag:` in the target", (newest,))
+    return None
 
 
 def _is_whole(content: Predicate, parent: ModelFacts) -> bool:
