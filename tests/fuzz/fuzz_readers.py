@@ -80,7 +80,7 @@ def main() -> None:
     limits = [
         f"-max_len={_LONGEST}",
         "-timeout=10",
-        "-rss_limit_mb=1024",
+        "-rss_limit_mb=0",
         f"-artifact_prefix={HERE}/",
         "-print_final_stats=1",
     ]
