@@ -79,6 +79,28 @@ class TamperingError(QuantgovError):
     exit_code = 4
 
 
+_SILENT = ("Max retries exceeded", "Failed to establish a new connection", "Connection refused", "NameResolutionError")
+
+
+def is_silence(error: Exception) -> bool:
+    """Whether an error, whoever raised it, says that nobody listens at an address."""
+    return any(words in str(error) for words in _SILENT)
+
+
+def no_answer(where: str, how: str = "") -> UnreachableError:
+    """The error for a server that does not answer.
+
+    Args:
+        where: Its address.
+        how: What was tried and seen, in a word.
+    """
+    return UnreachableError(
+        f"The server {where} does not answer{f' ({how})' if how else ''}.",
+        why="Nothing was changed.",
+        fix="start it with `quantgov server`, or set MLFLOW_TRACKING_URI to the one that runs",
+    )
+
+
 class MissingExtraError(QuantgovError):
     """A library that belongs to an optional extra is not installed."""
 

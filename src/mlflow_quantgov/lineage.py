@@ -12,7 +12,7 @@ from mlflow_quantgov.artifact.behaviour import behaviour_digest
 from mlflow_quantgov.artifact.derivation.descent import Descent
 from mlflow_quantgov.artifact.inspect import inspect_model
 from mlflow_quantgov.artifact.manifest import build_manifest
-from mlflow_quantgov.artifact.quantization import Quantization, Structure
+from mlflow_quantgov.artifact.quantization import Inspection, Quantization, Structure
 from mlflow_quantgov.artifact.structure import architecture_family
 
 LineageLevel = Literal["none", "declared", "digest", "structure", "numeric", "reproduced"]
@@ -33,14 +33,18 @@ class ModelFacts:
     structure: Structure
 
 
-def facts_of(artifact: Path) -> ModelFacts:
+def facts_of(artifact: Path, found: Inspection | None = None) -> ModelFacts:
     """Read, hash and inspect the files of a model as they lie there.
+
+    Args:
+        artifact: Folder or file.
+        found: What inspection found, where it was done before.
 
     Raises:
         ArtifactError: They cannot be read.
     """
-    found, manifest = inspect_model(artifact), build_manifest(artifact)
-    behaviour = behaviour_digest(artifact)
+    found = found or inspect_model(artifact)
+    manifest, behaviour = build_manifest(artifact), behaviour_digest(artifact)
     return ModelFacts(manifest.weights_digest, manifest.digest, behaviour, found.quantization, found.structure)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +13,8 @@ import pytest
 
 from mlflow_quantgov.artifact.tensors import write_safetensors
 
+# The tests beside this file import `bounded`.
+sys.path.insert(0, str(Path(__file__).parent))
 ARTIFACTS = Path(__file__).parents[1] / "data" / "artifacts"
 
 

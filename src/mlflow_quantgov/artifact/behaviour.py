@@ -7,11 +7,10 @@ answer. So a measurement also names their digest. Cards, licences and pictures a
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path, PurePosixPath
 
 from mlflow_quantgov.artifact.files import list_files
-from mlflow_quantgov.artifact.manifest import OTHER_WEIGHT_SUFFIXES
+from mlflow_quantgov.artifact.manifest import OTHER_WEIGHT_SUFFIXES, json_digest
 from mlflow_quantgov.artifact.tensors import read_gguf
 from mlflow_quantgov.errors import ArtifactError
 
@@ -35,8 +34,7 @@ def behaviour_digest(path: str | Path) -> str:
     source = Path(path)
     found = list_files(source)
     described = [[_label(name, file, source), _digest_of(file)] for name, file in found if _counts(name)]
-    text = json.dumps(sorted(described), separators=(",", ":"), ensure_ascii=False)
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    return json_digest(sorted(described))
 
 
 def _counts(name: str) -> bool:

@@ -52,7 +52,7 @@ class Manifest:
     @property
     def digest(self) -> str:
         """`sha256:...` over the list of files, sorted by path, as canonical JSON."""
-        return _digest([asdict(file) for file in sorted(self.files, key=lambda file: file.path)])
+        return json_digest([asdict(file) for file in sorted(self.files, key=lambda file: file.path)])
 
     @property
     def total_size(self) -> int:
@@ -206,7 +206,7 @@ def _finish(files: list[FileEntry], paths: dict[str, Path]) -> Manifest:
     if not tensors:
         others = others or list(ordered)
     kind = "tensors" if not others else "tensors and files" if tensors else "files"
-    return Manifest(ordered, _digest(weights + [[file.path, file.sha256] for file in others]), kind)
+    return Manifest(ordered, json_digest(weights + [[file.path, file.sha256] for file in others]), kind)
 
 
 def _tensors(paths: Iterable[Path]) -> Iterator[Tensor]:
@@ -269,7 +269,8 @@ def _is_inside(path: str) -> bool:
     return bool(path) and not pure.is_absolute() and ".." not in pure.parts and "\\" not in path
 
 
-def _digest(value: object) -> str:
+def json_digest(value: object) -> str:
+    """`sha256:...` of a value as canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 

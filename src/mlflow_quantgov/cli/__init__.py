@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from mlflow_quantgov.errors import QuantgovError
+from mlflow_quantgov.errors import QuantgovError, is_silence, no_answer
 from mlflow_quantgov.version import __version__
 
 # Command -> (module, one line for the overview). The line stands here so that `--help` imports nothing.
@@ -41,14 +41,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor", "Is this deployment really gated?"),
     "demo": ("demo", "The whole story on real models, on this machine."),
 }
-
-
-_NO_ANSWER = (
-    "Max retries exceeded",
-    "Failed to establish a new connection",
-    "Connection refused",
-    "NameResolutionError",
-)
 
 
 class LazyGroup(click.Group):
@@ -113,13 +105,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _unexpected(error: Exception) -> dict[str, str]:
     first = (str(error) or type(error).__name__).splitlines()[0][:500]
-    if any(words in str(error) for words in _NO_ANSWER):
-        where = os.environ.get("MLFLOW_TRACKING_URI", "that MLflow is set to")
-        return {
-            "message": f"The server {where} does not answer.",
-            "why": "Nothing was changed.",
-            "fix": "start it with `quantgov server`, or set MLFLOW_TRACKING_URI to the one that runs",
-        }
+    if is_silence(error):
+        return no_answer(os.environ.get("MLFLOW_TRACKING_URI", "that MLflow is set to")).to_dict()
     if isinstance(error, OSError) and error.filename is not None:
         return {
             "message": f"{error.filename} cannot be read or written: {error.strerror}.",

@@ -6,15 +6,17 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from mlflow_quantgov.artifact.manifest import Manifest, build_manifest
-from mlflow_quantgov.errors import UnreachableError, UsageError
+from mlflow_quantgov.errors import UnreachableError, UsageError, is_silence, no_answer
 from mlflow_quantgov.flavor.layout import MANIFEST_FILE, SavedModel, sole_model_file
 from mlflow_quantgov.lineage import ModelFacts, facts_of
 
@@ -70,7 +72,7 @@ def find_version(uri: str) -> ModelVersion | None:
     client = mlflow.MlflowClient()
     try:
         if found["version"] == "latest":
-            numbers = [int(one.version) for one in client.search_model_versions(f"name = '{found['name']}'")]
+            numbers = [int(one.version) for one in search_versions(client.search_model_versions, found["name"])]
             return client.get_model_version(found["name"], str(max(numbers, default=1)))
         if found["alias"]:
             return client.get_model_version_by_alias(found["name"], found["alias"])
@@ -85,6 +87,18 @@ def find_version(uri: str) -> ModelVersion | None:
         return client.get_model_version(found["name"], found["version"])
     except MlflowException as error:
         raise _explain(uri, error) from error
+
+
+def search_versions(search: Callable[..., Iterable[Any]], name: str) -> list[Any]:
+    """Every version of a model, whatever its name holds: MLflow's filter knows no way to write both kinds of quotes.
+
+    Args:
+        search: `search_model_versions` of a client or a store.
+        name: Registered model.
+    """
+    mark = "'" if "'" not in name else '"'
+    query = f"name = {mark}{name}{mark}" if mark not in name else None
+    return [one for one in search(query, max_results=10_000) if one.name == name]
 
 
 def local_model(uri: str) -> LocalModel:
@@ -156,12 +170,8 @@ def _download(uri: str, destination: str | None = None) -> str:
 def _explain(uri: str, error: MlflowException) -> UsageError | UnreachableError:
     """One clear error for what MLflow raised about a URI."""
     first = str(error.message).splitlines()[0][:300]
-    if "Max retries exceeded" in first or "Failed to establish" in first:
-        return UnreachableError(
-            f"The server {mlflow.get_tracking_uri()} does not answer.",
-            why="Nothing was changed.",
-            fix="start it with `quantgov server`, or set MLFLOW_TRACKING_URI to the one that runs",
-        )
+    if is_silence(error):
+        return no_answer(mlflow.get_tracking_uri())
     if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"}:
         return UsageError(
             f"{uri} was not found: {first}",

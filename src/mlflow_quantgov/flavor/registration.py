@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_quantgov.artifact.quantization import Quantization
 from mlflow_quantgov.errors import LineageError, UsageError
-from mlflow_quantgov.flavor.download import LocalModel
+from mlflow_quantgov.flavor.download import LocalModel, search_versions
 from mlflow_quantgov.flavor.prepare import Prepared
 
 
@@ -71,7 +71,7 @@ def ensure_parent_version(name: str, parent: LocalModel) -> str:
     """
     client = mlflow.MlflowClient()
     source = parent.version.source if parent.version is not None else parent.uri
-    for version in client.search_model_versions(f"name = '{name}'"):
+    for version in search_versions(client.search_model_versions, name):
         if version.source == source:
             return str(version.version)
     try:

@@ -10,7 +10,7 @@ from typing import Any
 import mlflow
 import requests
 
-from mlflow_quantgov.errors import EvidenceError, QuantgovError, UnreachableError, UsageError
+from mlflow_quantgov.errors import EvidenceError, QuantgovError, UnreachableError, UsageError, no_answer
 from mlflow_quantgov.policy.decision import AuditAnswer, CheckResult, Decision
 
 TIMEOUT_SECONDS = 600
@@ -229,11 +229,7 @@ def _must_answer(uri: str) -> None:
                 fix="export MLFLOW_TRACKING_URI=http://127.0.0.1:5000   (the address of your MLflow server)",
             )
     except requests.RequestException as error:
-        raise UnreachableError(
-            f"The server {uri} does not answer ({type(error).__name__}).",
-            why="Nothing was changed.",
-            fix="start it with `quantgov server`, or set MLFLOW_TRACKING_URI to the one that runs",
-        ) from error
+        raise no_answer(uri, type(error).__name__) from error
 
 
 def decision_from_dict(data: dict[str, Any]) -> Decision:

@@ -50,10 +50,10 @@ def other_problem(root: Path) -> str | None:
     found = weights_below(root)
     if found is not None:
         return f"{found} holds model weights that were not recognised as a model."
-    size = sum(path.stat().st_size for path in _files(root))
-    if size > MOST_OTHER_BYTES:
-        return f"It holds {size:,} bytes that nobody can read as a model."
-    return None if any(True for _ in _files(root)) else "It holds no files."
+    sizes = [path.stat().st_size for path in _files(root)]
+    if sum(sizes) > MOST_OTHER_BYTES:
+        return f"It holds {sum(sizes):,} bytes that nobody can read as a model."
+    return None if sizes else "It holds no files."
 
 
 def loading_problem(root: Path, files: Path) -> str | None:
@@ -123,5 +123,5 @@ def _zip_holds_weights(path: Path) -> bool:
                     if _begins_like_weights(file.read(16)):
                         return True
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError):
-        return True
+        return True  # broken, encrypted, or packed in a way that zipfile does not know: nobody can look inside
     return False

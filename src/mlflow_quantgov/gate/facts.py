@@ -17,11 +17,12 @@ from sqlalchemy.orm import Session
 
 from mlflow_quantgov.artifact.derivation import Descent
 from mlflow_quantgov.artifact.inspect import inspect_model
+from mlflow_quantgov.artifact.quantization import Inspection
 from mlflow_quantgov.errors import ArtifactError, EvidenceError, QuantgovError
 from mlflow_quantgov.evidence.kernel_table import lookup
 from mlflow_quantgov.evidence.statement import MAX_STATEMENT_BYTES, parse_statement
 from mlflow_quantgov.evidence.store import EVIDENCE_FOLDER, copy_name
-from mlflow_quantgov.flavor.download import model_artifact
+from mlflow_quantgov.flavor.download import model_artifact, search_versions
 from mlflow_quantgov.flavor.layout import LINEAGE_FILE, MANIFEST_FILE, LineageRecord, SavedModel
 from mlflow_quantgov.gate.contents import loading_problem, other_problem, weights_below
 from mlflow_quantgov.gate.descent import descent_of
@@ -116,11 +117,11 @@ class _Gathering:
     def _read_files(self, ref: VersionRef) -> _Read:
         with local_files(ref, self.engine) as root:
             artifact = model_artifact(root) if root.is_dir() else root
-            problem = _no_language_model(root, artifact)
-            if problem is not None:
+            found, problem = _inspect(root, artifact)
+            if found is None:
                 return _Read("unknown" if problem else "other", None, None, None, (), (problem,) if problem else ())
             recorded, record, problems = _own_files(root)
-            return _Read("quantized", facts_of(artifact), recorded, record, tuple(_copies(root)), problems)
+            return _Read("quantized", facts_of(artifact, found), recorded, record, tuple(_copies(root)), problems)
 
     def _resolved(self, ref: VersionRef) -> VersionRef:
         """A version that is about to be created as a copy lies where the other one lies; then that is written down."""
@@ -225,19 +226,19 @@ def _take_in_all(
         take_in(session, ref, data, subjects, actor=None, actor_source=None, where=name)
 
 
-def _no_language_model(root: Path, artifact: Path) -> str | None:
-    """None where a language model was found; an empty text where it is a model of another kind, else the problem."""
+def _inspect(root: Path, artifact: Path) -> tuple[Inspection | None, str | None]:
+    """What the files are; (None, None) for a model of another kind, (None, problem) where nobody can tell."""
     try:
         found = inspect_model(artifact)
     except ArtifactError as error:
         ours = (root / MANIFEST_FILE).exists()
         problem = error.what if ours else other_problem(root)
-        return "" if problem is None else f"{error.what} {problem}"
+        return None, None if problem is None else f"{error.what} {problem}"
     if found.is_language_model or found.quantization.is_quantized:
-        return None
+        return found, None
     # Inspected, and of another kind; but something else in the folder may be what it serves.
     hidden = weights_below(root, but=artifact)
-    return f"{hidden} holds weights beside the model that was inspected." if hidden else ""
+    return None, f"{hidden} holds weights beside the model that was inspected." if hidden else None
 
 
 def _own_files(root: Path) -> tuple[str | None, LineageRecord | None, tuple[str, ...]]:
@@ -273,19 +274,12 @@ class ClientRegistry:
     def references(self, name: str) -> Iterable[VersionRef]:
         """See `Registry`."""
         found = search_versions(self._client.search_model_versions, name)
-        return [self.reference(name, str(one.version)) for one in found]
+        return [reference_of(one, self._client.get_model_version_download_uri(name, str(one.version))) for one in found]
 
 
 def reference_of(version: Any, location: str | None) -> VersionRef:
     """What identifies one of MLflow's model versions, and where its files are downloaded from."""
     return VersionRef(version.name, str(version.version), version.source, int(version.creation_timestamp), location)
-
-
-def search_versions(search: Callable[..., Iterable[Any]], name: str) -> list[Any]:
-    """Every version of a model, whatever its name holds: MLflow's filter knows no way to write both kinds of quotes."""
-    mark = "'" if "'" not in name else '"'
-    query = f"name = {mark}{name}{mark}" if mark not in name else None
-    return [one for one in search(query, max_results=10_000) if one.name == name]
 
 
 def gather_client(client: mlflow.MlflowClient, name: str, version: str, *, compares: bool = False) -> Facts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_quantgov.gate.facts import search_versions
+from mlflow_quantgov.flavor.download import search_versions
 from mlflow_quantgov.policy.matching import destination_kind
 from mlflow_quantgov.policy.schema import Policy
 

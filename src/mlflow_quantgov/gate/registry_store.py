@@ -21,9 +21,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from mlflow_quantgov.errors import QuantgovError
+from mlflow_quantgov.flavor.download import search_versions
 from mlflow_quantgov.gate import ledger
 from mlflow_quantgov.gate.actor import current_actor
-from mlflow_quantgov.gate.facts import Gatherer, reference_of, search_versions
+from mlflow_quantgov.gate.facts import Gatherer, reference_of
 from mlflow_quantgov.gate.guards import Guards, Pointer
 from mlflow_quantgov.gate.intake import kept_digests, take_in
 from mlflow_quantgov.gate.ledger import Entry
@@ -128,7 +129,8 @@ class _Gate(Guards, _Store):
 
     def references(self, name: str) -> Iterable[VersionRef]:
         """Every version of a model."""
-        return [self.reference(name, str(one.version)) for one in search_versions(self.search_model_versions, name)]
+        found = search_versions(self.search_model_versions, name)
+        return [reference_of(one, self.get_model_version_download_uri(name, one.version)) for one in found]
 
     # The doors.
 

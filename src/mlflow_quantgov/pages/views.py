@@ -8,6 +8,7 @@ from typing import Any
 from flask import Blueprint, abort
 from mlflow.exceptions import MlflowException
 
+from mlflow_quantgov.flavor.download import search_versions
 from mlflow_quantgov.gate.client import decision_from_dict
 from mlflow_quantgov.pages.render import render
 from mlflow_quantgov.pages.report import render_report
@@ -64,24 +65,21 @@ def build_views(store: Callable[[], Any]) -> Blueprint:
 
 def _model(store: Any, model: Any) -> dict[str, Any]:
     """A registered model with its versions, newest first: where each stands, and what was decided last."""
-    aliases: dict[str, list[str]] = {}
-    for alias, version in dict(model.aliases or {}).items():
-        aliases.setdefault(str(version), []).append(f"@{alias}")
+    stands: dict[str, list[str]] = {}
+    for held in store.pointers(None, model.name):
+        stands.setdefault(held.version, []).append(held.destination)
     latest: dict[str, dict[str, Any]] = {}
     for row in store.quantgov_ledger(model.name, SHOWN):
         if row["kind"] in JUDGED and row["version"]:
             latest.setdefault(str(row["version"]), row)
-    versions = []
-    for ref in sorted(store.references(model.name), key=lambda one: -int(one.version)):
-        found = store.get_model_version(model.name, ref.version)
-        stage = [] if found.current_stage in (None, "None") else [found.current_stage]
-        stands = aliases.get(ref.version, []) + stage
-        versions.append(
-            {
-                "version": ref.version,
-                "stands": stands,
-                "description": found.description or "",
-                "latest": latest.get(ref.version),
-            }
-        )
+    found = search_versions(store.search_model_versions, model.name)
+    versions = [
+        {
+            "version": str(one.version),
+            "stands": stands.get(str(one.version), []),
+            "description": one.description or "",
+            "latest": latest.get(str(one.version)),
+        }
+        for one in sorted(found, key=lambda one: -int(one.version))
+    ]
     return {"name": model.name, "versions": versions}

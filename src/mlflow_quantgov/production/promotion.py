@@ -95,7 +95,7 @@ def rollback(name: str, alias: str, to: str | None = None) -> Rollback:
 
 def _parent_version(name: str, version: str) -> str:
     """The version of the same registered model that holds the parent of a version."""
-    from mlflow_quantgov.flavor.download import local_model
+    from mlflow_quantgov.flavor.download import local_model, search_versions
     from mlflow_quantgov.flavor.layout import SavedModel
 
     here = local_model(f"models:/{name}/{version}")
@@ -106,7 +106,7 @@ def _parent_version(name: str, version: str) -> str:
             why="There is no full-precision version behind it to go back to.",
             fix=f"quantgov rollback {name} --alias ALIAS --to VERSION",
         )
-    for candidate in mlflow.MlflowClient().search_model_versions(f"name = '{name}'"):
+    for candidate in search_versions(mlflow.MlflowClient().search_model_versions, name):
         other = local_model(f"models:/{name}/{candidate.version}")
         if other.manifest().weights_digest == parent["weights"]:
             return str(candidate.version)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_quantgov.artifact.runtimes.interface import Runtime, RuntimeAdapter, RuntimeFacts, Score, Timing
-from mlflow_quantgov.artifact.runtimes.pairs import check_room, split_pair
+from mlflow_quantgov.artifact.runtimes.pairs import batches, check_generation, check_room, encode_pairs
 from mlflow_quantgov.artifact.runtimes.transformers_settings import TransformersSettings, read_settings
 from mlflow_quantgov.artifact.runtimes.transformers_weights import (
     EXTRAS,
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 NAME = "transformers"
 DEFAULT_CONTEXT = 2048
-LOGIT_BYTES = 256 * 1024 * 1024
-"""Most bytes of logits in one pass while scoring."""
 
 
 class TransformersRuntime(Runtime):
@@ -132,9 +130,9 @@ class TransformersRuntime(Runtime):
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
         """Log-probability of each (context, continuation), several of like length in one pass."""
-        encoded = [self._split(index, *pair) for index, pair in enumerate(pairs)]
+        encoded = encode_pairs(self._with_special, self._start, self._length, pairs)
         found: dict[int, Score] = {}
-        for batch in self._batches(encoded):
+        for batch in batches(encoded, self._settings.batch, self.vocabulary_size):
             inputs = [(context + continuation)[:-1] for _, context, continuation in batch]
             logits = self._forward(inputs)
             for row, (index, context, continuation) in zip(logits, batch, strict=True):
@@ -149,12 +147,7 @@ class TransformersRuntime(Runtime):
         self, prompts: Sequence[str], *, max_tokens: int, stop: Sequence[str] = (), batch: int = 8
     ) -> list[str]:
         """Greedy continuation of each prompt, those of like length side by side."""
-        if max_tokens < 1 or batch < 1:
-            raise UsageError(
-                f"generate() was asked for {max_tokens} tokens in batches of {batch}.",
-                why="An answer has at least one token, and a batch at least one prompt.",
-                fix="use max_tokens >= 1 and batch >= 1",
-            )
+        check_generation(max_tokens, batch)
         encoded = [self.tokenize(prompt, add_special=True) or [self._start] for prompt in prompts]
         for tokens in encoded:
             check_room(len(tokens) + max_tokens, self._length, "A prompt with its answer")
@@ -264,30 +257,9 @@ class TransformersRuntime(Runtime):
         places = [text.find(one) for one in stop if one and one in text]
         return text[: min(places)] if places else text
 
-    def _split(self, index: int, context: str, continuation: str) -> tuple[int, list[int], list[int]]:
-        """Token ids of a pair (see `split_pair`), refused where they do not fit."""
-
-        def tokenize(text: str) -> list[int]:
-            return self.tokenize(text, add_special=True)
-
-        before, after = split_pair(tokenize, self._start, index, context, continuation)
-        check_room(len(before) + len(after), self._length, f"Pair {index}")
-        return index, before, after
-
-    def _batches(
-        self, encoded: list[tuple[int, list[int], list[int]]]
-    ) -> Iterator[list[tuple[int, list[int], list[int]]]]:
-        """Pairs of like length, as many as tokens per pass and memory allow."""
-        room = max(1, min(self._settings.batch, LOGIT_BYTES // (4 * self.vocabulary_size)))
-        part: list[tuple[int, list[int], list[int]]] = []
-        for one in sorted(encoded, key=lambda item: (-len(item[1]) - len(item[2]), item[0])):
-            longest = len((part or [one])[0][1]) + len((part or [one])[0][2])
-            if part and (len(part) + 1) * longest > room:
-                yield part
-                part = []
-            part.append(one)
-        if part:
-            yield part
+    def _with_special(self, text: str) -> list[int]:
+        """Token ids with the special tokens that the model asks for."""
+        return self.tokenize(text, add_special=True)
 
     def _last_only(self) -> dict[str, int]:
         """Only the last position's logits in a prefill, as a server asks for them, where the model can."""

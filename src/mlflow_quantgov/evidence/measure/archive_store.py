@@ -11,6 +11,7 @@ from urllib.parse import urlparse
 
 from mlflow_quantgov.artifact.manifest import CHUNK, FileEntry, Manifest
 from mlflow_quantgov.errors import ArtifactError, TamperingError, UsageError
+from mlflow_quantgov.evidence.measure.documents import file_digest
 
 
 class ArchiveStore:
@@ -47,7 +48,7 @@ class ArchiveStore:
             ArtifactError: The file changed meanwhile, or the disk is full.
         """
         blob = self._blob(entry.sha256)
-        if blob.is_file() and blob.stat().st_size == entry.size and sha256_of(blob) == entry.sha256:
+        if blob.is_file() and blob.stat().st_size == entry.size and file_digest(blob) == f"sha256:{entry.sha256}":
             return False
         self._room_for(entry)
         self._prepare(blob.parent)
@@ -164,12 +165,6 @@ def open_store(where: str | None) -> ArchiveStore:
         why="Only folders are.",
         fix="export QUANTGOV_ARCHIVE=/path/to/archive",
     )
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _copy(source: Path, writer: object) -> str:

@@ -31,9 +31,8 @@ def run(question: Question) -> CheckResult:
     assert isinstance(content, Kernels)
     # The row is the gate's own; of the statement, only what the runtime was seen to do counts.
     lookup = facts.kernel or content.lookup
-    summary = content.recompute() | {"table": lookup.row}
-    support = "dequantizes" if content.dequantized else lookup.support
-    summary["support"] = support
+    summary = content.model_copy(update={"lookup": lookup}).recompute() | {"table": lookup.row}
+    support = summary["support"]
     if support == "unknown":
         return result(
             NAME, "missing", "Not measured: the kernel table has no row for these weights.", fix, newest, **summary

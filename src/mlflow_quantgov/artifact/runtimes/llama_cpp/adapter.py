@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import tempfile
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from mlflow_quantgov.artifact.runtimes.interface import RuntimeAdapter
 from mlflow_quantgov.artifact.runtimes.llama_cpp.runtime import NAME, LlamaRuntime, LlamaSettings
 from mlflow_quantgov.artifact.runtimes.llama_cpp.twin import TwinType, gguf_twin, reason_no_twin
-from mlflow_quantgov.errors import ArtifactError, UsageError, require
+from mlflow_quantgov.artifact.runtimes.settings import bad_setting
+from mlflow_quantgov.artifact.runtimes.settings import read_settings as read_checked
+from mlflow_quantgov.errors import ArtifactError, require
 
 _TWIN_TYPES: tuple[TwinType, ...] = ("auto", "BF16", "F16", "F32")
 
@@ -54,7 +54,7 @@ class LlamaCppAdapter(RuntimeAdapter):
         dtype = settings.pop("twin_dtype", "auto")
         chosen = read_settings(settings)
         if dtype not in _TWIN_TYPES:
-            raise _bad_setting("twin_dtype", dtype, f"one of {', '.join(_TWIN_TYPES)}")
+            raise bad_setting(NAME, "twin_dtype", dtype, f"one of {', '.join(_TWIN_TYPES)}")
         reason = self.reason_not_loadable(path)
         if reason is not None:
             raise ArtifactError(
@@ -90,24 +90,4 @@ def read_settings(values: dict[str, Any]) -> LlamaSettings:
     Raises:
         UsageError: A name is unknown, or a value is not a whole number above 0.
     """
-    known = {field.name for field in fields(LlamaSettings)}
-    for name, value in values.items():
-        if name not in known:
-            raise _bad_setting(name, value, f"one of {', '.join(sorted(known))}, twin_dtype")
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 2**20):
-            raise _bad_setting(name, value, "a whole number above 0")
-    given = {name: value for name, value in values.items() if value is not None}
-    return LlamaSettings(**{"threads": _cores()} | given)
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _bad_setting(name: str, value: object, wanted: str) -> UsageError:
-    return UsageError(
-        f"The llama.cpp runtime does not take {name}={value!r}.",
-        why="A setting that is silently ignored makes two sides incomparable.",
-        fix=f"use {wanted}",
-    )
+    return read_checked(LlamaSettings, NAME, values, others=("twin_dtype",))

@@ -8,7 +8,6 @@ exact.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,11 +19,14 @@ from numpy.typing import NDArray
 
 from mlflow_quantgov.artifact.runtimes.llama_cpp.safetensors_file import Stored, read_folder
 from mlflow_quantgov.artifact.runtimes.llama_cpp.twin_tokenizer import TokenizerMetadata, read_json, read_tokenizer
+from mlflow_quantgov.artifact.runtimes.twins import source_digest
 from mlflow_quantgov.errors import ArtifactError, require
 
 TwinType = Literal["auto", "BF16", "F16", "F32"]
 FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32}
 """`general.file_type` of GGUF."""
+RECIPE = "gguf-twin 1"
+_SOURCES = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 _LAYER = {
     "input_layernorm": "attn_norm",
     "self_attn.q_proj": "attn_q",
@@ -104,7 +106,7 @@ def gguf_twin(folder: Path, cache: Path, *, dtype: TwinType = "auto") -> Twin:
     if stored != "F32" and kinds - {stored}:
         raise _no_twin(folder, f"its tensors are {'/'.join(sorted(kinds))}, and {stored} does not hold them exactly")
     cache.mkdir(parents=True, exist_ok=True)
-    path = cache / f"twin-{_source_digest(folder)[:32]}-{stored}.gguf"
+    path = cache / f"twin-{source_digest(folder, RECIPE, _SOURCES)[:32]}-{stored}.gguf"
     if not path.is_file():
         _write(folder, tensors, path, stored)
     proof = prove_twin(folder, path)
@@ -297,17 +299,6 @@ def _heads(config: dict[str, Any]) -> tuple[int, int]:
 def _rotary_heads(name: str, heads: tuple[int, int]) -> int:
     """Heads whose rows are permuted: of q, of k, or 0 for every other tensor."""
     return heads[0] if name.endswith("q_proj.weight") else heads[1] if name.endswith("k_proj.weight") else 0
-
-
-def _source_digest(folder: Path) -> str:
-    """sha256 over the files that the twin is made from, and over the recipe's version."""
-    digest = hashlib.sha256(b"gguf-twin 1")
-    names = ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
-    for path in [*(folder / name for name in names), *sorted(folder.glob("*.safetensors"))]:
-        if path.is_file():
-            with path.open("rb") as file:
-                digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _no_twin(folder: Path, reason: str) -> ArtifactError:

@@ -19,15 +19,11 @@ from mlflow_quantgov.artifact.runtimes.onnxruntime.graph import Weights, ran_qua
 from mlflow_quantgov.artifact.runtimes.onnxruntime.session import PROVIDER, SessionEngine
 from mlflow_quantgov.artifact.runtimes.onnxruntime.settings import OnnxSettings
 from mlflow_quantgov.artifact.runtimes.onnxruntime.vocabulary import Vocabulary
-from mlflow_quantgov.artifact.runtimes.pairs import check_room, split_pair
+from mlflow_quantgov.artifact.runtimes.pairs import batches, check_generation, check_room, encode_pairs
 from mlflow_quantgov.errors import UsageError
 
 NAME = "onnxruntime"
 DEFAULT_CONTEXT = 2048
-LOGIT_BYTES = 256 * 1024 * 1024
-"""Most bytes of logits in one pass while scoring."""
-_Encoded = tuple[int, list[int], list[int]]
-"""Index of a pair, its context's tokens and its continuation's."""
 
 
 class OnnxRuntime(Runtime):
@@ -139,9 +135,9 @@ class OnnxRuntime(Runtime):
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
         """Log-probability of each (context, continuation), several of like length in one pass."""
-        encoded = [self._split(index, *pair) for index, pair in enumerate(pairs)]
+        encoded = encode_pairs(self._with_special, self._vocabulary.start, self._length, pairs)
         found: dict[int, Score] = {}
-        for batch in self._batches(encoded):
+        for batch in batches(encoded, self._settings.batch, self.vocabulary_size):
             rows = self._open().logits([(context + continuation)[:-1] for _, context, continuation in batch])
             for row, (index, context, continuation) in zip(rows, batch, strict=True):
                 found[index] = _score(row[len(context) - 1 : len(context) - 1 + len(continuation)], continuation)
@@ -151,12 +147,7 @@ class OnnxRuntime(Runtime):
         self, prompts: Sequence[str], *, max_tokens: int, stop: Sequence[str] = (), batch: int = 8
     ) -> list[str]:
         """Greedy continuation of each prompt, those of like length side by side."""
-        if max_tokens < 1 or batch < 1:
-            raise UsageError(
-                f"generate() was asked for {max_tokens} tokens in batches of {batch}.",
-                why="An answer has at least one token, and a batch at least one prompt.",
-                fix="use max_tokens >= 1 and batch >= 1",
-            )
+        check_generation(max_tokens, batch)
         encoded = [self.tokenize(prompt, add_special=True) or [self._vocabulary.start] for prompt in prompts]
         for tokens in encoded:
             check_room(len(tokens) + max_tokens, self._length, "A prompt with its answer")
@@ -209,28 +200,9 @@ class OnnxRuntime(Runtime):
         places = [text.find(one) for one in stops if one in text]
         return text[: min(places)] if places else text
 
-    def _split(self, index: int, context: str, continuation: str) -> _Encoded:
-        """Token ids of a pair (see `split_pair`), refused where they do not fit."""
-
-        def tokenize(text: str) -> list[int]:
-            return self.tokenize(text, add_special=True)
-
-        before, after = split_pair(tokenize, self._vocabulary.start, index, context, continuation)
-        check_room(len(before) + len(after), self._length, f"Pair {index}")
-        return index, before, after
-
-    def _batches(self, encoded: list[_Encoded]) -> Iterator[list[_Encoded]]:
-        """Pairs of like length, as many as tokens per pass and memory allow."""
-        room = max(1, min(self._settings.batch, LOGIT_BYTES // (4 * self.vocabulary_size)))
-        part: list[_Encoded] = []
-        for one in sorted(encoded, key=lambda item: (-len(item[1]) - len(item[2]), item[0])):
-            longest = len((part or [one])[0][1]) + len((part or [one])[0][2])
-            if part and (len(part) + 1) * longest > room:
-                yield part
-                part = []
-            part.append(one)
-        if part:
-            yield part
+    def _with_special(self, text: str) -> list[int]:
+        """Token ids with the special tokens that the model asks for."""
+        return self.tokenize(text, add_special=True)
 
 
 def _groups(encoded: Sequence[Sequence[int]], batch: int, mixed: bool) -> Iterator[list[int]]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
-from mlflow_quantgov.errors import UsageError
+from mlflow_quantgov.artifact.runtimes import settings
 
 ENGINES = ("auto", "genai", "session")
 
@@ -31,25 +30,4 @@ def read_settings(values: dict[str, Any]) -> OnnxSettings:
     Raises:
         UsageError: A name is unknown, or a value is out of range.
     """
-    known = {field.name for field in fields(OnnxSettings)}
-    for name, value in values.items():
-        if name not in known:
-            raise _bad_setting(name, value, f"one of {', '.join(sorted(known))}")
-        if value is None:
-            continue
-        if name == "engine":
-            if value not in ENGINES:
-                raise _bad_setting(name, value, f"one of {', '.join(ENGINES)}")
-        elif not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 2**20:
-            raise _bad_setting(name, value, "a whole number above 0")
-    given = {name: value for name, value in values.items() if value is not None}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return OnnxSettings(**{"threads": cores} | given)
-
-
-def _bad_setting(name: str, value: object, wanted: str) -> UsageError:
-    return UsageError(
-        f"The onnxruntime runtime does not take {name}={value!r}.",
-        why="A setting that is silently ignored makes two sides incomparable.",
-        fix=f"use {wanted}",
-    )
+    return settings.read_settings(OnnxSettings, "onnxruntime", values, {"engine": ENGINES})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -12,10 +11,12 @@ from pathlib import Path
 
 from mlflow_quantgov.artifact.runtimes.llama_cpp.twin_tokenizer import read_json
 from mlflow_quantgov.artifact.runtimes.onnxruntime.twin_proof import OnnxTwin, prove_twin
+from mlflow_quantgov.artifact.runtimes.twins import source_digest
 from mlflow_quantgov.errors import ArtifactError, require
 
 BUILDER = "onnxruntime_genai.models.builder"
 BUILDER_SECONDS = 3600
+RECIPE = "onnx-twin 1"
 _SOURCES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -54,7 +55,7 @@ def onnx_twin(folder: Path, cache: Path) -> OnnxTwin:
         raise _no_twin(folder, reason)
     for module, extra in (("onnxruntime_genai", "onnx"), ("onnx_ir", "onnx"), ("torch", "transformers")):
         require(module, extra=extra, purpose="build the ONNX twin of a full-precision model")
-    path = cache / f"onnx-twin-{_source_digest(folder)[:32]}-fp32"
+    path = cache / f"onnx-twin-{source_digest(folder, RECIPE, _SOURCES)[:32]}-fp32"
     if not (path / "model.onnx").is_file():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".onnx-twin-", dir=cache) as scratch:
@@ -81,16 +82,6 @@ def _build(folder: Path, scratch: Path) -> None:
     template = folder / "chat_template.jinja"
     if template.is_file():
         shutil.copy(template, scratch / "twin" / template.name)
-
-
-def _source_digest(folder: Path) -> str:
-    """sha256 over the files that the twin is made from, and over the recipe's version."""
-    digest = hashlib.sha256(b"onnx-twin 1")
-    for path in [*(folder / name for name in _SOURCES), *sorted(folder.glob("*.safetensors"))]:
-        if path.is_file():
-            with path.open("rb") as file:
-                digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _no_twin(folder: Path, reason: str) -> ArtifactError:
