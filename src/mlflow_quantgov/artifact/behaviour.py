@@ -10,8 +10,8 @@ import hashlib
 from pathlib import Path, PurePosixPath
 
 from mlflow_quantgov.artifact.files import list_files
-from mlflow_quantgov.artifact.manifest import OTHER_WEIGHT_SUFFIXES, json_digest
 from mlflow_quantgov.artifact.tensors import read_gguf
+from mlflow_quantgov.artifact.weights import OTHER_WEIGHT_SUFFIXES, json_digest
 from mlflow_quantgov.errors import ArtifactError
 
 _FOR_PEOPLE = {".md", ".png", ".jpg", ".jpeg", ".svg", ".gif", ".pdf"}

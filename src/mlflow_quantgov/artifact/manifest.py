@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from mlflow_quantgov.artifact.files import list_files
-from mlflow_quantgov.artifact.graph_files import GRAPH_SUFFIXES, companions, weights_beside
-from mlflow_quantgov.artifact.tensors import Tensor, open_safetensors, read_gguf
+from mlflow_quantgov.artifact.graph_files import GRAPH_SUFFIXES, companions
+from mlflow_quantgov.artifact.weights import (
+    CHUNK,
+    WeightPart,
+    json_digest,
+    pool,
+    tensor_parts,
+    weight_files,
+    weights_digest,
+)
 from mlflow_quantgov.errors import ArtifactError
 
-CHUNK = 4 * 1024 * 1024
 SCHEMA = "quantgov/manifest/v1"
-OTHER_WEIGHT_SUFFIXES = {".onnx", ".onnx_data", ".ort", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".data", ".xml"}
-"""Files of weights whose tensors have no digest of their own."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -114,8 +115,8 @@ class Manifest:
             return [error.what]
         missing = [f"{file.path} is missing" for file in self.files if file.path not in found]
         present = [file for file in self.files if file.path in found]
-        with _pool() as pool:
-            same = list(pool.map(lambda file: _is_same(file, found[file.path]), present))
+        with pool() as workers:
+            same = list(workers.map(lambda file: _is_same(file, found[file.path]), present))
         changed = [f"{file.path} has changed" for file, right in zip(present, same, strict=True) if not right]
         named = {file.path for file in self.files}
         return missing + changed + [f"{path} was added" for path in sorted(found.keys() - named)]
@@ -128,8 +129,8 @@ def build_manifest(path: str | Path) -> Manifest:
         ArtifactError: Nothing there, a link that leads out, or tensors that cannot be read.
     """
     entries = _entries(Path(path))
-    with _pool() as pool:
-        digests = list(pool.map(lambda entry: _sha256(entry[1]), entries))
+    with pool() as workers:
+        digests = list(workers.map(lambda entry: _sha256(entry[1]), entries))
     files = [FileEntry(relative, size, digest) for (relative, _), (digest, size) in zip(entries, digests, strict=True)]
     return _finish(files, dict(entries))
 
@@ -153,8 +154,8 @@ def copy_with_manifest(source: str | Path, destination: str | Path) -> Manifest:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".copy-", dir=target.parent))
         folder = scratch
-        with _pool() as pool:
-            files = list(pool.map(lambda entry: _copy(entry[0], entry[1], folder), entries))
+        with pool() as workers:
+            files = list(workers.map(lambda entry: _copy(entry[0], entry[1], folder), entries))
         manifest = _finish(files, {file.path: scratch / file.path for file in files})
         scratch.chmod(0o755)
         scratch.rename(target)
@@ -195,44 +196,11 @@ def _entries(source: Path) -> list[tuple[str, Path]]:
 
 def _finish(files: list[FileEntry], paths: dict[str, Path]) -> Manifest:
     ordered = tuple(sorted(files, key=lambda file: file.path))
-    tensors = list(_tensors(paths[file.path] for file in ordered))
-    with _pool() as pool:
-        described = pool.map(lambda one: [one.name, one.dtype, list(one.shape), _hash_tensor(one)], tensors)
-        weights: list[list[Any]] = sorted(described, key=lambda one: (one[0], one[3], one[1]))
-    beside = weights_beside(paths)
-    others = [
-        file for file in ordered if PurePosixPath(file.path).suffix in OTHER_WEIGHT_SUFFIXES or file.path in beside
-    ]
-    if not tensors:
-        others = others or list(ordered)
+    tensors = tensor_parts(paths[file.path] for file in ordered)
+    digests = {file.path: file.sha256 for file in ordered}
+    others = [WeightPart(name, digests[name]) for name in weight_files(paths, alone=not tensors)]
     kind = "tensors" if not others else "tensors and files" if tensors else "files"
-    return Manifest(ordered, json_digest(weights + [[file.path, file.sha256] for file in others]), kind)
-
-
-def _tensors(paths: Iterable[Path]) -> Iterator[Tensor]:
-    for path in paths:
-        if path.suffix == ".safetensors":
-            yield from open_safetensors(path).tensors.values()
-        elif path.suffix == ".gguf":
-            yield from read_gguf(path).tensors.values()
-
-
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
-
-
-def _hash_tensor(tensor: Tensor) -> str:
-    hasher = hashlib.sha256()
-    with tensor.file.open("rb") as file:
-        file.seek(tensor.offset)
-        left = tensor.size
-        while left:
-            chunk = file.read(min(CHUNK, left))
-            if not chunk:
-                raise ArtifactError(f"{tensor.file.name} became shorter while it was read.", fix="try again")
-            hasher.update(chunk)
-            left -= len(chunk)
-    return hasher.hexdigest()
+    return Manifest(ordered, weights_digest(tensors + others), kind)
 
 
 def _copy(relative: str, source: Path, folder: Path) -> FileEntry:
@@ -267,12 +235,6 @@ def _sha256(path: Path) -> tuple[str, int]:
 def _is_inside(path: str) -> bool:
     pure = PurePosixPath(path)
     return bool(path) and not pure.is_absolute() and ".." not in pure.parts and "\\" not in path
-
-
-def json_digest(value: object) -> str:
-    """`sha256:...` of a value as canonical JSON."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _bad(problem: str) -> ArtifactError:

@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 from urllib.parse import urlparse
 
-from mlflow_quantgov.artifact.manifest import CHUNK, FileEntry, Manifest
+from mlflow_quantgov.artifact.manifest import FileEntry, Manifest
+from mlflow_quantgov.artifact.weights import CHUNK
 from mlflow_quantgov.errors import ArtifactError, TamperingError, UsageError
 from mlflow_quantgov.evidence.measure.documents import file_digest
 
