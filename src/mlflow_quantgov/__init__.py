@@ -15,6 +15,7 @@ _EXPORTS: dict[str, tuple[str, str]] = {
     "Calibration": ("mlflow_quantgov.evidence.calibration_data", "CalibrationData"),
     "Comparison": ("mlflow_quantgov.evidence.statistics", "Comparison"),
     "Decision": ("mlflow_quantgov.policy.decision", "Decision"),
+    "Recipe": ("mlflow_quantgov.artifact.quantizers.recipe", "Recipe"),
     "QuantgovError": ("mlflow_quantgov.errors", "QuantgovError"),
     "Statement": ("mlflow_quantgov.evidence.statement", "Statement"),
     "archive": ("mlflow_quantgov.api", "archive"),
@@ -34,6 +35,8 @@ _EXPORTS: dict[str, tuple[str, str]] = {
     "log_parent": ("mlflow_quantgov.flavor", "log_parent"),
     "measure_fidelity": ("mlflow_quantgov.api", "measure_fidelity"),
     "promote": ("mlflow_quantgov.api", "promote"),
+    "quantize": ("mlflow_quantgov.api", "quantize"),
+    "reproduce": ("mlflow_quantgov.api", "reproduce"),
     "rollback": ("mlflow_quantgov.api", "rollback"),
     "save_model": ("mlflow_quantgov.flavor", "save_model"),
 }
@@ -43,6 +46,7 @@ __all__ = [
     "Comparison",
     "Decision",
     "QuantgovError",
+    "Recipe",
     "Statement",
     "__version__",
     "archive",
@@ -62,6 +66,8 @@ __all__ = [
     "log_parent",
     "measure_fidelity",
     "promote",
+    "quantize",
+    "reproduce",
     "rollback",
     "save_model",
 ]
@@ -79,9 +85,12 @@ if TYPE_CHECKING:
         load_model,
         measure_fidelity,
         promote,
+        quantize,
+        reproduce,
         rollback,
     )
     from mlflow_quantgov.artifact.inspect import inspect
+    from mlflow_quantgov.artifact.quantizers.recipe import Recipe
     from mlflow_quantgov.errors import QuantgovError
     from mlflow_quantgov.evidence.calibration_data import CalibrationData as Calibration
     from mlflow_quantgov.evidence.statement import Statement

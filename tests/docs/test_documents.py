@@ -55,6 +55,21 @@ def test_the_task_of_the_how_to_is_read_as_it_stands(tmp_path: Path) -> None:
     assert (task.name, task.capability, task.group_by) == ("refund_letter", "instruction-following", "template")
 
 
+def test_the_recipes_of_the_how_to_fit_their_quantizers(tmp_path: Path) -> None:
+    from mlflow_quantgov.artifact.quantizers.recipe import read_recipe
+    from mlflow_quantgov.artifact.quantizers.registry import find_quantizer, quantizer_names
+
+    text = (DOCS / "how-to" / "record-a-recipe.md").read_text(encoding="utf-8")
+    recipes = blocks(text, "yaml")
+    assert len(recipes) == 2
+    for _, content in recipes:
+        (tmp_path / "recipe.yaml").write_text(content)
+        recipe = read_recipe(tmp_path / "recipe.yaml")
+        find_quantizer(recipe.quantizer).check(recipe.arguments, has_texts=recipe.calibration is not None)
+    rows = dict(re.findall(r"^\| `([\w.-]+)` \| .* \| (none|required) \|$", text, re.MULTILINE))
+    assert rows == {name: "required" if find_quantizer(name).needs_texts else "none" for name in quantizer_names()}
+
+
 def test_every_key_of_the_policy_reference_is_one() -> None:
     from mlflow_quantgov.policy.schema import Capability, Gate, Policy, Rule
 

@@ -17,9 +17,11 @@ import yaml
 
 import mlflow_quantgov as qg
 from mlflow_quantgov.artifact.inspect import inspect
+from mlflow_quantgov.artifact.manifest import build_manifest
 from mlflow_quantgov.artifact.runtimes.registry import runtime_for, runtime_names
 from mlflow_quantgov.errors import ArtifactError, UsageError
 from mlflow_quantgov.evidence.measure import kernels
+from mlflow_quantgov.evidence.measure.reproduction import reproduce
 from mlflow_quantgov.evidence.targets import read_target
 
 ROOT = Path(__file__).parent.parent.parent
@@ -110,9 +112,21 @@ def test_a_version_is_logged_and_loaded_in_the_third_partys_runtime(
     assert found.lookup.support == "unknown"
 
 
+def test_the_third_partys_recipe_is_run_again(installed: None, tmp_path: Path) -> None:
+    parent, _ = models(tmp_path)
+    recipe = qg.Recipe(quantizer="ternary", version="1.0", arguments={"threshold": 0.25})
+    made = qg.quantize(parent, tmp_path / "made", recipe)
+    weights = build_manifest(made).weights_digest
+    found = reproduce(made, parent, recipe, weights=weights, parent_weights=weights)
+    assert found.stated()["outcome"] == "pass"
+    other = recipe.model_copy(update={"arguments": {"threshold": 0.3}})
+    (one,) = reproduce(made, parent, other, weights=weights, parent_weights=weights).differences
+    assert one.name == "bigram.trits" and "of 65,536 bytes differ" in one.problem
+
+
 def test_the_page_shows_what_the_example_holds() -> None:
     text = PAGE.read_text(encoding="utf-8")
     held = "".join(path.read_text(encoding="utf-8") for path in PLUGIN.rglob("*.*") if path.suffix in {".py", ".toml"})
     shown = re.findall(r"^```(?:python|toml)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    assert len(shown) == 3 and all(block in held for block in shown)
+    assert len(shown) == 4 and all(block in held for block in shown)
     assert yaml.safe_load(re.findall(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[0])["runtime"] in held

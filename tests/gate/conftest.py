@@ -9,7 +9,21 @@ from typing import Any
 
 import pytest
 
+from mlflow_quantgov.artifact.manifest import build_manifest
+from mlflow_quantgov.flavor.layout import LINEAGE_FILE, MANIFEST_FILE, LineageRecord
+from mlflow_quantgov.gate import descent
 from mlflow_quantgov.gate.registry_store import open_store
+
+ARTIFACTS = Path(__file__).parents[1] / "data" / "artifacts"
+POLICY = """
+schema: quantgov/policy/v1
+name: weights
+gates:
+  weights: {checks: [lineage], lineage_level: LEVEL}
+rules:
+  - models: "*"
+    destinations: {"@champion": weights}
+"""
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
@@ -49,3 +63,38 @@ def sklearn_like(store: Any, tmp_path: Path) -> Callable[[str], str]:
         return str(store.create_model_version(name, str(source)).version)
 
     return register
+
+
+@pytest.fixture
+def logged() -> Callable[[Path, str, Path | None], str]:
+    """Writes a model folder as this flavor does, from one of the small artifacts, and gives its place."""
+
+    def write(root: Path, artifact: str, parent: Path | None) -> str:
+        shutil.copytree(ARTIFACTS / artifact, root / "model")
+        claim = None
+        if parent is not None:
+            held = build_manifest(parent / "model")
+            claim = {"uri": "models:/parents/1", "weights": held.weights_digest, "manifest": held.digest}
+        (root / MANIFEST_FILE).parent.mkdir()
+        (root / MANIFEST_FILE).write_text(build_manifest(root / "model").to_json())
+        (root / LINEAGE_FILE).write_text(LineageRecord("quantized" if parent else "parent", claim, None).to_json())
+        return str(root)
+
+    return write
+
+
+@pytest.fixture
+def gated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _mlflow_tables: Path) -> Callable[[str], Any]:
+    """Makes a store whose policy demands a level of lineage and nothing else."""
+    descent._made.clear()
+
+    def make(level: str) -> Any:
+        (tmp_path / f"{level}.yaml").write_text(POLICY.replace("LEVEL", level))
+        monkeypatch.setenv("QUANTGOV_POLICY", str(tmp_path / f"{level}.yaml"))
+        shutil.copy(_mlflow_tables, tmp_path / f"{level}.db")
+        store = open_store(f"quantgov:sqlite:///{tmp_path / f'{level}.db'}")
+        store.create_registered_model("parents")
+        store.create_registered_model("chat")
+        return store
+
+    return make

@@ -2,60 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mlflow_quantgov.artifact.manifest import build_manifest
-from mlflow_quantgov.flavor.layout import LINEAGE_FILE, MANIFEST_FILE, LineageRecord
 from mlflow_quantgov.gate import descent
-from mlflow_quantgov.gate.registry_store import open_store
 from mlflow_quantgov.pages.report import render_report
 
-ARTIFACTS = Path(__file__).parents[1] / "data" / "artifacts"
-POLICY = """
-schema: quantgov/policy/v1
-name: weights
-gates:
-  weights: {checks: [lineage], lineage_level: LEVEL}
-rules:
-  - models: "*"
-    destinations: {"@champion": weights}
-"""
 
-
-def logged(root: Path, artifact: str, parent: Path | None) -> str:
-    """A model folder as this flavor writes it."""
-    shutil.copytree(ARTIFACTS / artifact, root / "model")
-    claim = None
-    if parent is not None:
-        held = build_manifest(parent / "model")
-        claim = {"uri": "models:/parents/1", "weights": held.weights_digest, "manifest": held.digest}
-    (root / MANIFEST_FILE).parent.mkdir()
-    (root / MANIFEST_FILE).write_text(build_manifest(root / "model").to_json())
-    (root / LINEAGE_FILE).write_text(LineageRecord("quantized" if parent else "parent", claim, None).to_json())
-    return str(root)
-
-
-@pytest.fixture
-def gated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes a store whose policy demands a level."""
-    descent._made.clear()
-
-    def make(level: str) -> Any:
-        (tmp_path / f"{level}.yaml").write_text(POLICY.replace("LEVEL", level))
-        monkeypatch.setenv("QUANTGOV_POLICY", str(tmp_path / f"{level}.yaml"))
-        store = open_store(f"quantgov:sqlite:///{tmp_path / f'{level}.db'}")
-        store.create_registered_model("parents")
-        store.create_registered_model("chat")
-        return store
-
-    return make
-
-
-def test_a_quantized_version_of_its_parent_is_proved_by_its_weights(gated: Any, tmp_path: Path) -> None:
+def test_a_quantized_version_of_its_parent_is_proved_by_its_weights(
+    gated: Any, logged: Callable[..., str], tmp_path: Path
+) -> None:
     store = gated("numeric")
     store.create_model_version("parents", logged(tmp_path / "parent", "parent-bf16", None))
     store.create_model_version("chat", logged(tmp_path / "child", "gptq-w4g32", tmp_path / "parent"))
@@ -69,7 +28,9 @@ def test_a_quantized_version_of_its_parent_is_proved_by_its_weights(gated: Any, 
     assert "model.layers.0.mlp.down_proj.weight" in page and 'aria-label="Relative error' in page
 
 
-def test_a_version_of_another_parent_is_refused_with_the_layer(gated: Any, tmp_path: Path) -> None:
+def test_a_version_of_another_parent_is_refused_with_the_layer(
+    gated: Any, logged: Callable[..., str], tmp_path: Path
+) -> None:
     store = gated("numeric")
     store.create_model_version("parents", logged(tmp_path / "parent", "dequantized-bf16", None))
     store.create_model_version("chat", logged(tmp_path / "child", "ct-w8a8", tmp_path / "parent"))
@@ -85,7 +46,7 @@ def test_a_version_of_another_parent_is_refused_with_the_layer(gated: Any, tmp_p
 
 
 def test_weights_are_compared_once_and_only_where_demanded(
-    gated: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gated: Any, logged: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
     real = descent.compare

@@ -32,6 +32,7 @@ def log_parent(path: Path, name: str, register: str, target: str | None, as_json
 @click.option("--calibration", type=click.Path(path_type=Path), help="Data that the quantizer saw.")
 @click.option("--production", type=click.Path(path_type=Path), help="Sample of production traffic.")
 @click.option("--source", help="Where the calibration data came from, in words.")
+@click.option("--recipe", type=click.Path(path_type=Path), help="YAML file: how it was quantized.")
 @json_option
 def log(
     path: Path,
@@ -42,6 +43,7 @@ def log(
     calibration: Path | None,
     production: Path | None,
     source: str | None,
+    recipe: Path | None,
     as_json: bool,
 ) -> None:
     """Log and register a quantized model against its parent."""
@@ -51,7 +53,15 @@ def log(
     if calibration is None and (production or source):
         raise click.UsageError("--production and --source say something about --calibration FILE, which is not given")
     data = CalibrationData(calibration, production, source) if calibration is not None else None
-    info = log_model(path, name=name, parent=parent, target=target, calibration=data, registered_model_name=register)
+    info = log_model(
+        path,
+        name=name,
+        parent=parent,
+        target=target,
+        calibration=data,
+        registered_model_name=register,
+        recipe=recipe,
+    )
     _report(info, register, as_json)
 
 

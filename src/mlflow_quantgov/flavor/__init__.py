@@ -15,6 +15,7 @@ from mlflow.models.model import MLMODEL_FILE_NAME, ModelInfo
 from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 from mlflow_quantgov.artifact.manifest import Manifest, copy_with_manifest
+from mlflow_quantgov.artifact.quantizers.recipe import Recipe
 from mlflow_quantgov.artifact.runtimes.registry import runtime_for
 from mlflow_quantgov.errors import ArtifactError, TamperingError
 from mlflow_quantgov.evidence import metrics
@@ -71,6 +72,7 @@ def save_model(
     pip_requirements: Sequence[str] | str | None = None,
     extra_pip_requirements: Sequence[str] | str | None = None,
     metadata: dict[str, Any] | None = None,
+    recipe: Recipe | str | Path | None = None,
 ) -> None:
     """Save a parent or a quantized model, byte for byte, with its manifest, quantization and lineage.
 
@@ -89,6 +91,8 @@ def save_model(
         pip_requirements: As in MLflow's own flavors.
         extra_pip_requirements: As in MLflow's own flavors.
         metadata: As in MLflow's own flavors.
+        recipe: How it was quantized (quantizer, version, arguments, calibration digest), or a YAML file that says so;
+            `mlflow_quantgov.reproduce` runs it again.
 
     Raises:
         ArtifactError: The files cannot be read, or `path` exists and is not empty.
@@ -98,7 +102,7 @@ def save_model(
     root = Path(path)
     if root.exists() and any(root.iterdir()):
         raise ArtifactError(f"{root} exists and is not empty.", why="Nothing was saved.", fix=f"rm -r {root}")
-    with prepared_model(model, parent=parent, target=target, calibration=calibration) as prepared:
+    with prepared_model(model, parent=parent, target=target, calibration=calibration, recipe=recipe) as prepared:
         try:
             manifest = _write_files(prepared, root)
             _write_mlmodel(prepared, root, mlflow_model or Model(), signature, input_example, metadata, code_paths)
@@ -136,6 +140,7 @@ def log_model(
     model_type: str | None = None,
     step: int = 0,
     model_id: str | None = None,
+    recipe: Recipe | str | Path | None = None,
 ) -> ModelInfo:
     """Log a model, and register it where a name is given; arguments as for `save_model` and MLflow's own flavors.
 
@@ -152,7 +157,7 @@ def log_model(
     # Everything that can be wrong is found here, before MLflow creates a run or a model.
     check_names(name, registered_model_name)
     check_environment(conda_env, pip_requirements, extra_pip_requirements)
-    with prepared_model(model, parent=parent, target=target, calibration=calibration) as prepared:
+    with prepared_model(model, parent=parent, target=target, calibration=calibration, recipe=recipe) as prepared:
         info = Model.log(
             artifact_path=None,
             name=name,
@@ -255,7 +260,7 @@ def _write_files(prepared: Prepared, root: Path) -> Manifest:
     own.mkdir()
     facts, parent = prepared.parent_facts, prepared.parent
     link = {"uri": parent.uri, "weights": facts.weights, "manifest": facts.manifest} if parent and facts else None
-    record = layout.LineageRecord(prepared.role, link, prepared.target)
+    record = layout.LineageRecord(prepared.role, link, prepared.target, prepared.recipe)
     (root / layout.MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
     (root / layout.QUANTIZATION_FILE).write_text(
         layout.dump(prepared.inspection.quantization.to_dict()), encoding="utf-8"

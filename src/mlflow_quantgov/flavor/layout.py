@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_quantgov.artifact.manifest import Manifest
+from mlflow_quantgov.artifact.quantizers.recipe import Recipe
 from mlflow_quantgov.errors import ArtifactError
 from mlflow_quantgov.evidence.targets import Target
 
@@ -27,20 +28,24 @@ class LineageRecord:
     parent: dict[str, str] | None
     """`uri`, `weights`, `manifest` of the parent; None for a parent itself."""
     target: Target | None
+    recipe: Recipe | None = None
+    """How it was quantized, where the author wrote it down."""
 
     def to_json(self) -> str:
         """Readable JSON."""
         target = self.target.model_dump(mode="json", by_alias=True) if self.target else None
-        return dump({"role": self.role, "parent": self.parent, "target": target})
+        recipe = self.recipe.model_dump(mode="json") if self.recipe else None
+        return dump({"role": self.role, "parent": self.parent, "target": target, "recipe": recipe})
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> LineageRecord:
         """Read what `to_json` wrote."""
-        target = data.get("target")
+        target, recipe = data.get("target"), data.get("recipe")
         return cls(
             role=str(data.get("role")),
             parent=data.get("parent"),
             target=Target.model_validate(target) if target else None,
+            recipe=Recipe.model_validate(recipe) if recipe else None,
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,6 +13,7 @@ from mlflow_quantgov.artifact.inspect import inspect_model
 from mlflow_quantgov.artifact.manifest import refuse_part
 from mlflow_quantgov.artifact.objects import save_object
 from mlflow_quantgov.artifact.quantization import Inspection
+from mlflow_quantgov.artifact.quantizers.recipe import Recipe, read_recipe
 from mlflow_quantgov.errors import ArtifactError, LineageError, UsageError
 from mlflow_quantgov.evidence.calibration_data import CalibrationData
 from mlflow_quantgov.evidence.predicates.calibration import Calibration
@@ -32,6 +33,8 @@ class Prepared:
     target: Target | None
     calibration: Calibration | None = None
     """What the author said about calibration data, assessed."""
+    recipe: Recipe | None = None
+    """How it was quantized."""
 
     @property
     def role(self) -> str:
@@ -41,7 +44,12 @@ class Prepared:
 
 @contextmanager
 def prepared_model(
-    model: Any, *, parent: str | None, target: str | Path | Target | None, calibration: CalibrationData | None
+    model: Any,
+    *,
+    parent: str | None,
+    target: str | Path | Target | None,
+    calibration: CalibrationData | None,
+    recipe: Recipe | str | Path | None = None,
 ) -> Iterator[Prepared]:
     """A model that may be logged, its files in place while the context lasts.
 
@@ -50,12 +58,14 @@ def prepared_model(
         parent: See `prepare`.
         target: See `prepare`.
         calibration: See `prepare`.
+        recipe: See `prepare`.
     """
     if isinstance(model, Prepared):
         yield model
         return
     with _files_of(model) as files:
-        yield prepare(files, parent=parent, target=target, calibration=calibration)
+        found = prepare(files, parent=parent, target=target, calibration=calibration)
+        yield replace(found, recipe=_recipe(recipe, found)) if recipe is not None else found
 
 
 @contextmanager
@@ -75,6 +85,30 @@ def _files_of(model: Any) -> Iterator[Path]:
     with TemporaryDirectory(prefix="quantgov-") as scratch:
         save_object(model, Path(scratch))
         yield Path(scratch)
+
+
+def _recipe(given: Recipe | str | Path, prepared: Prepared) -> Recipe:
+    """The recipe of a quantized model, which must name the calibration data that is recorded beside it.
+
+    Raises:
+        PolicyError: The file cannot be read, or a key is misspelt.
+        UsageError: It belongs to no quantized model, or names other data.
+    """
+    recipe = given if isinstance(given, Recipe) else read_recipe(Path(given))
+    if prepared.parent is None:
+        raise UsageError(
+            "A recipe was given for a full-precision model.",
+            why="A recipe says how a model was quantized from its parent.",
+            fix="leave the recipe out, or log the quantized model",
+        )
+    recorded = prepared.calibration.data.digest if prepared.calibration else recipe.calibration
+    if recorded != recipe.calibration:
+        raise UsageError(
+            f"The recipe names calibration data {recipe.calibration or '(none)'}; the data given has {recorded}.",
+            why="One of them is not what the quantizer saw. Nothing was logged.",
+            fix=f"calibration: {recorded}   (in the recipe)",
+        )
+    return recipe
 
 
 def prepare(

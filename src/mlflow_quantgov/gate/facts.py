@@ -28,8 +28,8 @@ from mlflow_quantgov.gate.contents import loading_problem, other_problem, weight
 from mlflow_quantgov.gate.descent import descent_of
 from mlflow_quantgov.gate.intake import kept, take_in
 from mlflow_quantgov.gate.sources import VersionRef, local_files, path_here
-from mlflow_quantgov.lineage import Lineage, ModelFacts, facts_of, prove
-from mlflow_quantgov.policy.facts import Evidence, Facts, Role
+from mlflow_quantgov.lineage import Lineage, ModelFacts, facts_of, prove, with_reproduction
+from mlflow_quantgov.policy.facts import Evidence, Facts, Role, was_reproduced
 
 _PARENT_URI = re.compile(r"^models:/(?P<name>[^/@]+)/(?P<version>\d+)$")
 
@@ -97,7 +97,7 @@ class _Gathering:
         subjects = {found.model.weights} | ({lineage.parent.weights} if lineage and lineage.parent else set())
         evidence, problems = self._evidence(ref, subjects, found.copies + parent_copies)
         target = found.record.target if found.record else None
-        return replace(
+        facts = replace(
             facts,
             role=role,
             lineage=lineage,
@@ -106,6 +106,9 @@ class _Gathering:
             evidence=tuple(evidence),
             problems=found.problems + tuple(problems),
         )
+        if lineage is not None and was_reproduced(facts):
+            return replace(facts, lineage=with_reproduction(lineage))
+        return facts
 
     def _read(self, ref: VersionRef) -> _Read:
         resolved = self._resolved(ref)

@@ -8,7 +8,7 @@ from typing import Any
 from mlflow_quantgov.pages.plot import Interval, interval_plot, layer_plot
 from mlflow_quantgov.pages.render import render
 from mlflow_quantgov.policy.decision import Decision
-from mlflow_quantgov.policy.facts import Facts
+from mlflow_quantgov.policy.facts import Facts, reproductions
 from mlflow_quantgov.version import __version__
 
 
@@ -22,6 +22,7 @@ def render_report(facts: Facts, decision: Decision | None, *, title: str) -> str
     """
     capabilities = _capabilities(decision)
     descent = facts.lineage.descent if facts.lineage else None
+    again = reproductions(facts)
     summaries = {one.kind: one.content.stated() for one in facts.evidence}
     return render(
         "report.html",
@@ -34,6 +35,7 @@ def render_report(facts: Facts, decision: Decision | None, *, title: str) -> str
         benchmark=summaries.get("benchmark"),
         layers=_layers(facts),
         descent=descent,
+        reproduction=again[-1].content if again else None,
         descent_plot=layer_plot(descent.layers) if descent else None,
         evidence=facts.evidence,
         made_at=datetime.now(UTC).isoformat(),

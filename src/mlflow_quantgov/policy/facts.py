@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from mlflow_quantgov.evidence.predicates import Lookup, Predicate
+from mlflow_quantgov.evidence.predicates import Lookup, Predicate, Reproduction
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.targets import Target
 from mlflow_quantgov.lineage import Lineage, ModelFacts
@@ -69,3 +69,21 @@ class Facts:
         digest = subject or (self.model.weights if self.model else None)
         found = [one for one in self.evidence if one.kind == kind and one.subject == digest]
         return tuple(sorted(found, key=lambda one: one.received_at or one.content.provenance.measured_at))
+
+
+def reproductions(facts: Facts) -> tuple[Evidence, ...]:
+    """Second runs of the recipe on this very parent, newest last."""
+    parent = facts.lineage.parent if facts.lineage else None
+    return tuple(
+        one
+        for one in facts.of_kind(Reproduction.KIND)
+        if isinstance(one.content, Reproduction)
+        and parent is not None
+        and (one.content.weights, one.content.parent) == (one.subject, parent.weights)
+    )
+
+
+def was_reproduced(facts: Facts) -> bool:
+    """Whether the last second run gave the same bytes."""
+    found = reproductions(facts)
+    return bool(found) and found[-1].content.recompute()["outcome"] == "pass"

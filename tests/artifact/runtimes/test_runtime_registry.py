@@ -11,6 +11,8 @@ from mlflow_quantgov.evidence.kernel_table import load_tables
 from mlflow_quantgov.evidence.targets import list_targets
 from mlflow_quantgov.flavor.environment import RUNTIME_REQUIREMENTS
 
+GROUP = "mlflow_quantgov.runtimes"
+
 
 class OtherAdapter(LlamaCppAdapter):
     name = "other"
@@ -20,12 +22,12 @@ class OtherAdapter(LlamaCppAdapter):
 
 
 def entry_points(monkeypatch, **values):
-    entries = [importlib.metadata.EntryPoint(name, value, registry.ENTRY_POINTS) for name, value in values.items()]
+    entries = [importlib.metadata.EntryPoint(name, value, GROUP) for name, value in values.items()]
     real = importlib.metadata.entry_points
     monkeypatch.setattr(
         importlib.metadata,
         "entry_points",
-        lambda **query: entries if query.get("group") == registry.ENTRY_POINTS else real(**query),
+        lambda **query: entries if query.get("group") == GROUP else real(**query),
     )
 
 
@@ -53,14 +55,13 @@ def test_where_none_can_load_every_reason_is_listed(tmp_path):
 
 def test_third_parties_add_theirs_but_cannot_take_our_names(monkeypatch, tmp_path):
     ours = f"{OtherAdapter.__module__}:OtherAdapter"
-    monkeypatch.setattr(registry, "_OWN", {"llama.cpp": registry._OWN["llama.cpp"]})
     monkeypatch.setitem(__import__("sys").modules, OtherAdapter.__module__, __import__("types").SimpleNamespace(
         OtherAdapter=OtherAdapter, NotOne=dict))  # fmt: skip
     entry_points(monkeypatch, **{"other": ours, "llama.cpp": ours, "not-one": ours.replace("OtherAdapter", "NotOne")})
     (tmp_path / "x.other").write_bytes(b"")
     assert registry.runtime_for(tmp_path / "x.other").name == "other"
     assert registry.find_runtime("llama.cpp").name == "llama.cpp"
-    with pytest.raises(UsageError, match="no RuntimeAdapter"):
+    with pytest.raises(UsageError, match="does not derive from RuntimeAdapter"):
         registry.find_runtime("not-one")
 
 

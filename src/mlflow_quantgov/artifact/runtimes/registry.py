@@ -6,26 +6,30 @@ class.
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
 from pathlib import Path
 
+from mlflow_quantgov.artifact.plugins import Plugins
 from mlflow_quantgov.artifact.runtimes.interface import RuntimeAdapter
 from mlflow_quantgov.errors import ArtifactError, UsageError
 
-ENTRY_POINTS = "mlflow_quantgov.runtimes"
-_OWN = {
-    "llama.cpp": "mlflow_quantgov.artifact.runtimes.llama_cpp:LlamaCppAdapter",
-    "transformers": "mlflow_quantgov.artifact.runtimes.transformers_runtime:TransformersAdapter",
-    "onnxruntime": "mlflow_quantgov.artifact.runtimes.onnxruntime:OnnxRuntimeAdapter",
-    "openai": "mlflow_quantgov.artifact.runtimes.endpoint:EndpointAdapter",
-}
-"""Name, as targets spell it, to class; in the order in which they are tried."""
+_HERE = "mlflow_quantgov.artifact.runtimes"
+_RUNTIMES = Plugins[RuntimeAdapter](
+    kind="runtime",
+    base=RuntimeAdapter,  # type: ignore[type-abstract]  # compared with, never built
+    group="mlflow_quantgov.runtimes",
+    own={
+        "llama.cpp": f"{_HERE}.llama_cpp:LlamaCppAdapter",
+        "transformers": f"{_HERE}.transformers_runtime:TransformersAdapter",
+        "onnxruntime": f"{_HERE}.onnxruntime:OnnxRuntimeAdapter",
+        "openai": f"{_HERE}.endpoint:EndpointAdapter",
+    },
+    without="A measurement is made in the runtime that it names, and in no other.",
+)
 
 
 def runtime_names() -> list[str]:
     """Names of all runtimes, our own first, in the order in which they are tried."""
-    return list(_references())
+    return _RUNTIMES.names()
 
 
 def find_runtime(name: str) -> RuntimeAdapter:
@@ -37,29 +41,7 @@ def find_runtime(name: str) -> RuntimeAdapter:
     Raises:
         UsageError: No runtime has that name, or its entry point does not load.
     """
-    references = _references()
-    if name not in references:
-        raise UsageError(
-            f"No adapter of the runtime {name!r} is installed here.",
-            why="A measurement is made in the runtime that it names, and in no other.",
-            fix=f"choose one of {', '.join(references)} with `--runtime`, or install a plugin of the group {ENTRY_POINTS}",
-        )
-    module, _, attribute = references[name].partition(":")
-    try:
-        adapter = getattr(importlib.import_module(module), attribute)()
-    except (ImportError, AttributeError, TypeError) as error:
-        raise UsageError(
-            f"The runtime {name!r} ({references[name]}) does not load: {error}.",
-            why="Nothing can be measured in it.",
-            fix="reinstall the package that brings it",
-        ) from error
-    if not isinstance(adapter, RuntimeAdapter):
-        raise UsageError(
-            f"The runtime {name!r} ({references[name]}) is no RuntimeAdapter.",
-            why="Nothing can be measured in it.",
-            fix="derive its class from mlflow_quantgov.artifact.runtimes.interface.RuntimeAdapter",
-        )
-    return adapter
+    return _RUNTIMES.find(name, "choose one of {names} with `--runtime`")
 
 
 def runtime_for(path: Path, preferred: str | None = None) -> RuntimeAdapter:
@@ -90,9 +72,3 @@ def runtime_for(path: Path, preferred: str | None = None) -> RuntimeAdapter:
         why="A model that no runtime loads cannot be measured or served here.",
         fix="pip install 'mlflow-quantgov[gguf,transformers,onnx]', or choose a format that one of them loads",
     )
-
-
-def _references() -> dict[str, str]:
-    """Name to `module:class`; a third party cannot take one of our own names."""
-    found = importlib.metadata.entry_points(group=ENTRY_POINTS)
-    return _OWN | {entry.name: entry.value for entry in found if entry.name not in _OWN}

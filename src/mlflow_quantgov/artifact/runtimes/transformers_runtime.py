@@ -11,6 +11,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlflow_quantgov.artifact.quiet import quiet
 from mlflow_quantgov.artifact.runtimes.interface import Runtime, RuntimeAdapter, RuntimeFacts, Score, Timing
 from mlflow_quantgov.artifact.runtimes.pairs import batches, check_generation, check_room, encode_pairs
 from mlflow_quantgov.artifact.runtimes.transformers_settings import TransformersSettings, read_settings
@@ -21,7 +22,6 @@ from mlflow_quantgov.artifact.runtimes.transformers_weights import (
     load,
     method_of,
     not_loaded,
-    quiet,
     read_config,
     resident,
     was_dequantized,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlflow_quantgov.artifact.inspect import inspect_model
+from mlflow_quantgov.artifact.quiet import quiet
 from mlflow_quantgov.errors import ArtifactError, require
 
 PURPOSE = "load a model with transformers"
@@ -98,16 +96,6 @@ def load(path: Path, *, dtype: str, device: str) -> tuple[Any, Any]:
     if absent:
         raise not_loaded(path, f"its files do not hold {len(absent)} weights that the model needs ({absent[0]})")
     return model.eval(), tokenizer
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars and hints of other libraries on the terminal; what fails still raises.
-
-    gptqmodel writes its log to the standard output, where `--json` promises one document and nothing else.
-    """
-    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        yield
 
 
 def resident(model: Any) -> Resident:

@@ -9,13 +9,25 @@ from mlflow_quantgov.evidence.predicates.benchmark import Benchmark, Fingerprint
 from mlflow_quantgov.evidence.predicates.calibration import Calibration, DataRecord, Likeness
 from mlflow_quantgov.evidence.predicates.fidelity import DocumentRecord, Fidelity
 from mlflow_quantgov.evidence.predicates.kernels import Kernels, Lookup
+from mlflow_quantgov.evidence.predicates.reproduction import Difference, MadePart, Reproduction
 from mlflow_quantgov.evidence.predicates.task_eval import Answer, TaskEval, TaskItem, TaskResult
 from mlflow_quantgov.evidence.predicates.training import Training
 from mlflow_quantgov.evidence.predicates.waiver import Waiver
 
 PREDICATES: dict[str, type[Predicate]] = {
     predicate.KIND: predicate
-    for predicate in (TaskEval, Fidelity, Calibration, Kernels, Benchmark, Archive, Drill, Training, Waiver)
+    for predicate in (
+        TaskEval,
+        Fidelity,
+        Calibration,
+        Kernels,
+        Benchmark,
+        Archive,
+        Drill,
+        Training,
+        Reproduction,
+        Waiver,
+    )
 }
 
 __all__ = [
@@ -26,6 +38,7 @@ __all__ = [
     "Benchmark",
     "Calibration",
     "DataRecord",
+    "Difference",
     "DocumentRecord",
     "Drill",
     "Fidelity",
@@ -34,8 +47,10 @@ __all__ = [
     "Likeness",
     "Load",
     "Lookup",
+    "MadePart",
     "Predicate",
     "Provenance",
+    "Reproduction",
     "Round",
     "Side",
     "TaskEval",

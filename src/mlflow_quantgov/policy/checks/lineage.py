@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from mlflow_quantgov.lineage import LEVELS
+from mlflow_quantgov.lineage import Lineage
 from mlflow_quantgov.policy.checks.interface import Question, result
 from mlflow_quantgov.policy.decision import CheckResult
+from mlflow_quantgov.policy.facts import reproductions
 
 NAME = "lineage"
 ON_GRID = "on-k-bit-grid"
@@ -18,14 +19,8 @@ def run(question: Question) -> CheckResult:
     found, wanted = facts.lineage, question.gate.lineage_level
     if found is None or found.level == "none":
         return result(NAME, "missing", "No full-precision parent is named.", "log it with parent=models:/NAME/VERSION")
-    if LEVELS.index(found.level) < LEVELS.index(wanted):
-        problem = found.problems[0] if found.problems else "More has not been shown."
-        return result(
-            NAME,
-            "fail",
-            f"Proved up to {found.level}, {wanted} is demanded: {problem}",
-            "log it again with its real parent",
-        )
+    if not found.reaches(wanted):
+        return _too_low(question, found)
     allowed = question.yardsticks.parents
     if allowed and (found.parent is None or found.parent.weights not in allowed):
         return result(
@@ -44,7 +39,25 @@ def run(question: Question) -> CheckResult:
     seen = found.descent.resolution if found.descent else None
     limit = "" if seen is None else f" A change of the parent by {100 * seen:.2g} % would have shown."
     reason = f"Parent {found.parent_uri}, proved up to {found.level}.{limit}"
-    return result(NAME, "pass", reason, level=found.level, resolution=seen)
+    evidence = reproductions(facts)[-1:] if found.level == "reproduced" else ()
+    return result(NAME, "pass", reason, "", evidence, level=found.level, resolution=seen)
+
+
+def _too_low(question: Question, found: Lineage) -> CheckResult:
+    """The level that the gate demands is not reached, and what would reach it."""
+    wanted, facts = question.gate.lineage_level, question.facts
+    said = f"Proved up to {found.level}, {wanted} is demanded:"
+    if wanted == "reproduced" and found.level in {"structure", "numeric"}:
+        tried, fix = reproductions(facts), f"quantgov reproduce {question.uri}"
+        if not tried:
+            return result(NAME, "missing", f"{said} nobody has run its recipe again.", fix)
+        summary = tried[-1].content.stated()
+        problem = f"run again, the recipe gave {summary['different']} of {summary['parts']} parts otherwise."
+        if found.problems and summary["outcome"] == "pass":
+            problem = found.problems[-1]
+        return result(NAME, "fail", f"{said} {problem}", fix, tried[-1:])
+    problem = found.problems[0] if found.problems else "More has not been shown."
+    return result(NAME, "fail", f"{said} {problem}", "log it again with its real parent")
 
 
 def _parent(question: Question) -> CheckResult:

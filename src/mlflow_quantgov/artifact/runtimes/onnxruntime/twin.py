@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from mlflow_quantgov.artifact.runtimes.llama_cpp.twin_tokenizer import read_json
+from mlflow_quantgov.artifact.runtimes.onnxruntime.builder import BUILDER, build
 from mlflow_quantgov.artifact.runtimes.onnxruntime.twin_proof import OnnxTwin, prove_twin
 from mlflow_quantgov.artifact.runtimes.twins import source_digest
-from mlflow_quantgov.errors import ArtifactError, require
+from mlflow_quantgov.errors import ArtifactError
 
-BUILDER = "onnxruntime_genai.models.builder"
-BUILDER_SECONDS = 3600
 RECIPE = "onnx-twin 1"
 _SOURCES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
@@ -53,35 +49,14 @@ def onnx_twin(folder: Path, cache: Path) -> OnnxTwin:
     reason = reason_no_twin(folder)
     if reason:
         raise _no_twin(folder, reason)
-    for module, extra in (("onnxruntime_genai", "onnx"), ("onnx_ir", "onnx"), ("torch", "transformers")):
-        require(module, extra=extra, purpose="build the ONNX twin of a full-precision model")
     path = cache / f"onnx-twin-{source_digest(folder, RECIPE, _SOURCES)[:32]}-fp32"
     if not (path / "model.onnx").is_file():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".onnx-twin-", dir=cache) as scratch:
-            _build(folder, Path(scratch))
+            build(folder, Path(scratch) / "twin", "fp32")
             shutil.rmtree(path, ignore_errors=True)
             (Path(scratch) / "twin").replace(path)
     return prove_twin(folder, path)
-
-
-def _build(folder: Path, scratch: Path) -> None:
-    """Run the builder on a copy of what it needs; it may reach for no network and run no code of the model's."""
-    command = [sys.executable, "-m", BUILDER, "-m", str(folder.resolve()), "-o", str(scratch / "twin"), "-p", "fp32"]
-    command += ["-e", "cpu", "-c", str(scratch / "cache"), "--extra_options", "hf_remote=false", "hf_token=false"]
-    quiet = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2", "TQDM_DISABLE": "1"}
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=BUILDER_SECONDS, env=os.environ | quiet, cwd=scratch
-        )
-    except subprocess.TimeoutExpired as error:
-        raise _no_twin(folder, f"the builder took longer than {BUILDER_SECONDS} seconds") from error
-    if done.returncode or not (scratch / "twin" / "model.onnx").is_file():
-        last = [line for line in done.stderr.splitlines() if line.strip()][-1:] or ["it says nothing"]
-        raise _no_twin(folder, f"the builder fails: {last[0][:200]}")
-    template = folder / "chat_template.jinja"
-    if template.is_file():
-        shutil.copy(template, scratch / "twin" / template.name)
 
 
 def _no_twin(folder: Path, reason: str) -> ArtifactError:

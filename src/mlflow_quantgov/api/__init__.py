@@ -1,0 +1,33 @@
+"""The public operations on a registered version: measure, attach, check, promote, roll back.
+
+Each measuring function finds the version's files and its parent's, measures on this machine, and attaches the
+statement: the gate takes in the bytes where there is one, and a copy goes beside the model for people to read.
+"""
+
+from __future__ import annotations
+
+from mlflow_quantgov.api.archiving import archive, drill, restore
+from mlflow_quantgov.api.deciding import attach, check, load_model, promote, report
+from mlflow_quantgov.api.measuring import assess_calibration, benchmark, confirm_kernels, evaluate, measure_fidelity
+from mlflow_quantgov.api.recipes import quantize, reproduce
+from mlflow_quantgov.production.promotion import Rollback, rollback
+
+__all__ = [
+    "Rollback",
+    "archive",
+    "assess_calibration",
+    "attach",
+    "benchmark",
+    "check",
+    "confirm_kernels",
+    "drill",
+    "evaluate",
+    "load_model",
+    "measure_fidelity",
+    "promote",
+    "quantize",
+    "report",
+    "reproduce",
+    "restore",
+    "rollback",
+]

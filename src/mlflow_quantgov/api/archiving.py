@@ -1,0 +1,69 @@
+"""The archive of a version's full-precision parent: put there, proved to come back, brought back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlflow_quantgov.artifact.manifest import Manifest
+from mlflow_quantgov.evidence.statement import Statement
+from mlflow_quantgov.flavor.download import cache_folder, local_model
+from mlflow_quantgov.versions import (
+    attach_content,
+    attach_to,
+    declared_target,
+    full_precision,
+    record_of,
+)
+
+
+def archive(uri: str, store: str | None = None) -> Statement:
+    """Archive the full-precision parent of a version (or the version itself, if it is one) and attach the proof.
+
+    Args:
+        uri: A quantized version or a parent.
+        store: Folder or URL of the archive; None for `QUANTGOV_ARCHIVE`.
+    """
+    from mlflow_quantgov.evidence.measure import archive as measure
+
+    parent = full_precision(uri)
+    manifest = parent.manifest()
+    found = measure.archive(parent.artifact, manifest, store)
+    return attach_content(attach_to(uri, parent), manifest.weights_digest, found)
+
+
+def drill(uri: str, store: str | None = None, *, prompt: str = "The capital of France is") -> Statement:
+    """Restore the archived parent, verify every digest, load it and have it answer; attach what happened.
+
+    Args:
+        uri: A quantized version or a parent.
+        store: Folder or URL of the archive; None for `QUANTGOV_ARCHIVE`.
+        prompt: What the restored model has to answer.
+    """
+    from mlflow_quantgov.evidence.measure import drill as measure
+
+    parent = full_precision(uri)
+    manifest = parent.manifest()
+    target = declared_target(parent)
+    found = measure.drill(
+        manifest.digest,
+        store,
+        runtime=target.runtime if target else None,
+        prompt=prompt,
+        cache=cache_folder(),
+    )
+    return attach_content(attach_to(uri, parent), manifest.weights_digest, found)
+
+
+def restore(uri: str, folder: Path, store: str | None = None) -> Manifest:
+    """Bring the archived parent of a version back into a new folder, every digest verified.
+
+    Args:
+        uri: A quantized version or a parent.
+        folder: Folder to create.
+        store: Folder or URL of the archive; None for `QUANTGOV_ARCHIVE`.
+    """
+    from mlflow_quantgov.evidence.measure import archive as measure
+
+    record = record_of(local_model(uri))
+    digest = record.parent["manifest"] if record and record.parent else local_model(uri).manifest().digest
+    return measure.restore(digest, store, folder)

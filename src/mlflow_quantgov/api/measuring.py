@@ -1,0 +1,170 @@
+"""Measure a registered version on this machine, and attach what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mlflow_quantgov.evidence.calibration_data import CalibrationData
+from mlflow_quantgov.evidence.statement import Statement
+from mlflow_quantgov.evidence.targets import Target
+from mlflow_quantgov.flavor.download import cache_folder, local_model
+from mlflow_quantgov.versions import (
+    attach_content,
+    pair_of,
+    runtime_of,
+    target_for,
+)
+
+Progress = Callable[[str, float], None]
+
+
+def evaluate(
+    uri: str,
+    tasks: str | Path,
+    *,
+    runtime: str | None = None,
+    capabilities: dict[str, str] | None = None,
+    metrics: dict[str, str] | None = None,
+    limit: int | None = None,
+    settings: dict[str, Any] | None = None,
+    served: tuple[str | Path, str | Path] | None = None,
+    progress: Progress | None = None,
+) -> Statement:
+    """Run a folder of lm-eval tasks on both sides, item by item, and attach the result.
+
+    Args:
+        uri: The quantized version, `models:/NAME/VERSION`.
+        tasks: Folder of lm-eval task YAML; its Python code runs on this machine.
+        runtime: Runtime for both sides; None for the target's.
+        capabilities: Task name to capability, for tasks that do not say.
+        metrics: Task name to metric, where not the first one.
+        limit: Use only the first items of each task.
+        settings: Runtime and generation settings, equal on both sides.
+        served: Descriptions of the endpoints that serve the parent and the quantized version, instead of running the
+            files here. Which bytes they run cannot be seen, so the evidence is labelled `imported`.
+        progress: Called with a message and a fraction from 0 to 1.
+
+    Raises:
+        UsageError: The folder does not exist or holds no tasks.
+        UnreachableError: An endpoint does not answer.
+        MissingExtraError: lm-eval or the runtime is not installed.
+    """
+    from mlflow_quantgov.evidence.measure import task_eval
+
+    pair = pair_of(uri)
+    parent, quantized = served or (pair.parent.artifact, pair.quantized.artifact)
+    found = task_eval.evaluate(
+        Path(parent),
+        Path(quantized),
+        parent_weights=pair.parent_weights,
+        quantized_weights=pair.quantized_weights,
+        tasks=Path(tasks),
+        runtime="openai" if served else runtime or runtime_of(pair),
+        settings=settings or {},
+        capabilities=capabilities,
+        metrics=metrics,
+        limit=limit,
+        cache=cache_folder(),
+        progress=progress,
+    )
+    return attach_content(pair.quantized, pair.quantized_weights, found)
+
+
+def measure_fidelity(
+    uri: str, text: str | Path, *, runtime: str | None = None, progress: Progress | None = None
+) -> Statement:
+    """Measure KL divergence, same-top-token rate and perplexity against the parent, and attach the result.
+
+    Args:
+        uri: The quantized version.
+        text: Text or JSONL file with production-like documents.
+        runtime: Runtime for both sides; None for the target's.
+        progress: Called with a message and a fraction from 0 to 1.
+    """
+    from mlflow_quantgov.evidence.measure import fidelity
+
+    pair = pair_of(uri)
+    found = fidelity.measure(
+        pair.parent.artifact,
+        pair.quantized.artifact,
+        text=Path(text),
+        parent_weights=pair.parent_weights,
+        quantized_weights=pair.quantized_weights,
+        runtime=runtime or runtime_of(pair),
+        cache=cache_folder(),
+        progress=progress,
+    )
+    return attach_content(pair.quantized, pair.quantized_weights, found)
+
+
+def assess_calibration(
+    uri: str,
+    data: str | Path | CalibrationData,
+    production: str | Path | None = None,
+    *,
+    source: str | None = None,
+    license: str | None = None,
+) -> Statement:
+    """Record which data calibrated a version and how like production it is, and attach the result.
+
+    Args:
+        uri: The quantized version.
+        data: Text or JSONL file with what the quantizer saw, or a `Calibration` that says the rest too.
+        production: A sample of production traffic in the same form.
+        source: Where the data came from, in words.
+        license: Its licence.
+
+    Raises:
+        UsageError: A file does not exist or holds no documents.
+    """
+    if isinstance(data, CalibrationData):
+        return assess_calibration(
+            uri, data.data, data.production or production, source=data.source or source, license=data.license or license
+        )
+    from mlflow_quantgov.evidence.measure import calibration
+
+    model = local_model(uri)
+    sample = Path(production) if production is not None else None
+    found = calibration.assess(Path(data), sample, source=source, license=license)
+    return attach_content(model, model.manifest().weights_digest, found)
+
+
+def confirm_kernels(
+    uri: str, target: str | Path | Target | None = None, *, progress: Progress | None = None
+) -> Statement:
+    """Look up which kernel serves a version on its target, probe the runtime here, and attach the result."""
+    from mlflow_quantgov.evidence.measure import kernels
+
+    model = local_model(uri)
+    facts = model.facts()
+    found = kernels.confirm(
+        model.artifact,
+        facts.quantization,
+        target_for(model, target),
+        weights=facts.weights,
+        cache=cache_folder(),
+        progress=progress,
+    )
+    return attach_content(model, facts.weights, found)
+
+
+def benchmark(
+    uri: str, target: str | Path | Target | None = None, *, rounds: int = 5, progress: Progress | None = None
+) -> Statement:
+    """Time a version against its parent on this machine at the target's loads, and attach the result."""
+    from mlflow_quantgov.evidence.measure import benchmark as measure
+
+    pair = pair_of(uri)
+    found = measure.run(
+        pair.parent.artifact,
+        pair.quantized.artifact,
+        target_for(pair.quantized, target),
+        parent_weights=pair.parent_weights,
+        quantized_weights=pair.quantized_weights,
+        rounds=rounds,
+        cache=cache_folder(),
+        progress=progress,
+    )
+    return attach_content(pair.quantized, pair.quantized_weights, found)
