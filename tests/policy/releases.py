@@ -60,6 +60,7 @@ def side(weights: str, **changes: Any) -> Side:
         "behaviour": digest("e" if weights == MODEL else "f"),
         "runtime": "llama.cpp",
         "version": "1",
+        "dequantized": False,
     }
     return Side(**(values | changes))
 

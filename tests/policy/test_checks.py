@@ -90,6 +90,8 @@ FEW = items([(1, 1)] * 100, "few")
         (task_eval(quantized=side(MODEL, behaviour=digest("9"))), "missing", "Not measured"),
         (task_eval(quantized=side(MODEL, behaviour=None)), "missing", "Not measured"),
         (task_eval(parent=side(MODEL)), "missing", "Not measured"),
+        (task_eval(quantized=side(MODEL, dequantized=True)), "missing", "llama.cpp expanded the weights"),
+        (task_eval(quantized=side(MODEL, dequantized=None)), "missing", "nobody recorded"),
         (
             task_eval((task("edge-cases", items([(100.0, 100.0)] * 200)), *map(task, CAPABILITIES[:2]))),
             "missing",
@@ -214,6 +216,8 @@ SLOWER = SLOWER.model_copy(update={"parent": SLOWER.quantized, "quantized": SLOW
         ),
         (benchmark(quantized=side(digest("9"))), "missing", "no benchmark"),
         (benchmark(quantized=side(MODEL, runtime="vllm")), "missing", "it ran in vllm"),
+        (benchmark(quantized=side(MODEL, dequantized=True)), "missing", "llama.cpp expanded the weights"),
+        (benchmark(quantized=side(MODEL, dequantized=None)), "missing", "nobody recorded"),
         (benchmark(quantized=side(MODEL, version="2")), "missing", "versions 1 and 2"),
         (
             benchmark(loads=(Load(batch=1, prompt_tokens=1, output_tokens=1, rounds=benchmark().loads[0].rounds),)),

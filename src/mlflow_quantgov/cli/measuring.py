@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mlflow_quantgov.cli.output import print_json, print_statement, progress_bar
+from mlflow_quantgov.cli.output import print_json, print_note, print_statement, progress_bar
 from mlflow_quantgov.evidence.statement import Statement
 
 Progress = Callable[[str, float], None]
@@ -24,7 +24,8 @@ def measure(title: str, run: Callable[[Progress | None], Statement], *, as_json:
     """
     with progress_bar(title, quiet=as_json) as progress:
         statement = run(progress)
-    summary: dict[str, Any] = statement.content().stated()
+    content = statement.content()
+    summary: dict[str, Any] = content.stated()
     outcome = summary.get("outcome")
     if as_json:
         print_json(
@@ -40,4 +41,6 @@ def measure(title: str, run: Callable[[Progress | None], Statement], *, as_json:
     else:
         numbers = {key: value for key, value in summary.items() if key != "outcome"}
         print_statement(statement.kind, statement.digest, outcome, numbers)
+        for warning in getattr(content, "warnings", ()):
+            print_note(warning)
     return statement

@@ -15,6 +15,7 @@ from mlflow_quantgov.artifact.runtimes.registry import find_runtime
 from mlflow_quantgov.artifact.runtimes.transformers_runtime import TransformersAdapter, TransformersRuntime
 from mlflow_quantgov.artifact.runtimes.transformers_settings import read_settings
 from mlflow_quantgov.errors import ArtifactError, UsageError
+from mlflow_quantgov.evidence.measure.provenance import side
 
 PROMPTS = ["4321+8765=", "c:kettle=", "r:abcd=", "1111+2222="]
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
@@ -125,6 +126,7 @@ def test_what_lies_in_memory(
     with TransformersAdapter().open(path, threads=2, device="cpu") as opened:
         facts = opened.facts()
     assert facts.dequantized is dequantized, facts
+    assert side(f"sha256:{'a' * 64}", facts, path).dequantized is dequantized
     if kernel is not None:
         assert facts.kernel is not None and kernel in facts.kernel
     assert facts.resident_bytes is not None and facts.resident_bytes > 0

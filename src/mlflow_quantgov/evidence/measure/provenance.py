@@ -41,5 +41,6 @@ def side(weights: str, facts: RuntimeFacts, artifact: Path) -> Side:
         version=facts.version,
         twin=facts.twin,
         kernel=facts.kernel,
+        dequantized=facts.dequantized if facts.saw_bytes else None,
         settings=facts.settings,
     )

@@ -192,6 +192,8 @@ def _warnings(left: Side, right: Side, results: Sequence[TaskResult]) -> list[st
         for name, one in _sides(left, right)
         if one.twin == "converted"
     ]
+    if right.dequantized:
+        found.append(f"{right.runtime} expanded the weights on loading: nothing quantized ran, so no gate counts this.")
     for key in _CONFOUNDERS:
         a, b = left.settings.get(key), right.settings.get(key)
         if key in left.settings and key in right.settings and a != b:

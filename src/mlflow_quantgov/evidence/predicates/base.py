@@ -56,6 +56,8 @@ class Side(Record):
     twin: ShortText = "own-files"
     """`own-files`, `lossless-twin`, or `converted` (a confounder, and shown as one)."""
     kernel: ShortText | None = None
+    dequantized: bool | None = None
+    """Whether the runtime expanded the weights, so that nothing quantized ran; None where nobody could see."""
     settings: dict[str, Any] = Field(default_factory=dict)
 
 

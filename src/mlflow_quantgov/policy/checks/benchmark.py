@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mlflow_quantgov.evidence.measure.fingerprint import differences
 from mlflow_quantgov.evidence.predicates import Benchmark
 from mlflow_quantgov.evidence.targets import Target
-from mlflow_quantgov.policy.checks.interface import Question, compares, result
+from mlflow_quantgov.policy.checks.interface import Question, compares, not_measured, result
 from mlflow_quantgov.policy.decision import CheckResult
 from mlflow_quantgov.policy.facts import Evidence
 
@@ -39,7 +39,8 @@ def run(question: Question) -> CheckResult:
         and compares(one.content, facts)
     ]
     if not found:
-        return result(NAME, "missing", f"Not measured: no benchmark on {facts.target.name}.", fix)
+        why = not_measured("benchmark", facts, f"no benchmark on {facts.target.name}")
+        return result(NAME, "missing", f"Not measured: {why}.", fix)
     newest = found[-1:]
     content = newest[0].content
     assert isinstance(content, Benchmark)

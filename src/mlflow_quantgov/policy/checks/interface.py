@@ -48,7 +48,33 @@ def is_about(side: Side | None, model: ModelFacts | None, content: Predicate) ->
 
 
 def compares(content: TaskEval | Fidelity | Benchmark, facts: Facts) -> bool:
-    """Whether a comparison is of this version with its parent, and of two different models."""
+    """Whether a comparison is of this version with its parent, of two different models, and the quantized one ran as such.
+
+    A runtime that expands the weights on loading runs something else than what will be served.
+    """
+    return _is_of_this_pair(content, facts) and _ran_quantized(content)
+
+
+def not_measured(kind: str, facts: Facts, otherwise: str) -> str:
+    """Why evidence of a kind does not count, where there is some of this very pair; else other words."""
+    for one in reversed(facts.of_kind(kind)):
+        content = one.content
+        if not isinstance(content, TaskEval | Fidelity | Benchmark) or _ran_quantized(content):
+            continue
+        if _is_of_this_pair(content, facts):
+            if content.quantized.dequantized is None:
+                return "nobody recorded whether the runtime expanded the weights"
+            return f"{content.quantized.runtime} expanded the weights when it was measured, so nothing quantized ran"
+    return otherwise
+
+
+def _ran_quantized(content: TaskEval | Fidelity | Benchmark) -> bool:
+    """Records that were imported cannot know; they are labelled as such."""
+    seen = content.quantized.dequantized
+    return seen is False or (seen is None and content.provenance.imported)
+
+
+def _is_of_this_pair(content: TaskEval | Fidelity | Benchmark, facts: Facts) -> bool:
     parent = facts.lineage.parent if facts.lineage else None
     two = content.parent.weights != content.quantized.weights
     return two and is_about(content.quantized, facts.model, content) and is_about(content.parent, parent, content)

@@ -7,7 +7,7 @@ from typing import Any
 from mlflow_quantgov.evidence.predicates import Fidelity, TaskEval, TaskResult
 from mlflow_quantgov.evidence.statistics import Comparison, compare
 from mlflow_quantgov.policy.checks.clusters import clusters_of
-from mlflow_quantgov.policy.checks.interface import Question, compares, result
+from mlflow_quantgov.policy.checks.interface import Question, compares, not_measured, result
 from mlflow_quantgov.policy.decision import CheckResult, Outcome
 from mlflow_quantgov.policy.facts import Evidence
 from mlflow_quantgov.policy.schema import Capability
@@ -27,7 +27,8 @@ def run(question: Question) -> CheckResult:
         )
         return result(NAME, "fail", reason, f"quantgov kernels {question.uri}", evidence, fidelity=beside)
     if not tasks:
-        return result(NAME, "missing", "Not measured: no task evaluation against this parent.", fix, fidelity=beside)
+        why = not_measured("task-eval", question.facts, "no task evaluation against this parent")
+        return result(NAME, "missing", f"Not measured: {why}.", fix, fidelity=beside)
     if not question.gate.capabilities:
         return result(
             NAME, "missing", "The policy names no capability that must hold.", "add capabilities to the policy"
