@@ -141,10 +141,22 @@ def test_a_logged_model_answers(
 
 
 @pytest.mark.slow
-def test_a_served_model_answers_over_http(client: mlflow.MlflowClient, skills: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("make", "target"),
+    [
+        (gguf_q8, "cpu-llamacpp"),
+        (bitsandbytes_int8, "cpu-transformers"),
+        (torchao_int8, "cpu-transformers"),
+        (genai_int4, "cpu-onnxruntime"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_served_model_answers_over_http(
+    client: mlflow.MlflowClient, skills: Path, tmp_path: Path, make: Callable[[Path, Path], Path], target: str
+) -> None:
     """`mlflow models serve` in this environment, asked as any client asks."""
     qg.log_parent(skills, name="skills", registered_model_name="skills")
-    info = qg.log_model(gguf_q8(skills, tmp_path), name="q", parent="models:/skills/1", target="cpu-llamacpp")
+    info = qg.log_model(make(skills, tmp_path), name="q", parent="models:/skills/1", target=target)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

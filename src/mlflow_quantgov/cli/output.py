@@ -67,7 +67,8 @@ def print_note(text: str, *, word: str = "note", error: bool = False) -> None:
 
 def pairs_table(title: str, rows: dict[str, Any]) -> None:
     """Two columns: what, and its value; None is left out."""
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
+    stdout.print(Text(title, style="bold"))  # as a title of the table it would be folded to the table's width
+    table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for label, value in rows.items():

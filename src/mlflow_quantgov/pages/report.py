@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from mlflow_quantgov.artifact.describe import headline, rows
 from mlflow_quantgov.pages.plot import Interval, interval_plot, layer_plot
 from mlflow_quantgov.pages.render import render
 from mlflow_quantgov.policy.decision import Decision
@@ -33,7 +34,8 @@ def render_report(facts: Facts, decision: Decision | None, *, title: str) -> str
         capabilities=capabilities,
         fidelity=summaries.get("fidelity"),
         benchmark=summaries.get("benchmark"),
-        layers=_layers(facts),
+        headline=headline(facts.model.quantization) if facts.model else None,
+        described=rows(facts.model.quantization) if facts.model else {},
         descent=descent,
         reproduction=again[-1].content if again else None,
         descent_plot=layer_plot(descent.layers) if descent else None,
@@ -54,19 +56,3 @@ def _capabilities(decision: Decision | None) -> list[dict[str, Any]]:
             )
             found.append({"name": name, **numbers, "interval": interval})
     return found
-
-
-def _layers(facts: Facts) -> list[dict[str, Any]]:
-    """How many matrices and weights have which width."""
-    kinds: dict[tuple[str, float], list[int]] = {}
-    for layer in facts.model.quantization.layers if facts.model else ():
-        entry = kinds.setdefault((layer.type or "", layer.bits), [0, 0])
-        entry[0] += 1
-        weights = 1
-        for side in layer.shape:
-            weights *= side
-        entry[1] += weights
-    return [
-        {"type": kind, "bits": bits, "matrices": count, "weights": weights}
-        for (kind, bits), (count, weights) in sorted(kinds.items(), key=lambda item: -item[1][1])
-    ]
