@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mlflow_quantgov.artifact.dequantize.interface import Block, Floats, Matrix
+from mlflow_quantgov.artifact.dequantize.interface import Block, Codebook, Floats, Matrix
 from mlflow_quantgov.artifact.derivation.casts import Cast
+from mlflow_quantgov.artifact.derivation.signs import SAMPLE, wrong_signs
 
 Sums = NDArray[np.float64]
 _EDGE = 1e-4
@@ -54,6 +55,8 @@ class Measured:
     column_signal: Sums = field(init=False)
     slopes: list[Floats] = field(default_factory=list)
     """Least-squares factor between parent and quantized row, block by block."""
+    sample: Floats | None = None
+    """Some of the parent's rows, where signs are all that tells."""
     finite: bool = True
 
     def __post_init__(self) -> None:
@@ -114,7 +117,15 @@ def measure(
             break
         weights = scaled(cast(parent.block(start, stop).values), factors, start, stop)
         with np.errstate(over="ignore", invalid="ignore"):
-            _add(found, weights, child.block(start, stop), child.slack + factors.uncertainty)
+            block = child.block(start, stop)
+            if not (np.isfinite(weights).all() and np.isfinite(block.values).all()):
+                found.finite = False
+            elif child.codebook is not None:
+                _add_sums(found, weights, block.values)
+                _add_signs(found, weights, block.values, child.codebook)
+            else:
+                _add_sums(found, weights, block.values)
+                _add_cells(found, weights, block, child.slack + factors.uncertainty)
     return found
 
 
@@ -127,13 +138,33 @@ def scaled(weights: Floats, factors: Factors, start: int, stop: int) -> Floats:
     return weights
 
 
-def _add(found: Measured, weights: Floats, block: Block, slack: Floats | float) -> None:
-    """Add one block of rows to the sums."""
+def _add_sums(found: Measured, weights: Floats, values: Floats) -> None:
+    """Add one block of rows to the sums that need no cells."""
+    difference = weights - values
+    found.weights += weights.size
+    found.rows += len(weights)
+    found.signal += float(np.vdot(weights, weights))
+    found.error += float(np.vdot(difference, difference))
+    found.column_product += (weights * values).sum(axis=0, dtype=np.float64)
+    found.column_signal += (weights * weights).sum(axis=0, dtype=np.float64)
+    power = (weights * weights).sum(axis=1)
+    product = (weights * values).sum(axis=1)
+    found.slopes.append(np.divide(product, power, out=np.ones_like(power), where=power > 0))
+
+
+def _add_signs(found: Measured, weights: Floats, values: Floats, codebook: Codebook) -> None:
+    """Add one block of rows whose weights have no cells: what the type reaches, and the signs."""
+    found.noise += codebook.reach**2 * float(np.vdot(weights, weights))
+    found.outside += int(wrong_signs(weights, values, codebook.signs).sum())
+    found.outside_by_chance += int(wrong_signs(np.roll(weights, 1, axis=0), values, codebook.signs).sum())
+    if found.sample is None:
+        found.sample = weights[: max(1, SAMPLE // max(found.columns, 1))].copy()
+
+
+def _add_cells(found: Measured, weights: Floats, block: Block, slack: Floats | float) -> None:
+    """Add one block of rows of weights with cells."""
     assert block.below is not None and block.above is not None, "a quantized matrix has cells"
     below, above = block.below, block.above
-    if not (np.isfinite(weights).all() and np.isfinite(block.values).all()):
-        found.finite = False
-        return
     open_below, open_above = np.isinf(below), np.isinf(above)
     low = np.where(open_below, np.where(open_above, 0, above), below)
     high = np.where(open_above, low, above)
@@ -143,10 +174,6 @@ def _add(found: Measured, weights: Floats, block: Block, slack: Floats | float) 
     tolerance += width * np.float32(_EDGE)
     difference = weights - block.values
     outside = (difference > above + tolerance) | (difference < -(below + tolerance))
-    found.weights += weights.size
-    found.rows += len(weights)
-    found.signal += float(np.vdot(weights, weights))
-    found.error += float(np.vdot(difference, difference))
     found.noise += float((low * low - low * high + high * high).sum(dtype=np.float64)) / 3
     found.outside += int(outside.sum())
     found.far += int((outside & (np.abs(difference) > width + tolerance)).sum())
@@ -154,11 +181,6 @@ def _add(found: Measured, weights: Floats, block: Block, slack: Floats | float) 
     found.tolerance += float(tolerance.sum(dtype=np.float64))
     sides = 1 - (open_below.astype(np.float32) + open_above) / 2
     found.borders += float(np.divide(sides, width, out=np.zeros_like(width), where=width > 0).sum(dtype=np.float64))
-    found.column_product += (weights * block.values).sum(axis=0, dtype=np.float64)
-    found.column_signal += (weights * weights).sum(axis=0, dtype=np.float64)
-    power = (weights * weights).sum(axis=1)
-    product = (weights * block.values).sum(axis=1)
-    found.slopes.append(np.divide(product, power, out=np.ones_like(power), where=power > 0))
     # Rows beside their own: what weights of the same spread show that have nothing to do with these codes.
     other = np.roll(weights, 1, axis=0) - block.values
     found.outside_by_chance += int(((other > above + tolerance) | (other < -(below + tolerance))).sum())

@@ -7,7 +7,7 @@ import math
 from mlflow_quantgov.artifact.derivation.measure import Measured
 
 _STEPS = 60
-_MARGIN = 1.25
+MARGIN = 1.25
 """Searched scales leave somewhat fewer weights near the borders of their cells than the formula assumes."""
 
 
@@ -40,4 +40,4 @@ def change_of_outside(share: float, found: Measured) -> float:
     for _ in range(_STEPS):
         middle = (low + high) / 2
         low, high = (low, middle) if outside_of_change(middle, found) > share else (middle, high)
-    return _MARGIN * high / spread
+    return MARGIN * high / spread
