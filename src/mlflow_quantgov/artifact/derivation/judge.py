@@ -33,6 +33,8 @@ _COMPENSATING = {"gptq", "int"}
 """Storage types that GPTQ writes. The others only ever come from rounding."""
 _OPTIMISED = _COMPENSATING | {"awq", "Q4_0", "Q4_1", "Q5_0", "Q5_1"}
 """Storage types whose quantizers may choose codes that are not the nearest (AutoRound; an importance matrix)."""
+_SIZE = 0.02
+"""What the sizes of a type with two levels may be off by: ggml stores the mean, which fits best."""
 _STEPS = 50
 _MANY = 1000
 
@@ -104,12 +106,18 @@ def judge(child: Matrix, found: Measured, column: Column) -> tuple[LayerDescent,
     if found.chance < _TELLING and found.relative_error > _CLOSE:
         problem = "Its levels are so far apart that another model's weights would round to the same codes."
         return layer_of(child, found, found.share, None, "none", problem), "unproved"
+    if 2 * found.sides <= found.weights and abs(found.factor - 1) > _SIZE:
+        problem = (
+            f"It stores signs and one size for many weights, and the sizes fit weights {found.factor:.2f} times those "
+            "stored."
+        )
+        return layer_of(child, found, found.share, None, "none", problem), "unproved"
     inside = found.outside <= allowance(MOST_OUTSIDE, found.weights)
     if inside and found.far <= allowance(MOST_FAR, found.weights):
         resolution = change_of_outside(least_rate(found.outside, 0.05) / found.weights, found)
         return layer_of(child, found, found.share, resolution, "rounded", None), "proved"
     if child.kind in _COMPENSATING and found.energy <= MOST_ENERGY and column.fits:
-        resolution = change_of_outside(column.excluded, found)
+        resolution = change_of_outside(column.excluded, found, anywhere=True)
         return layer_of(child, found, column.outside / column.rows, resolution, "compensated", None), "proved"
     return _unfit(child, found)
 

@@ -12,6 +12,7 @@ import math
 
 from mlflow_quantgov.artifact.dequantize.interface import Matrix
 from mlflow_quantgov.artifact.derivation.descent import LayerDescent, Verdict
+from mlflow_quantgov.artifact.derivation.folding import rows_were_scaled
 from mlflow_quantgov.artifact.derivation.judge import MOST_OUTSIDE, allowance, layer_of, least_rate, scaled_columns
 from mlflow_quantgov.artifact.derivation.measure import Measured
 from mlflow_quantgov.artifact.derivation.resolution import MARGIN
@@ -20,6 +21,9 @@ from mlflow_quantgov.artifact.derivation.signs import change_of_signs
 MOST_SQUARED = 4.0
 """Squared error over that of the type on normal weights: twice the largest that was measured of a true parent. Another
 model's weights show 5.8 and more."""
+
+_LEAST_FACTOR, _MOST_FACTOR = 0.8, 1.05
+"""The quantizer stores larger weights than fit best; 0.85 to 0.98 was measured."""
 
 
 def judge_codebook(child: Matrix, found: Measured) -> tuple[LayerDescent, Verdict]:
@@ -44,7 +48,7 @@ def judge_codebook(child: Matrix, found: Measured) -> tuple[LayerDescent, Verdic
             "table and has no trace that would tell the parent from a fine-tuned one."
         )
         return layer_of(child, found, found.share, None, "none", problem), "unproved"
-    scaled = scaled_columns(found)
+    scaled = scaled_columns(found) or _scaled_otherwise(found)
     if scaled is not None:
         return layer_of(child, found, found.share, None, "none", scaled), "unproved"
     if found.outside > allowance(MOST_OUTSIDE, found.weights):
@@ -57,3 +61,12 @@ def judge_codebook(child: Matrix, found: Measured) -> tuple[LayerDescent, Verdic
     excluded = least_rate(found.outside, 0.05) / found.weights
     resolution = MARGIN * change_of_signs(excluded, found.sample, child.codebook.signs)
     return layer_of(child, found, found.share, resolution, "rounded", None), "proved"
+
+
+def _scaled_otherwise(found: Measured) -> str | None:
+    """A sentence where rows, or the whole, have another size: signs say nothing of it."""
+    if rows_were_scaled(found):
+        return "Its rows are the parent's times factors of their own, and signs cannot show whether that is taken back."
+    if not _LEAST_FACTOR < found.factor < _MOST_FACTOR:
+        return f"Its sizes fit weights {found.factor:.2f} times those stored, and signs say nothing of sizes."
+    return None

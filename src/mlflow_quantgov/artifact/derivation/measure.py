@@ -12,6 +12,8 @@ from mlflow_quantgov.artifact.derivation.casts import Cast
 from mlflow_quantgov.artifact.derivation.signs import SAMPLE, wrong_signs
 
 Sums = NDArray[np.float64]
+PARTS = 16
+"""Parts of a cell in which weights are counted by their distance from a border."""
 _EDGE = 1e-4
 """Part of a cell by which its border is uncertain: quantizers round in float32, and not all break ties alike."""
 
@@ -50,6 +52,11 @@ class Measured:
     """Sum over weights of what the stored precision allows beyond a cell."""
     borders: float = 0.0
     """Sum over weights of the reciprocal width of closed cells; half of it for cells that are open on one side."""
+    sides: float = 0.0
+    """Sum over weights of one for closed cells and a half for those that are open on one side."""
+    near: Sums = field(default_factory=lambda: np.zeros(PARTS))
+    """Sum of the reciprocal widths over all closed borders of weights, by the weight's distance from the border in
+    parts of the cell: equal numbers where weights lie anywhere in their cells."""
     outside_of_column: NDArray[np.int64] = field(init=False)
     column_product: Sums = field(init=False)
     column_signal: Sums = field(init=False)
@@ -87,6 +94,13 @@ class Measured:
     def chance(self) -> float:
         """The same for rows that do not belong together."""
         return self.outside_by_chance / max(self.weights, 1)
+
+    @property
+    def factor(self) -> float:
+        """What the stored weights must be multiplied with to come nearest to the parent's."""
+        product = float(self.column_product.sum())
+        square = self.error - self.signal + 2 * product
+        return product / square if square > 0 else 1.0
 
     @property
     def first_column(self) -> int:
@@ -180,10 +194,22 @@ def _add_cells(found: Measured, weights: Floats, block: Block, slack: Floats | f
     found.outside_of_column += outside.sum(axis=0)
     found.tolerance += float(tolerance.sum(dtype=np.float64))
     sides = 1 - (open_below.astype(np.float32) + open_above) / 2
-    found.borders += float(np.divide(sides, width, out=np.zeros_like(width), where=width > 0).sum(dtype=np.float64))
+    found.sides += float(sides.sum(dtype=np.float64))
+    reciprocal = np.divide(np.float32(1), width, out=np.zeros_like(width), where=width > 0)
+    found.borders += float(np.vdot(sides, reciprocal))
+    found.near += _near(below + difference, reciprocal) + _near(above - difference, reciprocal)
     # Rows beside their own: what weights of the same spread show that have nothing to do with these codes.
     other = np.roll(weights, 1, axis=0) - block.values
     found.outside_by_chance += int(((other > above + tolerance) | (other < -(below + tolerance))).sum())
+
+
+def _near(distance: Floats, reciprocal: Floats) -> Sums:
+    """Reciprocal widths by the distance from a border; infinite distances belong to no border."""
+    # What lies outside by less than the tolerance lies at the border.
+    with np.errstate(invalid="ignore"):
+        parts = np.maximum(distance * reciprocal, 0) * PARTS
+    counted = parts < PARTS
+    return np.bincount(parts[counted].astype(np.intp), weights=reciprocal[counted], minlength=PARTS)
 
 
 def _ratio(error: float, signal: float) -> float:
