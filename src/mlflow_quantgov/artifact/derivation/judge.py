@@ -106,14 +106,15 @@ def judge(child: Matrix, found: Measured, column: Column) -> tuple[LayerDescent,
     if found.chance < _TELLING and found.relative_error > _CLOSE:
         problem = "Its levels are so far apart that another model's weights would round to the same codes."
         return layer_of(child, found, found.share, None, "none", problem), "unproved"
-    if 2 * found.sides <= found.weights and abs(found.factor - 1) > _SIZE:
+    inside = found.outside <= allowance(MOST_OUTSIDE, found.weights)
+    inside = inside and found.far <= allowance(MOST_FAR, found.weights)
+    if inside and 2 * found.sides <= found.weights and abs(found.factor - 1) > _SIZE:
         problem = (
             f"It stores signs and one size for many weights, and the sizes fit weights {found.factor:.2f} times those "
             "stored."
         )
         return layer_of(child, found, found.share, None, "none", problem), "unproved"
-    inside = found.outside <= allowance(MOST_OUTSIDE, found.weights)
-    if inside and found.far <= allowance(MOST_FAR, found.weights):
+    if inside:
         resolution = change_of_outside(least_rate(found.outside, 0.05) / found.weights, found)
         return layer_of(child, found, found.share, resolution, "rounded", None), "proved"
     if child.kind in _COMPENSATING and found.energy <= MOST_ENERGY and column.fits:
