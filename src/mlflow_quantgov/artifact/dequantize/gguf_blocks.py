@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlflow_quantgov.artifact.dequantize.interface import Block, Floats
-from mlflow_quantgov.artifact.dequantize.numbers import E2M1, E4M3, lookup, powers_of_two, uniform
+from mlflow_quantgov.artifact.dequantize.numbers import E2M1, lookup, powers_of_two, small_floats, uniform
 
 Bytes = NDArray[np.uint8]
 
 _IQ4 = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], dtype=np.float32)
+_UE4M3 = small_floats(4, 3, 7, signed=False)
+"""NVFP4's scales; the highest bit is ignored, and 0x7F stands for zero."""
 
 
 def _half(blocks: Bytes, at: int) -> Floats:
@@ -143,9 +145,7 @@ def _mxfp4(blocks: Bytes) -> Block:
 
 
 def _nvfp4(blocks: Bytes) -> Block:
-    # Four scales of unsigned E4M3; their highest bit is ignored, and all ones below it stand for zero.
-    scales = E4M3[blocks[:, :4] & np.uint8(0x7F)]
-    scales = np.where(np.isnan(scales), np.float32(0), scales)
+    scales = np.where(blocks[:, :4] == 0x7F, np.float32(0), _UE4M3[blocks[:, :4] & np.uint8(0x7F)])
     codes = _split(blocks[:, 4:].reshape(len(blocks), 4, 8)).reshape(len(blocks), 64)
     return lookup(codes, E2M1, _spread(scales, 16))
 

@@ -209,7 +209,8 @@ def _near(distance: Floats, reciprocal: Floats) -> Sums:
     with np.errstate(invalid="ignore"):
         parts = np.maximum(distance * reciprocal, 0) * PARTS
     counted = parts < PARTS
-    return np.bincount(parts[counted].astype(np.intp), weights=reciprocal[counted], minlength=PARTS)
+    found = np.bincount(parts[counted].astype(np.intp), weights=reciprocal[counted], minlength=PARTS)
+    return np.asarray(found, dtype=np.float64)
 
 
 def _ratio(error: float, signal: float) -> float:

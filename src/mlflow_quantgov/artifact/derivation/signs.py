@@ -35,11 +35,12 @@ def wrong_signs(weights: Floats, values: Floats, signs: str) -> NDArray[np.int64
     negative = weights < 0
     differs = (negative != np.signbit(values)) & (values != 0)
     if signs == "kept":
-        return differs.sum(axis=1, dtype=np.int64)
+        return np.asarray(differs.sum(axis=1, dtype=np.int64))
     groups = (len(weights), -1, _TOGETHER)
     odd = negative.reshape(groups).sum(axis=2) & 1
     known = (values != 0).reshape(groups).all(axis=2)
-    return np.where(known, np.abs(differs.reshape(groups).sum(axis=2) - odd), 0).sum(axis=1, dtype=np.int64)
+    wrong = np.where(known, np.abs(differs.reshape(groups).sum(axis=2) - odd), 0)
+    return np.asarray(wrong.sum(axis=1, dtype=np.int64))
 
 
 def change_of_signs(share: float, sample: Floats, signs: str) -> float:

@@ -174,9 +174,7 @@ def _values(tensor: Any) -> NDArray[np.float32]:
     return np.ascontiguousarray(Stored(kind, shape, bits.reshape(shape)).widened())
 
 
-def quantized(
-    values: NDArray[np.float32], type: str, importance: NDArray[np.float32] | None = None
-) -> NDArray[Any]:
+def quantized(values: NDArray[np.float32], type: str, importance: NDArray[np.float32] | None = None) -> NDArray[Any]:
     """Quantize float32 values [..., row] with llama.cpp's own function.
 
     Args:
