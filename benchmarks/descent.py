@@ -244,7 +244,8 @@ def adds_nothing(child: Path, source: Path) -> bool:
 
     Rounding it again changes nothing, so what came out is what rounding its parent once gives, and `proved` is true.
     """
-    return max(one.relative_error for one in compare(child, source).layers if one.bits is not None) < _SAME
+    matrices = [one for one in compare(child, source).layers if make.LINEAR.search(one.name)]
+    return max(one.relative_error for one in matrices) < _SAME
 
 
 def main(destination: Path | None, only: str) -> int:
