@@ -217,7 +217,7 @@ def summary(results: dict[str, dict[str, Descent]]) -> list[str]:
         matrices = [one for one in truly.layers if one.bits is not None]
         error = max(one.relative_error for one in matrices)
         reach = max(one.reachable_error or 0.0 for one in matrices)
-        sees = f"{100 * (truly.resolution or 0):.2g} %"
+        sees = f"{100 * truly.resolution:.2g} %" if truly.resolution is not None else ""
         cells = [f"{one.verdict} {percent(_outside(one))}" for one in found.values()]
         lines.append(f"| {quantizer} | {percent(error)} | {percent(reach)} | {sees} | {' | '.join(cells)} |")
     return lines

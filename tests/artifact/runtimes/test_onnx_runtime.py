@@ -312,7 +312,11 @@ def test_an_export_of_optimum_is_inspected(optimum_exports: tuple[Path, Path]) -
 
     for folder in optimum_exports:
         found = inspect(folder)
-        assert (found.quantization.format, found.quantization.bits, found.quantization.activation_bits) == ("onnx", 8, 8)
+        assert (found.quantization.format, found.quantization.bits, found.quantization.activation_bits) == (
+            "onnx",
+            8,
+            8,
+        )
         assert found.structure.num_layers == 1 and found.is_language_model
         # The output matrix repeats the embedding, is stored beside it, and counts once.
         matrices = 258 * 32 + 32 * (32 + 16 + 16 + 32) + 3 * 48 * 32

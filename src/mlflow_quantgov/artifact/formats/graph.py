@@ -99,7 +99,10 @@ def assemble_graph(files: ArtifactFiles, name: str, read: GraphReading) -> Inspe
     weights = sum(widths.values())
     repeated = _repeated(read, model_config(files))
     total = weights + _parameters(plain) - repeated
-    both = {one.kind for one in quantized if one.name == "lm_head" or one.name in _EMBEDDINGS} >= {"matrix", "embedding"}
+    both = {one.kind for one in quantized if one.name == "lm_head" or one.name in _EMBEDDINGS} >= {
+        "matrix",
+        "embedding",
+    }
     stored = sum({place_of(one): one.size for one in read.tensors.values()}.values())
     floats = {key: one for key, one in plain.items() if one.dtype in FLOATS and not BUFFER.search(key)}
     warnings = files.warnings + mixed_widths(widths) + read.warnings

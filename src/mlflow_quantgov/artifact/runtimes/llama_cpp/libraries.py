@@ -88,6 +88,15 @@ def chosen() -> str:
     return named
 
 
+def module() -> str:
+    """The module that it installs.
+
+    Raises:
+        UsageError: The variable names something else.
+    """
+    return _KNOWN[chosen()][0]
+
+
 def is_installed(distribution: str) -> bool:
     """Whether a distribution's module is there; nothing is imported."""
     return importlib.util.find_spec(_KNOWN[distribution][0]) is not None
