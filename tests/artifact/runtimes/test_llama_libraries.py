@@ -49,6 +49,16 @@ def test_the_variable_chooses_and_nothing_else_is_taken_instead(monkeypatch):
         LlamaCppAdapter().open(Path("x.gguf"))
 
 
+def test_the_environment_of_a_model_installs_the_package_that_ran_it(monkeypatch):
+    from mlflow_quantgov.flavor.environment import default_requirements
+
+    for name, other in (("llama-cpp-python", "xllamacpp"), ("xllamacpp", "llama-cpp-python")):
+        monkeypatch.setenv(VARIABLE, name)
+        names = {line.split("==")[0] for line in default_requirements("llama.cpp")}
+        assert name in names and other not in names
+    assert not {"xllamacpp", "llama-cpp-python"} & {line.split("==")[0] for line in default_requirements("onnxruntime")}
+
+
 def declared(**structs: dict[str, int]) -> Library:
     return Library("llama-cpp-python", "9.9", Path("libllama.so"), structs, "pip install another")
 
