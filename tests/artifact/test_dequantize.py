@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 
 from mlflow_quantgov.artifact.dequantize import Block, Matrix, matrices
 from mlflow_quantgov.artifact.dequantize.gguf_blocks import DECODERS
+from mlflow_quantgov.artifact.dequantize.gguf_codebooks import CODEBOOKS, from_tables
 from mlflow_quantgov.artifact.dequantize.numbers import E2M1, E4M3, E5M2, lookup, uniform
 from mlflow_quantgov.artifact.dequantize.words import nibbles, unpack, unpack_padded
 from mlflow_quantgov.artifact.tensors import read_safetensors, write_safetensors
+from mlflow_quantgov.artifact.tensors.ggml_types import BY_NAME
 from mlflow_quantgov.errors import ArtifactError
 
 PROJECTIONS = [f"self_attn.{one}_proj" for one in "qkvo"] + [f"mlp.{one}_proj" for one in ("gate", "up", "down")]
@@ -125,7 +127,41 @@ def test_cells_of_a_uniform_grid(scale: float, offset: int) -> None:
     assert np.nanmin(block.below) == abs(scale) / 2
 
 
-@pytest.mark.parametrize("kind", sorted(DECODERS))
+def read_by_llama_cpp(data: np.ndarray[Any, Any], kind: str) -> np.ndarray[Any, Any]:
+    """Blocks [n, bytes] as llama.cpp's own function reads them, [n, weights]."""
+    import ctypes
+
+    from mlflow_quantgov.artifact.runtimes.llama_cpp.binding import library
+
+    # Its names: dequantize_row_q4_K, dequantize_row_iq2_xs.
+    name = kind if kind.endswith("_K") else kind.lower()
+    function = getattr(library().c, f"dequantize_row_{name[0].lower()}{name[1:]}")
+    function.restype, function.argtypes = None, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
+    blocks, values = np.ascontiguousarray(data), np.zeros((len(data), BY_NAME[kind].block), dtype=np.float32)
+    function(blocks.ctypes.data, values.ctypes.data, values.size)
+    return values
+
+
+@pytest.mark.parametrize("kind", sorted(DECODERS | CODEBOOKS))
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_any_block_of_ggml_is_read_as_llama_cpp_reads_it(kind: str, seed: int) -> None:
+    data = np.random.default_rng(seed).integers(0, 256, (7, BY_NAME[kind].bytes), dtype=np.uint8)
+    if kind == "MXFP4":
+        data[:, 0] = data[:, 0] % 200 + 2
+    expected = read_by_llama_cpp(data, kind)
+    with np.errstate(all="ignore"):
+        found = from_tables(data, kind).values if kind in CODEBOOKS else DECODERS[kind](data).values
+    np.testing.assert_allclose(found, expected, rtol=2.0**-22)
+
+
+def test_every_type_that_files_hold_is_read() -> None:
+    stored = {name for name, one in BY_NAME.items() if one.bits is not None}
+    # Products of activations only.
+    assert stored - {"Q8_1", "Q8_K"} == DECODERS.keys() | CODEBOOKS.keys()
+
+
+@pytest.mark.parametrize("kind", sorted(DECODERS.keys() - {"Q1_0", "Q2_0"}))
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_any_block_of_ggml_is_read_as_gguf_reads_it(kind: str, seed: int) -> None:
@@ -139,14 +175,17 @@ def test_any_block_of_ggml_is_read_as_gguf_reads_it(kind: str, seed: int) -> Non
     assert np.array_equal(found, expected, equal_nan=True)
 
 
-@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
+@pytest.mark.parametrize("kind", sorted(DECODERS))
 def test_numbers_lie_in_the_cells_of_their_codes(kind: str) -> None:
-    weights = np.random.default_rng(3).standard_normal((8, 64)).astype(np.float32)
-    data = gguf.quants.quantize(weights, Kind[kind])
-    block = DECODERS[kind](data.reshape(-1, gguf.GGML_QUANT_SIZES[Kind[kind]][1]))
+    from mlflow_quantgov.artifact.runtimes.llama_cpp.quantize import quantized
+
+    weights = np.random.default_rng(3).standard_normal((8, 256)).astype(np.float32)
+    block = DECODERS[kind](quantized(weights, kind).reshape(-1, BY_NAME[kind].bytes))
     assert block.below is not None and block.above is not None
     difference = weights.reshape(block.values.shape) - block.values
-    slack = np.abs(block.values) * 2.0**-10
+    # A weight at the border of its cell is up to half a step larger than its level.
+    width = np.where(np.isinf(block.below), block.above, block.below)
+    slack = (np.abs(block.values) + width) * 2.0**-10
     assert (difference <= block.above + slack).all() and (difference >= -block.below - slack).all()
 
 
@@ -344,15 +383,56 @@ def test_torchao_blocks_by_their_own_subclasses(artifacts: Path, tmp_path: Path,
 
 def test_a_type_without_a_decoder_says_so(tmp_path: Path) -> None:
     writer = gguf.GGUFWriter(tmp_path / "x.gguf", "llama")
+    writer.add_tensor("token_embd.weight", np.zeros((2, 292), dtype=np.uint8), raw_dtype=Kind.Q8_K)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    found = matrices(tmp_path / "x.gguf")["model.embed_tokens.weight"]
+    assert found.problem is not None and "Q8_K" in found.problem
+    with pytest.raises(ArtifactError, match="cannot be dequantized here"):
+        found.read(0, 1)
+
+
+def test_tables_that_are_not_installed_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "x.gguf", "llama")
     writer.add_tensor("token_embd.weight", np.zeros((2, 66), dtype=np.uint8), raw_dtype=Kind.IQ2_XXS)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     found = matrices(tmp_path / "x.gguf")["model.embed_tokens.weight"]
-    assert found.problem is not None and "IQ2_XXS" in found.problem
-    with pytest.raises(ArtifactError, match="cannot be dequantized here"):
-        found.read(0, 1)
+    assert found.problem is None and np.array_equal(found.block(0, 2).values, np.zeros((2, 256)))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    found = matrices(tmp_path / "x.gguf")["model.embed_tokens.weight"]
+    assert found.problem is not None and "pip install 'mlflow-quantgov[gguf]'" in found.problem
+
+
+@pytest.mark.parametrize(("name", "rows"), [("blk.0.ffn_up", None), ("blk.0.ffn_up_exps", 2)])
+def test_factors_of_whole_matrices_belong_to_them(tmp_path: Path, name: str, rows: int | None) -> None:
+    """NVFP4 files of models that were quantized elsewhere keep one factor per matrix, or per expert, beside it."""
+    from mlflow_quantgov.artifact.runtimes.llama_cpp.quantize import quantized
+
+    shape = (4, 128) if rows is None else (rows, 4, 128)
+    weight = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    factors = np.array([0.25] if rows is None else [0.25, -3], dtype=np.float32)
+    writer = gguf.GGUFWriter(tmp_path / "x.gguf", "qwen3moe")
+    writer.add_tensor(f"{name}.weight", quantized(weight, "NVFP4"), raw_dtype=Kind.NVFP4)
+    writer.add_tensor(f"{name}.scale", factors)
+    writer.add_tensor(f"{name}.input_scale", np.ones_like(factors))
+    writer.add_tensor("token_embd.weight", np.zeros((4, 128), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    found = {key: one for key, one in matrices(tmp_path / "x.gguf").items() if "mlp" in key}
+    assert len(found) == len(factors)
+    for one, stored, factor in zip(found.values(), weight.reshape(-1, 4, 128), factors, strict=True):
+        block = whole(one)
+        difference = stored * factor - block.values
+        assert np.linalg.norm(difference) < 0.12 * np.linalg.norm(stored * factor)
+        assert block.below is not None and block.above is not None
+        assert (difference <= block.above * 1.001).all() and (difference >= -block.below * 1.001).all()
 
 
 def test_experts_of_a_stack_are_matrices_of_their_own(tmp_path: Path) -> None:

@@ -115,3 +115,30 @@ def test_shipped_policies_are_sound() -> None:
 
     for path in sorted((ROOT / "policies").glob("*.yaml")):
         assert load_policy(path).name == yaml.safe_load(path.read_text(encoding="utf-8"))["name"]
+
+
+def test_the_commands_of_the_how_tos_take_what_they_are_given() -> None:
+    """Each is parsed as the shell would hand it over, and not run: what needs a server or hours of measuring is elsewhere."""
+    import shlex
+
+    import click
+
+    from mlflow_quantgov.cli import LazyGroup
+
+    group, seen = LazyGroup("quantgov"), 0
+    for page in sorted((DOCS / "how-to").glob("*.md")):
+        for _, content in blocks(page.read_text(encoding="utf-8"), "console", "bash"):
+            for line in content.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                if words[:1] != ["quantgov"] or any(word in "|&;>" for word in words):
+                    continue
+                command: click.Command | None = group
+                words = words[1:]
+                while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+                    command = command.get_command(click.Context(command), words.pop(0))
+                assert command is not None, f"{page.name}: {line}"
+                known = {name for one in command.params for name in (*one.opts, *one.secondary_opts)} | {"--help"}
+                given = {word.split("=")[0] for word in words if word.startswith("-")}
+                assert given <= known, f"{page.name}: {line}"
+                seen += 1
+    assert seen > 10

@@ -25,6 +25,7 @@ from mlflow_quantgov.errors import UsageError, require
 @json_option
 def demo(quick: bool, keep: bool, folder: Path | None, as_json: bool) -> None:
     """Log, measure, refuse, promote, roll back and report, on this machine, without a network."""
+    from mlflow_quantgov.artifact.runtimes.llama_cpp import libraries
     from mlflow_quantgov.demo import cast as casts
     from mlflow_quantgov.demo.screen import Screen
     from mlflow_quantgov.demo.story import elapsed, tell
@@ -38,7 +39,7 @@ def demo(quick: bool, keep: bool, folder: Path | None, as_json: bool) -> None:
             f"{home} holds a demo already.", why="Its database would be mixed with a new one.", fix=f"rm -r {home}"
         )
     home.mkdir(parents=True, exist_ok=True)
-    for module in ("xllamacpp", "gguf", "lm_eval"):
+    for module in (libraries.module(), "gguf", "lm_eval"):
         require(module, extra="demo", purpose="tell the story")
     # Ended from outside, it still stops the server that it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -93,8 +93,10 @@ def _versions() -> Finding:
 def _extras() -> list[Finding]:
     from importlib.util import find_spec
 
+    from mlflow_quantgov.artifact.runtimes.llama_cpp.libraries import module
+
     libraries = {
-        "gguf": ("xllamacpp", "gguf"),
+        "gguf": (module(), "gguf"),
         "eval": ("lm_eval", "datasets"),
         "transformers": ("torch", "transformers"),
         "calibration": ("great_expectations",),

@@ -48,7 +48,12 @@ def pinned(distribution: str) -> str:
 def default_requirements(runtime: str | None, format: str | None = None) -> list[str]:
     """Pinned requirements that load a model of a format in a runtime."""
     runtime = runtime or ""
-    named = ("mlflow", "mlflow-quantgov", *RUNTIME_REQUIREMENTS.get(runtime, ()))
+    named = ["mlflow", "mlflow-quantgov", *RUNTIME_REQUIREMENTS.get(runtime, ())]
+    if "xllamacpp" in named:
+        from mlflow_quantgov.artifact.runtimes.llama_cpp.libraries import chosen
+
+        # Where another package carries llama.cpp, that one ran the model.
+        named[named.index("xllamacpp")] = chosen()
     return [pinned(name) for name in (*named, *FORMAT_REQUIREMENTS.get((runtime, format or ""), ()))]
 
 

@@ -4,14 +4,19 @@ import gguf
 import numpy as np
 import pytest
 
+from mlflow_quantgov.artifact.dequantize.gguf_blocks import DECODERS
 from mlflow_quantgov.artifact.runtimes.llama_cpp import quantize_gguf
-from mlflow_quantgov.artifact.runtimes.llama_cpp.quantize import FILE_TYPES, fitting_type, quantized
+from mlflow_quantgov.artifact.runtimes.llama_cpp.binding import library
+from mlflow_quantgov.artifact.runtimes.llama_cpp.quantize import FILE_TYPES, NEED_IMPORTANCE, fitting_type, quantized
+from mlflow_quantgov.artifact.tensors.ggml_types import NUMBER_OF
 from mlflow_quantgov.errors import ArtifactError, UsageError
 
 VALUES = np.random.default_rng(7).normal(0, 0.05, (6, 512)).astype(np.float32)
 
 
 def back(data, name):
+    if name == "Q1_0":  # gguf does not read it yet
+        return DECODERS[name](data.reshape(-1, 18)).values.reshape(VALUES.shape)
     return gguf.quants.dequantize(data, gguf.GGMLQuantizationType[name]).reshape(VALUES.shape)
 
 
@@ -36,8 +41,29 @@ def test_fewer_bits_lie_farther_from_the_parent():
 
 @pytest.mark.parametrize("name", sorted(FILE_TYPES))
 def test_every_offered_type_quantizes(name):
-    error = np.square(back(quantized(VALUES, name), name) - VALUES).mean() / np.square(VALUES).mean()
-    assert error < 0.2
+    importance = np.linspace(1, 4, 512, dtype=np.float32)
+    error = np.square(back(quantized(VALUES, name, importance), name) - VALUES).mean() / np.square(VALUES).mean()
+    # Ternary types take the largest weight for their only size: they are for models that were trained that way.
+    assert error < {"TQ1_0": 0.7, "TQ2_0": 0.7, "Q1_0": 0.4, "IQ1_S": 0.3, "IQ1_M": 0.3}.get(name, 0.2)
+
+
+def test_importances_count_and_are_asked_for_where_the_library_stops_without():
+    asks = {name for name in FILE_TYPES if library().c.ggml_quantize_requires_imatrix(NUMBER_OF[name])}
+    assert asks == NEED_IMPORTANCE
+    for name in asks:
+        with pytest.raises(UsageError, match="needs the importance"):
+            quantized(VALUES, name)
+    importance = np.where(np.arange(512) < 256, 100, 1).astype(np.float32)[::-1].reshape(2, 256).T.reshape(-1)
+    plain, weighted = (back(quantized(VALUES, "Q2_K", one), "Q2_K") - VALUES for one in (None, importance))
+    loud = importance == 100
+    assert np.square(weighted[:, loud]).mean() < np.square(plain[:, loud]).mean()
+    assert np.square(weighted[:, ~loud]).mean() > np.square(plain[:, ~loud]).mean()
+
+
+@pytest.mark.parametrize("wrong", [np.ones(511), np.ones((2, 256)), -np.ones(512), np.full(512, np.nan)])
+def test_importances_that_the_library_would_read_wrongly_are_refused(wrong):
+    with pytest.raises(UsageError, match="512 numbers are due"):
+        quantized(VALUES, "IQ2_XS", wrong)
 
 
 def test_values_that_are_not_finite_are_refused():
@@ -50,7 +76,8 @@ def test_values_that_are_not_finite_are_refused():
 @pytest.mark.parametrize(
     ("wanted", "row", "given"),
     [("Q4_K", 512, "Q4_K"), ("Q4_K", 576, "Q5_0"), ("Q2_K", 576, "IQ4_NL"), ("Q6_K", 96, "Q8_0"),
-     ("Q4_0", 96, "Q4_0"), ("Q8_0", 33, "F16"), ("Q2_K", 40, "F16")],
+     ("Q4_0", 96, "Q4_0"), ("Q8_0", 33, "F16"), ("Q2_K", 40, "F16"), ("IQ2_XS", 320, "IQ4_NL"), ("TQ2_0", 320, "Q4_0"), ("NVFP4", 96, "Q4_0"),
+     ("Q1_0", 384, "Q1_0")],
 )  # fmt: skip
 def test_rows_that_do_not_fit_the_block_fall_back(wanted, row, given):
     assert fitting_type(wanted, row) == given
@@ -80,6 +107,8 @@ def test_quantizing_twice_unknown_types_and_the_source_as_destination_are_refuse
     with pytest.raises(ArtifactError, match="quantized already"):
         quantize_gguf(skills_q2, tmp_path / "x.gguf", "Q8_0")
     with pytest.raises(UsageError, match="no type"):
+        quantize_gguf(skills_twin, tmp_path / "x.gguf", "Q9_0")
+    with pytest.raises(UsageError, match="needs the importance"):
         quantize_gguf(skills_twin, tmp_path / "x.gguf", "IQ1_S")
     with pytest.raises(UsageError, match="same file"):
         quantize_gguf(skills_twin, skills_twin, "Q8_0")

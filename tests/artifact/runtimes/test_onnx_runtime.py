@@ -273,3 +273,51 @@ def test_biases_norms_of_heads_and_scaled_positions_are_proved_too(
         shutil.copy(skills_folder / name, tmp_path / "model" / name)
     proof = onnx_twin(tmp_path / "model", tmp_path / "cache")
     assert (proof.kind, proof.differing) == ("lossless-twin", ())
+
+
+@pytest.fixture
+def optimum_exports() -> tuple[Path, Path]:
+    """One model in int8 as optimum-onnx's command line writes it, with and without keys and values."""
+    artifacts = Path(__file__).parents[2] / "data" / "artifacts"
+    return artifacts / "optimum-int8", artifacts / "optimum-int8-no-past"
+
+
+def test_exports_of_optimum_load_score_and_generate_alike(optimum_exports: tuple[Path, Path]) -> None:
+    pytest.importorskip("onnxruntime")
+    prompts, pairs = ["12+30=", "a longer prompt"], [("12+30=", "42"), ("", "abc")]
+    found = []
+    for folder in optimum_exports:
+        with OnnxRuntimeAdapter().open(folder, threads=1) as runtime:
+            facts = runtime.facts()
+            assert (facts.twin, facts.dequantized, facts.settings["engine"]) == ("own-files", False, "session")
+            assert facts.kernel is not None and facts.kernel.startswith("DynamicQuantizeMatMul")
+            tokens = runtime.tokenize(prompts[1])
+            logits, answers = runtime.logits(tokens), runtime.generate(prompts, max_tokens=6)
+            scores = [one.logprob for one in runtime.score(pairs)]
+            # Every token is read anew: what keys and values remember is what a fresh pass computes.
+            written: list[int] = []
+            for _ in range(3):
+                written.append(int(runtime.logits(tokens + written)[-1].argmax()))
+            assert answers[1].startswith(runtime.detokenize(written))
+            found.append((logits, scores, answers))
+    (logits, scores, answers), (others, their_scores, their_answers) = found
+    assert logits.shape == (len(tokens), 258)
+    np.testing.assert_allclose(logits, others, atol=1e-3)
+    assert scores == pytest.approx(their_scores, abs=1e-2)
+    assert answers == their_answers
+
+
+def test_an_export_of_optimum_is_inspected(optimum_exports: tuple[Path, Path]) -> None:
+    from mlflow_quantgov.artifact.inspect import inspect
+
+    for folder in optimum_exports:
+        found = inspect(folder)
+        assert (found.quantization.format, found.quantization.bits, found.quantization.activation_bits) == (
+            "onnx",
+            8,
+            8,
+        )
+        assert found.structure.num_layers == 1 and found.is_language_model
+        # The output matrix repeats the embedding, is stored beside it, and counts once.
+        matrices = 258 * 32 + 32 * (32 + 16 + 16 + 32) + 3 * 48 * 32
+        assert found.quantization.quantized_parameters == matrices < found.quantization.total_parameters

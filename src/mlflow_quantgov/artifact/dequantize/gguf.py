@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ from numpy.typing import NDArray
 
 from mlflow_quantgov.artifact.dequantize.full_precision import plain_matrix
 from mlflow_quantgov.artifact.dequantize.gguf_blocks import DECODERS
+from mlflow_quantgov.artifact.dequantize.gguf_codebooks import CODEBOOKS, from_tables, reason_no_tables
 from mlflow_quantgov.artifact.dequantize.interface import Block, Matrix, unreadable
+from mlflow_quantgov.artifact.dequantize.numbers import floats
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles
 from mlflow_quantgov.artifact.quantization import Inspection
 from mlflow_quantgov.artifact.structure import canonical_parts
@@ -21,6 +24,10 @@ from mlflow_quantgov.artifact.tensors.ggml_types import BY_NAME
 _PERMUTED = {"llama", "granite", "granitemoe", "minicpm", "baichuan", "xverse", "arcee", "deci", "smollm3", "mistral3"}
 _SHIFTED_NORMS = ("gemma",)
 """Their converter adds one to every norm."""
+_FACTORS = (".scale", ".input_scale")
+"""A factor of the whole matrix, as NVFP4 has it, and one of the activations that it is multiplied with."""
+_MOST_EXPERTS = 1024
+_NO_WEIGHTS = "no file stores weights in this type"
 PLUS_ONE = "F32 plus one"
 """Storage type of such a norm: what the addition rounded away does not come back."""
 
@@ -30,12 +37,23 @@ def gguf_matrices(files: ArtifactFiles, facts: Inspection) -> Iterator[Matrix]:
     metadata = files.ggufs[0].metadata
     architecture = str(metadata.get("general.architecture"))
     experts = metadata.get(f"{architecture}.expert_count")
-    for part in files.ggufs:
-        for tensor in part.tensors.values():
-            for name, piece in canonical_parts(
-                tensor, "mixtral" if experts and architecture == "llama" else architecture
-            ):
-                yield _matrix(name, piece, _order(name, piece, metadata, architecture), architecture)
+    names = "mixtral" if experts and architecture == "llama" else architecture
+    tensors = {name: one for part in files.ggufs for name, one in part.tensors.items()}
+    factors = {
+        name
+        for name, one in tensors.items()
+        if name.endswith(_FACTORS) and one.elements <= _MOST_EXPERTS and f"{name.rpartition('.')[0]}.weight" in tensors
+    }
+    for tensor in tensors.values():
+        if tensor.name in factors:
+            continue
+        stem = tensor.name.removesuffix("weight")
+        beside = tuple(f"{stem}{one}" for one in ("scale", "input_scale") if f"{stem}{one}" in factors)
+        for place, (name, piece) in enumerate(canonical_parts(tensor, names)):
+            found = _matrix(name, piece, _order(name, piece, metadata, architecture), architecture)
+            if f"{stem}scale" in beside:
+                found = replace(found, read=_times(found.read, tensors[f"{stem}scale"], place))
+            yield replace(found, parts=(tensor.name, *beside))
 
 
 def _matrix(name: str, tensor: Tensor, order: NDArray[np.intp] | None, architecture: str) -> Matrix:
@@ -48,21 +66,45 @@ def _matrix(name: str, tensor: Tensor, order: NDArray[np.intp] | None, architect
         if order is None:
             return plain
         return Matrix(name, plain.shape, plain.kind, parts, _reordered(plain.read, order))
-    decode = DECODERS.get(tensor.dtype)
-    if decode is None:
-        problem = f"values of the type {tensor.dtype} come from a table that is not kept here"
-        return unreadable(name, tensor.shape, tensor.dtype, parts, bits, problem)
+    codebook = CODEBOOKS.get(tensor.dtype)
+    problem = reason_no_tables() if codebook else _NO_WEIGHTS if tensor.dtype not in DECODERS else None
+    if problem is not None:
+        return unreadable(name, tensor.shape, tensor.dtype, parts, bits, f"{tensor.dtype}: {problem}")
+    read = _blocks(tensor, order)
+    return Matrix(name, tensor.shape, tensor.dtype, parts, read, bits, group, 2.0**-11, codebook)
+
+
+def _blocks(tensor: Tensor, order: NDArray[np.intp] | None) -> Callable[[int, int], Block]:
+    """Reads rows of a quantized tensor; only their bytes are touched."""
     columns, width = tensor.shape[-1], BY_NAME[tensor.dtype].bytes
     stride = columns // BY_NAME[tensor.dtype].block * width
 
     def read(start: int, stop: int) -> Block:
         lines = tensor.raw().reshape(-1, stride)
-        chosen = np.asarray(lines[start:stop] if order is None else lines[order[start:stop]])
-        block = decode(np.ascontiguousarray(chosen).reshape(-1, width))
+        chosen = np.ascontiguousarray(lines[start:stop] if order is None else lines[order[start:stop]])
+        if tensor.dtype in CODEBOOKS:
+            return from_tables(chosen, tensor.dtype)
+        block = DECODERS[tensor.dtype](chosen.reshape(-1, width))
         shape = (stop - start, columns)
         return Block(*(part.reshape(shape) for part in (block.values, block.below, block.above) if part is not None))
 
-    return Matrix(name, tensor.shape, tensor.dtype, parts, read, bits, group, 2.0**-11)
+    return read
+
+
+def _times(read: Callable[[int, int], Block], scale: Tensor, place: int) -> Callable[[int, int], Block]:
+    """Rows with the factor that llama.cpp multiplies the product of a matrix with: one, or one per expert."""
+
+    def scaled(start: int, stop: int) -> Block:
+        block = read(start, stop)
+        factors = floats(scale).reshape(-1)
+        factor = factors[place if len(factors) > 1 else 0]
+        if block.below is None or block.above is None:
+            return Block(block.values * factor)
+        size = np.abs(factor)
+        below, above = (block.above, block.below) if factor < 0 else (block.below, block.above)
+        return Block(block.values * factor, below * size, above * size)
+
+    return scaled
 
 
 def _order(name: str, tensor: Tensor, metadata: dict[str, Any], architecture: str) -> NDArray[np.intp] | None:

@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlflow_quantgov.artifact.dequantize.interface import Block, Floats
-from mlflow_quantgov.artifact.dequantize.numbers import E2M1, lookup, powers_of_two, uniform
+from mlflow_quantgov.artifact.dequantize.numbers import E2M1, lookup, powers_of_two, small_floats, uniform
 
 Bytes = NDArray[np.uint8]
 
 _IQ4 = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], dtype=np.float32)
+_UE4M3 = small_floats(4, 3, 7, signed=False)
+"""NVFP4's scales; the highest bit is ignored, and 0x7F stands for zero."""
 
 
 def _half(blocks: Bytes, at: int) -> Floats:
@@ -142,7 +144,41 @@ def _mxfp4(blocks: Bytes) -> Block:
     return lookup(_split(blocks[:, 1:]), E2M1, powers_of_two(blocks[:, :1]))
 
 
+def _nvfp4(blocks: Bytes) -> Block:
+    scales = np.where(blocks[:, :4] == 0x7F, np.float32(0), _UE4M3[blocks[:, :4] & np.uint8(0x7F)])
+    codes = _split(blocks[:, 4:].reshape(len(blocks), 4, 8)).reshape(len(blocks), 64)
+    return lookup(codes, E2M1, _spread(scales, 16))
+
+
+def _thirds(packed: Bytes, count: int) -> Bytes:
+    """Digits to the base of three, from bytes that hold them as a fraction of 256: the first of all bytes first."""
+    shifted = packed[:, None, :] * np.array([1, 3, 9, 27, 81], dtype=np.uint8)[:count, None]
+    return ((shifted.astype(np.uint16) * 3) >> 8).astype(np.uint8).reshape(len(packed), -1)
+
+
+def _tq1_0(blocks: Bytes) -> Block:
+    parts = [_thirds(blocks[:, :32], 5), _thirds(blocks[:, 32:48], 5), _thirds(blocks[:, 48:52], 4)]
+    codes = np.concatenate(parts, axis=-1).astype(np.int8) - 1
+    return uniform(codes, _half(blocks, 52), np.float32(0), -1, 1)
+
+
+def _tq2_0(blocks: Bytes) -> Block:
+    return uniform(_two_bits(blocks[:, :64]).astype(np.int8) - 1, _half(blocks, 64), np.float32(0), -1, 1)
+
+
+def _q1_0(blocks: Bytes) -> Block:
+    # Two levels, the scale and its negative: a step is twice the scale.
+    scale = _half(blocks, 0)
+    return uniform(np.unpackbits(blocks[:, 2:], axis=-1, bitorder="little"), 2 * scale, -scale, 0, 1)
+
+
+def _q2_0(blocks: Bytes) -> Block:
+    codes = blocks[:, 2:, None] >> np.array([0, 2, 4, 6], dtype=np.uint8) & np.uint8(3)
+    return uniform(codes.reshape(len(blocks), 64).astype(np.int8) - 1, _half(blocks, 0), np.float32(0), -1, 2)
+
+
 DECODERS: dict[str, Callable[[Bytes], Block]] = {
     "Q4_0": _q4_0, "Q4_1": _q4_1, "Q5_0": _q5_0, "Q5_1": _q5_1, "Q8_0": _q8_0, "Q2_K": _q2_k, "Q3_K": _q3_k,
     "Q4_K": _q4_k, "Q5_K": _q5_k, "Q6_K": _q6_k, "IQ4_NL": _iq4_nl, "IQ4_XS": _iq4_xs, "MXFP4": _mxfp4,
+    "NVFP4": _nvfp4, "TQ1_0": _tq1_0, "TQ2_0": _tq2_0, "Q1_0": _q1_0, "Q2_0": _q2_0,
 }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +29,20 @@ class Block:
     """Dequantized weights, [rows, columns]."""
     below: Floats | None = None
     """Half the distance to the next lower value that its code could have had; infinite where it is the lowest one.
-    None for weights that were not quantized."""
+    None for weights that were not quantized, and for entries of a codebook."""
     above: Floats | None = None
     """The same upwards."""
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """What is known of a type that stores several weights as one entry of a table, so that no single one has a cell."""
+
+    reach: float
+    """Relative error that the type's own quantizer leaves on normally distributed weights."""
+    signs: Literal["kept", "even", "mixed"]
+    """`kept`: every sign is the parent's. `even`: of eight signs an even number is negative; where the parent's are
+    odd, one is turned. `mixed`: an entry chooses its signs with its sizes."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,8 @@ class Matrix:
     group_size: int | None = None
     slack: float = 0.0
     """Relative precision of the arithmetic that stands between the parent's weights and the stored scale."""
+    codebook: Codebook | None = None
+    """Set where weights have no cells because several are stored as one."""
     problem: str | None = None
     """Why it cannot be dequantized here; then it must not be read."""
 

@@ -21,6 +21,7 @@ from mlflow_quantgov.artifact.derivation.folding import (
     rows_were_scaled,
 )
 from mlflow_quantgov.artifact.derivation.judge import Column, best_column, judge
+from mlflow_quantgov.artifact.derivation.judge_codebook import judge_codebook
 from mlflow_quantgov.artifact.derivation.measure import Factors, Measured, measure
 from mlflow_quantgov.artifact.derivation.pairs import Pairs, pair
 from mlflow_quantgov.artifact.derivation.plain import compare_plain, vector
@@ -66,11 +67,15 @@ class _Comparison:
         for name in quantized:
             self.measured[name] = self._measure(name)
         columns = self._best_columns()
-        judged = [judge(self.pairs.child[name], self.measured[name], columns[name]) for name in self.pairs.quantized]
+        judged = [self._judge(name, columns[name]) for name in self.pairs.quantized]
         layers = [layer for layer, _ in judged] + [self._plain(name) for name in self.pairs.plain]
         verdicts = [verdict for _, verdict in judged]
         verdicts += ["refuted" for layer in layers if layer.bits is None and layer.problem]
         return _over_all(layers, verdicts, self.pairs.unreadable, self.cast_name)
+
+    def _judge(self, name: str, column: Column) -> tuple[LayerDescent, Verdict]:
+        child, found = self.pairs.child[name], self.measured[name]
+        return judge(child, found, column) if child.codebook is None else judge_codebook(child, found)
 
     def _folded_norms(self) -> list[str]:
         """Norms that a scale was moved out of; believed only where the matrices behind them bear it out."""
@@ -124,7 +129,7 @@ class _Comparison:
             if columns is not None:
                 factors = Factors(columns=np.reciprocal(columns), uncertainty=width)
         found = measure(child, parent, self.cast, factors)
-        feeds = any(producer_of(other) == name for other in self.pairs.quantized)
+        feeds = child.codebook is None and any(producer_of(other) == name for other in self.pairs.quantized)
         if feeds and found.finite and found.share > 0.01 and rows_were_scaled(found):
             scale, width = row_factors(child, parent, self.cast, factors)
             self.rows[name] = scale, width

@@ -73,11 +73,11 @@ def norm_factors(parent: Floats, child: Floats, shift: float = 0.0) -> Floats | 
     return factors.astype(np.float32) if sound else None
 
 
-def rows_were_scaled(found: Measured) -> bool:
-    """Whether rows differ from the parent's by factors of their own."""
+def rows_were_scaled(found: Measured, least: float = _LEAST_ROWS) -> bool:
+    """Whether more than a share of the rows differ from the parent's by factors of their own."""
     slopes = np.concatenate(found.slopes) if found.slopes else np.ones(1)
     noise = max(found.reachable_error, 1e-6) / np.sqrt(found.columns)
-    return float((np.abs(slopes - np.median(slopes)) > _LEAST_SLOPE + 4 * noise).mean()) > _LEAST_ROWS
+    return float((np.abs(slopes - np.median(slopes)) > _LEAST_SLOPE + 4 * noise).mean()) > least
 
 
 def row_factors(child: Matrix, parent: Matrix, cast: Cast, factors: Factors) -> tuple[Floats, Floats]:

@@ -33,6 +33,8 @@ _COMPENSATING = {"gptq", "int"}
 """Storage types that GPTQ writes. The others only ever come from rounding."""
 _OPTIMISED = _COMPENSATING | {"awq", "Q4_0", "Q4_1", "Q5_0", "Q5_1"}
 """Storage types whose quantizers may choose codes that are not the nearest (AutoRound; an importance matrix)."""
+_SIZE = 0.02
+"""What the sizes of a type with two levels may be off by: ggml stores the mean, which fits best."""
 _STEPS = 50
 _MANY = 1000
 
@@ -100,38 +102,45 @@ def judge(child: Matrix, found: Measured, column: Column) -> tuple[LayerDescent,
         column: The best column of the matrices that share its input.
     """
     if not found.finite:
-        return _layer(child, found, found.share, None, "none", "It holds numbers that are not finite."), "refuted"
+        return layer_of(child, found, found.share, None, "none", "It holds numbers that are not finite."), "refuted"
     if found.chance < _TELLING and found.relative_error > _CLOSE:
         problem = "Its levels are so far apart that another model's weights would round to the same codes."
-        return _layer(child, found, found.share, None, "none", problem), "unproved"
+        return layer_of(child, found, found.share, None, "none", problem), "unproved"
     inside = found.outside <= allowance(MOST_OUTSIDE, found.weights)
-    if inside and found.far <= allowance(MOST_FAR, found.weights):
+    inside = inside and found.far <= allowance(MOST_FAR, found.weights)
+    if inside and 2 * found.sides <= found.weights and abs(found.factor - 1) > _SIZE:
+        problem = (
+            f"It stores signs and one size for many weights, and the sizes fit weights {found.factor:.2f} times those "
+            "stored."
+        )
+        return layer_of(child, found, found.share, None, "none", problem), "unproved"
+    if inside:
         resolution = change_of_outside(least_rate(found.outside, 0.05) / found.weights, found)
-        return _layer(child, found, found.share, resolution, "rounded", None), "proved"
+        return layer_of(child, found, found.share, resolution, "rounded", None), "proved"
     if child.kind in _COMPENSATING and found.energy <= MOST_ENERGY and column.fits:
-        resolution = change_of_outside(column.excluded, found)
-        return _layer(child, found, column.outside / column.rows, resolution, "compensated", None), "proved"
+        resolution = change_of_outside(column.excluded, found, anywhere=True)
+        return layer_of(child, found, column.outside / column.rows, resolution, "compensated", None), "proved"
     return _unfit(child, found)
 
 
 def _unfit(child: Matrix, found: Measured) -> tuple[LayerDescent, Verdict]:
     """A matrix that was not rounded from this parent as it stands."""
-    scaled = _scaled_columns(found)
+    scaled = scaled_columns(found)
     if found.energy > MOST_ENERGY or (child.kind not in _OPTIMISED and scaled is None):
         problem = (
             f"{found.share:.1%} of the parent's weights do not round to its codes ({found.chance:.0%} would not by "
             f"chance); the difference is {math.sqrt(found.energy):.1f} times that of rounding."
         )
-        return _layer(child, found, found.share, None, "none", scaled or problem), "refuted"
+        return layer_of(child, found, found.share, None, "none", scaled or problem), "refuted"
     problem = (
         f"It lies within rounding of the parent, but {found.share:.1%} of the weights do not round to its codes: "
         "a fine-tuned or once before quantized parent leaves this, and so does a quantizer that chooses its codes "
         "otherwise (AutoRound, an importance matrix)."
     )
-    return _layer(child, found, found.share, None, "none", scaled or problem), "unproved"
+    return layer_of(child, found, found.share, None, "none", scaled or problem), "unproved"
 
 
-def _scaled_columns(found: Measured) -> str | None:
+def scaled_columns(found: Measured) -> str | None:
     """A sentence where factors per input channel make up much of the difference.
 
     For any other difference the least-squares factors explain one part in as many as a channel has weights.
@@ -148,9 +157,10 @@ def _scaled_columns(found: Measured) -> str | None:
     )
 
 
-def _layer(
+def layer_of(
     child: Matrix, found: Measured, outside: float, resolution: float | None, trace: Trace, problem: str | None
 ) -> LayerDescent:
+    """What was found of one matrix."""
     return LayerDescent(
         name=child.name,
         kind=child.kind,

@@ -7,10 +7,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mlflow_quantgov.artifact.dequantize.interface import Block, Floats, Matrix
+from mlflow_quantgov.artifact.dequantize.interface import Block, Codebook, Floats, Matrix
 from mlflow_quantgov.artifact.derivation.casts import Cast
+from mlflow_quantgov.artifact.derivation.signs import SAMPLE, wrong_signs
 
 Sums = NDArray[np.float64]
+PARTS = 16
+"""Parts of a cell in which weights are counted by their distance from a border."""
+_EVERY, _MANY = 4, 1 << 17
+"""Where a block holds that many weights, every fourth row is enough to see where in their cells they lie."""
 _EDGE = 1e-4
 """Part of a cell by which its border is uncertain: quantizers round in float32, and not all break ties alike."""
 
@@ -49,11 +54,18 @@ class Measured:
     """Sum over weights of what the stored precision allows beyond a cell."""
     borders: float = 0.0
     """Sum over weights of the reciprocal width of closed cells; half of it for cells that are open on one side."""
+    sides: float = 0.0
+    """Sum over weights of one for closed cells and a half for those that are open on one side."""
+    near: Sums = field(default_factory=lambda: np.zeros(PARTS))
+    """Sum of the reciprocal widths over all closed borders of weights, by the weight's distance from the border in
+    parts of the cell: equal numbers where weights lie anywhere in their cells."""
     outside_of_column: NDArray[np.int64] = field(init=False)
     column_product: Sums = field(init=False)
     column_signal: Sums = field(init=False)
     slopes: list[Floats] = field(default_factory=list)
     """Least-squares factor between parent and quantized row, block by block."""
+    sample: Floats | None = None
+    """Some of the parent's rows, where signs are all that tells."""
     finite: bool = True
 
     def __post_init__(self) -> None:
@@ -86,6 +98,13 @@ class Measured:
         return self.outside_by_chance / max(self.weights, 1)
 
     @property
+    def factor(self) -> float:
+        """What the stored weights must be multiplied with to come nearest to the parent's."""
+        product = float(self.column_product.sum())
+        square = self.error - self.signal + 2 * product
+        return product / square if square > 0 else 1.0
+
+    @property
     def first_column(self) -> int:
         """Weights outside in the column that has fewest of them: the one that was rounded first."""
         return int(self.outside_of_column.min())
@@ -114,7 +133,15 @@ def measure(
             break
         weights = scaled(cast(parent.block(start, stop).values), factors, start, stop)
         with np.errstate(over="ignore", invalid="ignore"):
-            _add(found, weights, child.block(start, stop), child.slack + factors.uncertainty)
+            block = child.block(start, stop)
+            if not (np.isfinite(weights).all() and np.isfinite(block.values).all()):
+                found.finite = False
+            elif child.codebook is not None:
+                _add_sums(found, weights, block.values)
+                _add_signs(found, weights, block.values, child.codebook)
+            else:
+                _add_sums(found, weights, block.values)
+                _add_cells(found, weights, block, child.slack + factors.uncertainty)
     return found
 
 
@@ -127,13 +154,33 @@ def scaled(weights: Floats, factors: Factors, start: int, stop: int) -> Floats:
     return weights
 
 
-def _add(found: Measured, weights: Floats, block: Block, slack: Floats | float) -> None:
-    """Add one block of rows to the sums."""
+def _add_sums(found: Measured, weights: Floats, values: Floats) -> None:
+    """Add one block of rows to the sums that need no cells."""
+    difference = weights - values
+    found.weights += weights.size
+    found.rows += len(weights)
+    found.signal += float(np.vdot(weights, weights))
+    found.error += float(np.vdot(difference, difference))
+    found.column_product += (weights * values).sum(axis=0, dtype=np.float64)
+    found.column_signal += (weights * weights).sum(axis=0, dtype=np.float64)
+    power = (weights * weights).sum(axis=1)
+    product = (weights * values).sum(axis=1)
+    found.slopes.append(np.divide(product, power, out=np.ones_like(power), where=power > 0))
+
+
+def _add_signs(found: Measured, weights: Floats, values: Floats, codebook: Codebook) -> None:
+    """Add one block of rows whose weights have no cells: what the type reaches, and the signs."""
+    found.noise += codebook.reach**2 * float(np.vdot(weights, weights))
+    found.outside += int(wrong_signs(weights, values, codebook.signs).sum())
+    found.outside_by_chance += int(wrong_signs(np.roll(weights, 1, axis=0), values, codebook.signs).sum())
+    if found.sample is None:
+        found.sample = weights[: max(1, SAMPLE // max(found.columns, 1))].copy()
+
+
+def _add_cells(found: Measured, weights: Floats, block: Block, slack: Floats | float) -> None:
+    """Add one block of rows of weights with cells."""
     assert block.below is not None and block.above is not None, "a quantized matrix has cells"
     below, above = block.below, block.above
-    if not (np.isfinite(weights).all() and np.isfinite(block.values).all()):
-        found.finite = False
-        return
     open_below, open_above = np.isinf(below), np.isinf(above)
     low = np.where(open_below, np.where(open_above, 0, above), below)
     high = np.where(open_above, low, above)
@@ -143,25 +190,32 @@ def _add(found: Measured, weights: Floats, block: Block, slack: Floats | float) 
     tolerance += width * np.float32(_EDGE)
     difference = weights - block.values
     outside = (difference > above + tolerance) | (difference < -(below + tolerance))
-    found.weights += weights.size
-    found.rows += len(weights)
-    found.signal += float(np.vdot(weights, weights))
-    found.error += float(np.vdot(difference, difference))
     found.noise += float((low * low - low * high + high * high).sum(dtype=np.float64)) / 3
     found.outside += int(outside.sum())
     found.far += int((outside & (np.abs(difference) > width + tolerance)).sum())
     found.outside_of_column += outside.sum(axis=0)
     found.tolerance += float(tolerance.sum(dtype=np.float64))
     sides = 1 - (open_below.astype(np.float32) + open_above) / 2
-    found.borders += float(np.divide(sides, width, out=np.zeros_like(width), where=width > 0).sum(dtype=np.float64))
-    found.column_product += (weights * block.values).sum(axis=0, dtype=np.float64)
-    found.column_signal += (weights * weights).sum(axis=0, dtype=np.float64)
-    power = (weights * weights).sum(axis=1)
-    product = (weights * block.values).sum(axis=1)
-    found.slopes.append(np.divide(product, power, out=np.ones_like(power), where=power > 0))
+    found.sides += float(sides.sum(dtype=np.float64))
+    reciprocal = np.divide(np.float32(1), width, out=np.zeros_like(width), where=width > 0)
+    found.borders += float(np.vdot(sides, reciprocal))
+    some = slice(None, None, _EVERY if weights.size >= _MANY else 1)
+    near = _near(below[some] + difference[some], reciprocal[some])
+    near += _near(above[some] - difference[some], reciprocal[some])
+    found.near += near * (len(weights) / len(weights[some]))
     # Rows beside their own: what weights of the same spread show that have nothing to do with these codes.
     other = np.roll(weights, 1, axis=0) - block.values
     found.outside_by_chance += int(((other > above + tolerance) | (other < -(below + tolerance))).sum())
+
+
+def _near(distance: Floats, reciprocal: Floats) -> Sums:
+    """Reciprocal widths by the distance from a border; infinite distances belong to no border."""
+    # What lies outside by less than the tolerance lies at the border.
+    with np.errstate(invalid="ignore"):
+        parts = np.maximum(distance * reciprocal, 0) * PARTS
+    counted = parts < PARTS
+    found = np.bincount(parts[counted].astype(np.intp), weights=reciprocal[counted], minlength=PARTS)
+    return np.asarray(found, dtype=np.float64)
 
 
 def _ratio(error: float, signal: float) -> float:

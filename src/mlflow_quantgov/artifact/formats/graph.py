@@ -97,7 +97,12 @@ def assemble_graph(files: ArtifactFiles, name: str, read: GraphReading) -> Inspe
     plain = {key: one for key, one in read.tensors.items() if key not in used}
     widths = layers.weights_by(layer.bits for layer in layers.found)
     weights = sum(widths.values())
-    total = weights + _parameters(plain) - _repeated(read, model_config(files))
+    repeated = _repeated(read, model_config(files))
+    total = weights + _parameters(plain) - repeated
+    both = {one.kind for one in quantized if one.name == "lm_head" or one.name in _EMBEDDINGS} >= {
+        "matrix",
+        "embedding",
+    }
     stored = sum({place_of(one): one.size for one in read.tensors.values()}.values())
     floats = {key: one for key, one in plain.items() if one.dtype in FLOATS and not BUFFER.search(key)}
     warnings = files.warnings + mixed_widths(widths) + read.warnings
@@ -116,7 +121,7 @@ def assemble_graph(files: ArtifactFiles, name: str, read: GraphReading) -> Inspe
         kv_cache_bits=read.kv_cache_bits,
         desc_act=read.desc_act,
         dtype=dtype_of(floats),
-        quantized_parameters=weights,
+        quantized_parameters=weights - repeated if both else weights,
         total_parameters=total,
         size_bytes=files.size_bytes,
         producer=read.producer,

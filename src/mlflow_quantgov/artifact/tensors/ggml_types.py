@@ -64,6 +64,7 @@ TYPES: dict[int, GgmlType] = {
 }
 
 BY_NAME = {one.name: one for one in TYPES.values()}
+NUMBER_OF = {one.name: number for number, one in TYPES.items()}
 SYMMETRIC = frozenset({
     "Q1_0", "Q2_0", "Q4_0", "Q5_0", "Q8_0", "Q8_1", "Q3_K", "Q6_K", "Q8_K", "TQ1_0", "TQ2_0", "MXFP4", "NVFP4",
     "IQ4_NL", "IQ4_XS", "IQ3_XXS", "IQ3_S", "IQ2_XXS", "IQ2_XS", "IQ2_S",

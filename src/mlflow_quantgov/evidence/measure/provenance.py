@@ -11,7 +11,7 @@ from mlflow_quantgov.artifact.runtimes.interface import RuntimeFacts
 from mlflow_quantgov.evidence.predicates.base import Provenance, Side
 from mlflow_quantgov.version import __version__
 
-RUNTIME_LIBRARIES = ("xllamacpp", "transformers", "torch", "onnxruntime", "onnxruntime-genai")
+RUNTIME_LIBRARIES = ("xllamacpp", "llama-cpp-python", "transformers", "torch", "onnxruntime", "onnxruntime-genai")
 """Distributions that may have run the model; those installed are recorded."""
 
 

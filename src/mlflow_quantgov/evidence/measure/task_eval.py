@@ -23,7 +23,17 @@ from mlflow_quantgov.evidence.predicates.task_eval import TaskEval, TaskResult
 Progress = Callable[[str, float], None]
 __all__ = ["evaluate", "from_lm_eval_samples"]
 
-_CONFOUNDERS = ("threads", "context", "batch", "device", "engine", "compute_dtype", "kv_cache", "system_info")
+_CONFOUNDERS = (
+    "threads",
+    "context",
+    "batch",
+    "device",
+    "engine",
+    "compute_dtype",
+    "kv_cache",
+    "library",
+    "system_info",
+)
 """Settings that a runtime resolves by itself, and that must not differ between the sides."""
 
 

@@ -1,4 +1,4 @@
-"""llama.cpp through PyPI's `xllamacpp`: no build, no torch; tokens, logits, scores, answers and timing of one model."""
+"""llama.cpp through PyPI's `xllamacpp` or `llama-cpp-python`: no build, no torch; tokens, logits, scores, answers and timing of one model."""
 
 from __future__ import annotations
 

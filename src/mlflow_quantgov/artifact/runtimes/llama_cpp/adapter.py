@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from mlflow_quantgov.artifact.runtimes.interface import RuntimeAdapter
+from mlflow_quantgov.artifact.runtimes.llama_cpp.libraries import find_library, reason_missing
 from mlflow_quantgov.artifact.runtimes.llama_cpp.runtime import NAME, LlamaRuntime, LlamaSettings
 from mlflow_quantgov.artifact.runtimes.llama_cpp.twin import TwinType, gguf_twin, reason_no_twin
 from mlflow_quantgov.artifact.runtimes.settings import bad_setting
 from mlflow_quantgov.artifact.runtimes.settings import read_settings as read_checked
-from mlflow_quantgov.errors import ArtifactError, require
+from mlflow_quantgov.errors import ArtifactError
 
 _TWIN_TYPES: tuple[TwinType, ...] = ("auto", "BF16", "F16", "F32")
 
 
 class LlamaCppAdapter(RuntimeAdapter):
-    """llama.cpp, as packed in `xllamacpp`."""
+    """llama.cpp, as packed in `xllamacpp` or `llama-cpp-python`."""
 
     name = NAME
 
     def reason_not_loadable(self, path: Path) -> str | None:
         """None for a .gguf file, a folder with exactly one, or a Llama folder that a lossless twin can stand in for."""
-        if importlib.util.find_spec("xllamacpp") is None:
-            return "xllamacpp is not installed (pip install 'mlflow-quantgov[gguf]')"
+        if (missing := reason_missing()) is not None:
+            return missing
         if not path.exists():
             return f"{path} does not exist"
         files = gguf_files(path)
@@ -46,11 +46,11 @@ class LlamaCppAdapter(RuntimeAdapter):
                 (tokens per call, default 512), `twin_dtype` (`auto`, `BF16`, `F16`, `F32`).
 
         Raises:
-            MissingExtraError: `xllamacpp` or, for a twin, `gguf` is not installed.
+            MissingExtraError: Neither `xllamacpp` nor `llama-cpp-python` is installed, or, for a twin, not `gguf`.
             ArtifactError: The files do not load.
             UsageError: A setting is unknown or out of range.
         """
-        require("xllamacpp", extra="gguf", purpose="load models in llama.cpp")
+        find_library()
         dtype = settings.pop("twin_dtype", "auto")
         chosen = read_settings(settings)
         if dtype not in _TWIN_TYPES:

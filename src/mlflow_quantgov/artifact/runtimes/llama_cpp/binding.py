@@ -1,10 +1,10 @@
-"""The C API of llama.cpp inside the prebuilt `xllamacpp` wheel, by ctypes, guarded against another layout.
+"""The C API of llama.cpp inside an installed package, by ctypes, guarded against another layout.
 
-The wheel's one shared object exports `llama_*` and `ggml_*`. Two structs are passed by value and grow at their end
+The shared object exports `llama_*` and `ggml_*`. Two structs are passed by value and grow at their end
 (and, rarely, in the middle) from release to release. Both are far over 16 bytes, so they travel in memory: a caller
 may hand over a longer buffer whose leading bytes came from `llama_*_default_params()`. What is then changed is
-addressed by offset, and each offset is trusted only if the defaults found there are the ones that llama.cpp documents
-(`CONTEXT_FIELDS`, `MODEL_FIELDS`).
+addressed by offset: the one that the package declares, else the one written here. Either is trusted only if the
+defaults found there are the ones that llama.cpp documents (`CONTEXT_FIELDS`, `MODEL_FIELDS`).
 
 Source of the signatures: `include/llama.h` and `ggml/include/ggml.h` of llama.cpp.
 """
@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.metadata
 import os
 import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_quantgov.errors import ArtifactError, require
+from mlflow_quantgov.artifact.runtimes.llama_cpp.libraries import CONTEXT, MODEL, Library, find_library
+from mlflow_quantgov.errors import ArtifactError
 
 STRUCT_BYTES = 1024
 """Room for a parameter struct: several times what any release uses."""
@@ -55,7 +55,7 @@ class Batch(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Field:
-    """One field of a parameter struct: where it is, how it is packed, and the default that proves it."""
+    """One field of a parameter struct: where `xllamacpp` has it, how it is packed, and the default that proves it."""
 
     offset: int
     format: str
@@ -141,9 +141,11 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
 class Llama:
     """The loaded library, with its log kept silent and readable. Get it from `library()`."""
 
-    def __init__(self, c: ctypes.CDLL, version: str) -> None:
+    def __init__(self, c: ctypes.CDLL, library: Library, fields: dict[str, dict[str, Field]]) -> None:
         self.c = c
-        self.version = version
+        self.version = library.version
+        self.distribution = library.distribution
+        self.fields = fields
         self._log_lock = threading.Lock()
         self._lines: list[str] | None = None
         self._callback = LOG_CALLBACK(self._on_log)
@@ -173,11 +175,11 @@ class Llama:
 
     def model_params(self, **values: int) -> ParamsBuffer:
         """`llama_model_default_params()` with some fields set."""
-        return _with_values(self.c.llama_model_default_params(), MODEL_FIELDS, values)
+        return _with_values(self.c.llama_model_default_params(), self.fields[MODEL], values)
 
     def context_params(self, **values: int) -> ParamsBuffer:
         """`llama_context_default_params()` with some fields set."""
-        return _with_values(self.c.llama_context_default_params(), CONTEXT_FIELDS, values)
+        return _with_values(self.c.llama_context_default_params(), self.fields[CONTEXT], values)
 
     def system_info(self) -> str:
         """Instruction sets that this build uses on this machine, as llama.cpp prints them."""
@@ -208,43 +210,60 @@ def layout_problem(params: bytes, fields: dict[str, Field]) -> str | None:
     return None
 
 
-@functools.cache
-def library() -> Llama:
-    """Load llama.cpp from the installed `xllamacpp`, once per process.
+def fields_of(library: Library) -> dict[str, dict[str, Field]]:
+    """Fields of both structs, where this library has them.
 
     Raises:
-        MissingExtraError: `xllamacpp` is not installed.
+        ArtifactError: It declares its structs, and one has no such field.
+    """
+    found = {}
+    for struct_name, fields in ((MODEL, MODEL_FIELDS), (CONTEXT, CONTEXT_FIELDS)):
+        declared = library.offsets.get(struct_name, {})
+        missing = [name for name in fields if declared and name not in declared]
+        if missing:
+            raise _unknown_layout(library, f"{struct_name} has no field {missing[0]}")
+        found[struct_name] = {
+            name: replace(field, offset=declared.get(name, field.offset)) for name, field in fields.items()
+        }
+    return found
+
+
+@functools.cache
+def library() -> Llama:
+    """Load llama.cpp from the package that carries it here, once per process.
+
+    Raises:
+        MissingExtraError: No package that carries it is installed.
         ArtifactError: The installed build has another layout than this binding knows.
+        UsageError: Another package was asked for than those that are known.
     """
     # Threads that spin for long while they wait make small models ten times slower on a machine that also does
     # something else; threads that sleep at once make them half as fast on an idle one. A short spin avoids both.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    module = require("xllamacpp", extra="gguf", purpose="run GGUF models in llama.cpp")
-    version = importlib.metadata.version("xllamacpp")
-    path = getattr(getattr(module, "xllamacpp", None), "__file__", None)
-    if path is None or sys.platform == "win32":
-        raise _unknown_layout(version, "its shared object cannot be called on this platform")
-    c = ctypes.CDLL(path)
+    found = find_library()
+    if not found.path.is_file() or sys.platform == "win32":
+        raise _unknown_layout(found, "its shared object cannot be called on this platform")
+    # A handle of its own: signatures set on it are not those of the package's own definitions.
+    c = ctypes.CDLL(str(found.path))
     for name, (result, arguments) in _SIGNATURES.items():
         function: Callable[..., Any] | None = getattr(c, name, None)
         if function is None:
-            raise _unknown_layout(version, f"it does not export {name}")
+            raise _unknown_layout(found, f"it does not export {name}")
         function.restype = result  # type: ignore[attr-defined]
         function.argtypes = arguments  # type: ignore[attr-defined]
-    for default, fields in (
-        ("llama_model_default_params", MODEL_FIELDS),
-        ("llama_context_default_params", CONTEXT_FIELDS),
-    ):
-        problem = layout_problem(bytes(getattr(c, default)().data), fields)
+    fields = fields_of(found)
+    for default, struct_name in (("llama_model_default_params", MODEL), ("llama_context_default_params", CONTEXT)):
+        problem = layout_problem(bytes(getattr(c, default)().data), fields[struct_name])
         if problem is not None:
-            raise _unknown_layout(version, problem)
-    return Llama(c, version)
+            raise _unknown_layout(found, problem)
+    return Llama(c, found, fields)
 
 
-def _unknown_layout(version: str, problem: str) -> ArtifactError:
+def _unknown_layout(library: Library, problem: str) -> ArtifactError:
     return ArtifactError(
-        f"xllamacpp {version} has another binary layout than this version of mlflow-quantgov knows: {problem}.",
+        f"{library.distribution} {library.version} has another binary layout than this version of mlflow-quantgov "
+        f"knows: {problem}.",
         why="Calling it anyway would read and write the wrong memory.",
-        fix="pip install 'xllamacpp==2026.10.11549'",
+        fix=library.fix,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,23 @@ from numpy.typing import NDArray
 
 from mlflow_quantgov.artifact.runtimes.llama_cpp.binding import library
 from mlflow_quantgov.artifact.runtimes.llama_cpp.safetensors_file import Stored
+from mlflow_quantgov.artifact.tensors.ggml_types import BY_NAME, NUMBER_OF
 from mlflow_quantgov.errors import ArtifactError, UsageError, require
 
 FILE_TYPES = {
     "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K": 11, "Q4_K": 14, "Q5_K": 16, "Q6_K": 18,
-    "IQ4_NL": 25,
+    "IQ2_XXS": 19, "IQ2_XS": 20, "IQ3_XXS": 23, "IQ1_S": 24, "IQ4_NL": 25, "IQ3_S": 26, "IQ2_S": 29, "IQ4_XS": 30,
+    "IQ1_M": 31, "TQ1_0": 36, "TQ2_0": 37, "MXFP4": 38, "NVFP4": 39, "Q1_0": 40,
 }  # fmt: skip
-"""Tensor type to `general.file_type` of a file that holds mostly that type."""
-_FALLBACK = {"Q2_K": "IQ4_NL", "Q3_K": "IQ4_NL", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
-"""What llama.cpp uses for rows that no block of 256 divides."""
+"""Tensor type to `general.file_type` of a file that holds mostly that type. `gguf` cannot write Q2_0 yet."""
+NEED_IMPORTANCE = frozenset({"IQ1_S", "IQ2_XXS", "IQ2_XS"})
+"""Types whose quantizer stops the process where there is no importance of weights."""
+_FALLBACK = {
+    "Q2_K": "IQ4_NL", "Q3_K": "IQ4_NL", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "TQ1_0": "Q4_0",
+    "TQ2_0": "Q4_0", "NVFP4": "Q4_0", "Q1_0": "Q4_0", "IQ1_S": "IQ4_NL", "IQ1_M": "IQ4_NL", "IQ2_XXS": "IQ4_NL",
+    "IQ2_XS": "IQ4_NL", "IQ2_S": "IQ4_NL", "IQ3_XXS": "IQ4_NL", "IQ3_S": "IQ4_NL", "IQ4_XS": "IQ4_NL",
+}  # fmt: skip
+"""What llama.cpp uses for rows that the type's block does not divide; for NVFP4 and Q1_0 it names nothing."""
 _SOURCES = ("F32", "F16", "BF16")
 _WRITTEN_ANEW = ("general.file_type", "general.quantization_version")
 
@@ -43,7 +52,14 @@ class QuantizedFile:
     bytes: int
 
 
-def quantize_gguf(source: Path, destination: Path, type: str, *, output_type: str | None = None) -> QuantizedFile:
+def quantize_gguf(
+    source: Path,
+    destination: Path,
+    type: str,
+    *,
+    output_type: str | None = None,
+    importance: Mapping[str, NDArray[np.float32]] | None = None,
+) -> QuantizedFile:
     """Quantize every matrix of a GGUF file.
 
     Args:
@@ -52,17 +68,20 @@ def quantize_gguf(source: Path, destination: Path, type: str, *, output_type: st
         type: Tensor type: `Q8_0`, `Q4_0`, `Q4_K`, `Q2_K`, ...
         output_type: Type of the output matrix, or of the embedding where the model has no output matrix of its own.
             None: as llama.cpp chooses, `Q6_K` (`Q8_0` where rows do not fit), and for `Q8_0` the same.
+        importance: How much the errors in each column of a matrix count, by the tensor's name in the file, [columns]:
+            the mean squares of its inputs, as llama.cpp's imatrix holds them. IQ1_S, IQ2_XXS and IQ2_XS need it for
+            every matrix.
 
     Raises:
-        UsageError: The type is unknown, or source and destination are one file.
+        UsageError: The type is unknown or lacks importances, or source and destination are one file.
         ArtifactError: The source does not read, or is quantized already.
-        MissingExtraError: `gguf` or `xllamacpp` is not installed.
+        MissingExtraError: `gguf`, or a package with llama.cpp, is not installed.
     """
     for name in (type, output_type or type):
         if name not in FILE_TYPES:
             raise UsageError(
                 f"{name!r} is no type that this quantizer writes.",
-                why="Types that need an importance matrix, or that llama.cpp no longer writes, are left out.",
+                why="Types that llama.cpp no longer writes, or that `gguf` cannot write, are left out.",
                 fix=f"use one of {', '.join(FILE_TYPES)}",
             )
     if destination.exists() and destination.samefile(source):
@@ -74,7 +93,7 @@ def quantize_gguf(source: Path, destination: Path, type: str, *, output_type: st
     destination.parent.mkdir(parents=True, exist_ok=True)
     temporary = destination.with_name(f".{destination.name}.{os.getpid()}.partial")
     try:
-        _write(reader, temporary, type, chosen)
+        _write(reader, temporary, type, chosen, importance or {})
         temporary.replace(destination)
     finally:
         temporary.unlink(missing_ok=True)
@@ -115,12 +134,14 @@ def _types(reader: Any, type: str, output_type: str) -> dict[str, str]:
 
 def fitting_type(wanted: str, row: int) -> str:
     """The wanted type, or llama.cpp's fallback where its block does not divide a row of that many weights."""
-    if wanted in _FALLBACK and row % 256:
+    if wanted in _FALLBACK and row % BY_NAME[wanted].block:
         wanted = _FALLBACK[wanted]
     return "F16" if row % 32 else wanted
 
 
-def _write(reader: Any, path: Path, type: str, chosen: dict[str, str]) -> None:
+def _write(
+    reader: Any, path: Path, type: str, chosen: dict[str, str], importance: Mapping[str, NDArray[np.float32]]
+) -> None:
     """Write metadata, then quantize and write tensor by tensor."""
     gguf = require("gguf", extra="gguf", purpose="read and write GGUF files")
     writer = gguf.GGUFWriter(path, str(reader.fields["general.architecture"].contents()))
@@ -141,7 +162,7 @@ def _write(reader: Any, path: Path, type: str, chosen: dict[str, str]) -> None:
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for tensor in reader.tensors:
-        writer.write_tensor_data(quantized(_values(tensor), chosen[tensor.name]))
+        writer.write_tensor_data(quantized(_values(tensor), chosen[tensor.name], importance.get(tensor.name)))
     writer.close()
 
 
@@ -153,13 +174,19 @@ def _values(tensor: Any) -> NDArray[np.float32]:
     return np.ascontiguousarray(Stored(kind, shape, bits.reshape(shape)).widened())
 
 
-def quantized(values: NDArray[np.float32], type: str) -> NDArray[Any]:
+def quantized(values: NDArray[np.float32], type: str, importance: NDArray[np.float32] | None = None) -> NDArray[Any]:
     """Quantize float32 values [..., row] with llama.cpp's own function.
+
+    Args:
+        values: The weights.
+        type: Tensor type.
+        importance: How much the errors of each column count, [row]; types that take none ignore it.
 
     Returns:
         Bytes [..., bytes per row]; float16 or float32 values where `type` is `F16` or `F32`.
 
     Raises:
+        UsageError: The type needs importances and there are none, or they are not one per column.
         ArtifactError: Values are not finite, or the quantizer wrote another number of bytes than it announced.
     """
     if not np.isfinite(values).all():
@@ -170,17 +197,15 @@ def quantized(values: NDArray[np.float32], type: str) -> NDArray[Any]:
         )
     if type in ("F32", "F16"):
         return values.astype(np.float32 if type == "F32" else np.float16)
-    gguf = require("gguf", extra="gguf", purpose="read and write GGUF files")
+    weights = _checked(importance, type, values.shape[-1])
     c = library().c
-    kind = int(gguf.GGMLQuantizationType[type])
+    kind = NUMBER_OF[type]
     row = values.shape[-1]
     rows = values.size // row
     result = np.zeros((*values.shape[:-1], int(c.ggml_row_size(kind, row))), dtype=np.uint8)
     source = np.ascontiguousarray(values, dtype=np.float32)
     c.ggml_quantize_init(kind)
-    written = c.ggml_quantize_chunk(
-        kind, source.ctypes.data_as(ctypes.c_void_p), result.ctypes.data_as(ctypes.c_void_p), 0, rows, row, None
-    )
+    written = c.ggml_quantize_chunk(kind, _address(source), _address(result), 0, rows, row, _address(weights))
     if written != result.nbytes:
         raise ArtifactError(
             f"llama.cpp's quantizer wrote {written} bytes where {result.nbytes} were due.",
@@ -188,3 +213,27 @@ def quantized(values: NDArray[np.float32], type: str) -> NDArray[Any]:
             fix="pip install -U 'mlflow-quantgov[gguf]'",
         )
     return result
+
+
+def _checked(importance: NDArray[np.float32] | None, type: str, row: int) -> NDArray[np.float32] | None:
+    """Importances as the library reads them: it would read past the end of fewer, and stops the process for none."""
+    if importance is None:
+        if type not in NEED_IMPORTANCE:
+            return None
+        raise UsageError(
+            f"{type} needs the importance of every column, and a matrix has none.",
+            why="llama.cpp chooses the entries of its table by it, and stops the process without.",
+            fix="pass importance={tensor name: mean square of each of its inputs}",
+        )
+    found = np.ascontiguousarray(importance, dtype=np.float32)
+    if found.shape != (row,) or not np.isfinite(found).all() or (found < 0).any():
+        raise UsageError(
+            f"The importances have the shape {found.shape}, or are not all numbers from 0; {row} numbers are due.",
+            why="They say how much the errors in each column of the matrix count.",
+            fix="pass one number per column, [columns], none negative",
+        )
+    return found
+
+
+def _address(array: NDArray[Any] | None) -> ctypes.c_void_p | None:
+    return None if array is None else array.ctypes.data_as(ctypes.c_void_p)

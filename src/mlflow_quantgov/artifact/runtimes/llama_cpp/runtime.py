@@ -1,4 +1,4 @@
-"""A GGUF model loaded by the llama.cpp inside `xllamacpp`."""
+"""A GGUF model loaded by the llama.cpp of an installed package."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class LlamaRuntime(Runtime):
         notes: Further facts to record among the settings (storage type of a twin).
 
     Raises:
-        MissingExtraError: `xllamacpp` is not installed.
+        MissingExtraError: No package with llama.cpp is installed.
         ArtifactError: llama.cpp does not load the file.
     """
 
@@ -80,7 +80,9 @@ class LlamaRuntime(Runtime):
 
     def facts(self) -> RuntimeFacts:
         """What llama.cpp said while it loaded the weights."""
+        library = f"{self._llama.distribution} {self._llama.version}"
         settings = {
+            "library": library,
             "threads": self._settings.threads,
             "context": self._length,
             "batch": self._settings.batch,
@@ -90,7 +92,7 @@ class LlamaRuntime(Runtime):
         return RuntimeFacts(
             runtime=NAME,
             version=self._llama.version,
-            library=f"xllamacpp {self._llama.version}",
+            library=library,
             kernel=self._log.kernel,
             dequantized=False,
             resident_bytes=self._log.resident_bytes,

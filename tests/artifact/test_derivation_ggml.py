@@ -1,0 +1,241 @@
+"""What llama.cpp's own quantizer wrote, type by type: true and false parents."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlflow_quantgov.artifact.dequantize.gguf_codebooks import CODEBOOKS
+from mlflow_quantgov.artifact.dequantize.interface import Block, Codebook, Matrix
+from mlflow_quantgov.artifact.derivation import Descent, compare
+from mlflow_quantgov.artifact.derivation.judge import best_column, judge
+from mlflow_quantgov.artifact.derivation.judge_codebook import judge_codebook
+from mlflow_quantgov.artifact.derivation.measure import measure
+from mlflow_quantgov.artifact.derivation.signs import change_of_signs, wrong_signs
+from mlflow_quantgov.artifact.runtimes.llama_cpp import gguf_twin, quantize_gguf
+from mlflow_quantgov.artifact.runtimes.llama_cpp.quantize import NEED_IMPORTANCE, quantized
+from mlflow_quantgov.artifact.tensors import read_gguf
+from mlflow_quantgov.artifact.tensors.ggml_types import BY_NAME
+from mlflow_quantgov.demo.models import SKILLS
+
+
+def _load_quantizers() -> ModuleType:
+    path = Path(__file__).parents[2] / "benchmarks" / "descent_quantizers.py"
+    spec = importlib.util.spec_from_file_location("descent_quantizers", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+make = _load_quantizers()
+DISTANCES = {"the parent": 0.0, "changed by 1 %": 0.01, "changed by 10 %": 0.1, "another seed": 1.4}
+KINDS = ["Q8_0", "Q4_K", "IQ4_XS", "MXFP4", "NVFP4", "TQ1_0", "TQ2_0", "Q1_0", *CODEBOOKS]
+WITH_MATRIX = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "IQ3_XXS", "IQ3_S", "IQ2_S"]
+SLOW = {"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S"}
+"""Their quantizer searches the table for seconds."""
+NO_TRACE = {"IQ1_S", "IQ1_M"}
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
+    """Folder and GGUF file of the skills model and of models that are not it, by label."""
+    folder = tmp_path_factory.mktemp("parents")
+    weights, config = make.load(SKILLS)
+    models = {
+        "the parent": weights,
+        "changed by 1 %": make.changed(weights, 0.01),
+        "changed by 10 %": make.changed(weights, 0.1),
+        "another seed": make.another_seed(weights),
+    }
+    found = {}
+    for label, one in models.items():
+        path = folder / label.replace(" ", "-").replace("%", "percent")
+        make.save(path, one, config | {"dtype": "float32", "torch_dtype": "float32"})
+        for extra in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+            shutil.copy(SKILLS / extra, path)
+        found[label] = path, gguf_twin(path, folder / "twins").path
+    return found
+
+
+def importances(twin: Path, spread: float = 1.0) -> dict[str, np.ndarray[Any, Any]]:
+    """Numbers per column as an importance matrix holds them: many orders of magnitude apart."""
+    random = np.random.default_rng(0)
+    return {
+        name: np.exp(spread * random.standard_normal(one.shape[-1])).astype(np.float32)
+        for name, one in read_gguf(twin).tensors.items()
+        if len(one.shape) == 2
+    }
+
+
+def verdicts(twins: dict[str, tuple[Path, Path]], target: Path, kind: str, important: bool) -> dict[str, Descent]:
+    parent = twins["the parent"][0]
+    found = {}
+    for label, (_, twin) in twins.items():
+        importance = importances(twin) if important else None
+        child = quantize_gguf(twin, target / "child.gguf", kind, importance=importance)
+        found[label] = compare(child.path, parent)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "important"),
+    [
+        pytest.param(kind, important, marks=[pytest.mark.slow] if kind in SLOW else [])
+        for kind, important in [(one, one in NEED_IMPORTANCE) for one in KINDS] + [(one, True) for one in WITH_MATRIX]
+    ],
+)
+def test_the_parent_is_proved_and_others_are_not(
+    twins: dict[str, tuple[Path, Path]], tmp_path: Path, kind: str, important: bool
+) -> None:
+    found = verdicts(twins, tmp_path, kind, important)
+    assert found["the parent"].verdict == ("unproved" if kind in NO_TRACE else "proved")
+    assert found["another seed"].verdict == "refuted"
+    for label, distance in DISTANCES.items():
+        one = found[label]
+        if distance and one.verdict == "proved":
+            assert one.resolution is not None and one.resolution >= distance
+    assert found["changed by 10 %"].verdict != "proved"
+    layers = [one for one in found["the parent"].layers if one.kind == kind]
+    assert layers and all(one.reachable_error is not None and one.sqnr_db is not None for one in layers)
+    # Scales in two steps move a border now and then.
+    assert all(one.outside < (1e-3 if kind == "IQ4_XS" else 1e-9) for one in layers)
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q5_0", "Q5_1"])
+def test_codes_that_an_importance_matrix_moved_are_unproved_not_refuted(
+    twins: dict[str, tuple[Path, Path]], tmp_path: Path, kind: str
+) -> None:
+    found = verdicts(twins, tmp_path, kind, True)
+    assert found["the parent"].verdict == "unproved" and "an importance matrix" in found["the parent"].reason
+    assert found["another seed"].verdict == "refuted"
+
+
+def of_rows(child: np.ndarray[Any, Any], kind: str, parent: np.ndarray[Any, Any], importance: Any = None) -> Any:
+    """Verdict and sums of one matrix that llama.cpp quantized."""
+    from mlflow_quantgov.artifact.dequantize.gguf_blocks import DECODERS
+    from mlflow_quantgov.artifact.dequantize.gguf_codebooks import from_tables
+
+    rows, width = quantized(child, kind, importance), BY_NAME[kind].bytes
+
+    def read(start: int, stop: int) -> Block:
+        if kind in CODEBOOKS:
+            return from_tables(rows[start:stop], kind)
+        block = DECODERS[kind](rows[start:stop].reshape(-1, width))
+        assert block.below is not None and block.above is not None
+        return Block(*(one.reshape(stop - start, -1) for one in (block.values, block.below, block.above)))
+
+    made = Matrix("x", child.shape, kind, (), read, BY_NAME[kind].bits, None, 2.0**-11, CODEBOOKS.get(kind))
+    truth = Matrix("x", parent.shape, "F32", (), lambda start, stop: Block(parent[start:stop]))
+    found = measure(made, truth, lambda values: values)
+    layer, verdict = judge_codebook(made, found) if made.codebook else judge(made, found, best_column([found]))
+    return verdict, layer, found
+
+
+def random_rows(kind: str) -> np.ndarray[Any, Any]:
+    random = np.random.default_rng(5)
+    draw: dict[str, Callable[[], Any]] = {
+        "normal": lambda: random.standard_normal((128, 512)),
+        "laplace": lambda: random.laplace(size=(128, 512)),
+        "student": lambda: random.standard_t(4, size=(128, 512)),
+        "ternary": lambda: random.integers(-1, 2, (128, 512)),
+        "binary": lambda: random.choice([-1, 1], (128, 512)),
+    }
+    return np.asarray(draw[kind]() * 0.05, dtype=np.float32)
+
+
+@pytest.mark.parametrize("spread", ["normal", "laplace", "student"])
+@pytest.mark.parametrize("kind", sorted(CODEBOOKS))
+def test_limits_of_codebooks_hold_for_any_importance(kind: str, spread: str) -> None:
+    weights = random_rows(spread)
+    for size in (0.0, 1.0, 2.0):
+        importance = np.exp(size * np.random.default_rng(1).standard_normal(512)).astype(np.float32)
+        verdict, layer, found = of_rows(weights, kind, weights, importance)
+        assert verdict == ("unproved" if kind in NO_TRACE else "proved")
+        # Half of what is refuted.
+        assert 0.5 < found.energy < 2.05 and layer.outside == 0
+
+
+@pytest.mark.parametrize("kind", ["TQ1_0", "TQ2_0", "Q2_0", "Q1_0"])
+def test_levels_at_which_the_parent_lies_say_little_of_changes(kind: str) -> None:
+    """Models that were trained with few levels lie in the middle of their cells, far from every border."""
+    weights = random_rows("binary" if kind == "Q1_0" else "ternary")
+    spread = float(np.sqrt(np.square(weights).mean()))
+    noise = np.random.default_rng(2).standard_normal(weights.shape).astype(np.float32) * spread
+    verdict, layer, _ = of_rows(weights, kind, weights)
+    assert verdict == "proved" and layer.relative_error < 1e-3
+    assert layer.resolution is not None and 0.1 < layer.resolution < 0.5
+    for change in (0.01, 0.05):
+        verdict, layer, _ = of_rows(weights + np.float32(change) * noise, kind, weights)
+        assert verdict == "proved" and layer.resolution is not None and layer.resolution > change
+    assert of_rows(weights + np.float32(0.6) * noise, kind, weights)[0] == "refuted"
+
+
+@pytest.mark.parametrize("spread", ["normal", "laplace", "student"])
+@pytest.mark.parametrize("kind", ["TQ2_0", "Q2_0", "Q1_0", "Q2_K", "NVFP4", "Q4_0", "IQ3_S", "IQ2_XXS"])
+@pytest.mark.parametrize("change", [0.001, 0.003, 0.01, 0.03])
+def test_what_is_proved_is_nearer_than_the_resolution(kind: str, spread: str, change: float) -> None:
+    weights = random_rows(spread)
+    norm = np.float32(change * np.sqrt(np.square(weights).mean()))
+    moved = weights + norm * np.random.default_rng(3).standard_normal(weights.shape).astype(np.float32)
+    verdict, layer, _ = of_rows(moved, kind, weights, np.ones(512, dtype=np.float32) if kind in CODEBOOKS else None)
+    if verdict == "proved":
+        assert layer.resolution is not None and layer.resolution >= change
+
+
+@pytest.mark.parametrize("kind", ["IQ3_S", "IQ2_XS", "Q1_0"])
+def test_signs_alone_do_not_prove_sizes(kind: str) -> None:
+    weights = random_rows("normal")
+    importance = np.ones(512, dtype=np.float32)
+    verdict, layer, _ = of_rows(weights * np.float32(0.78), kind, weights, importance)
+    assert verdict == "unproved" and "times those stored" in (layer.problem or "")
+    if kind != "Q1_0":
+        factors = np.exp(0.1 * np.random.default_rng(4).standard_normal((128, 1))).astype(np.float32)
+        verdict, layer, _ = of_rows(weights * factors, kind, weights, importance)
+        assert verdict != "proved" and "rows" in (layer.problem or "")
+
+
+def test_the_rules_of_signs() -> None:
+    weights = np.array([[1, -1, 1, 1, 1, 1, 1, 0.1]], dtype=np.float32)
+    kept = np.sign(weights)
+    assert wrong_signs(weights, kept, "kept").tolist() == [0]
+    assert wrong_signs(weights, -kept, "kept").tolist() == [8]
+    # One is negative, which is odd: one has to be turned, and only one.
+    turned = kept * np.array([1, 1, 1, 1, 1, 1, 1, -1])
+    twice = turned * np.array([-1, 1, 1, 1, 1, 1, 1, 1])
+    assert [wrong_signs(weights, one, "even").tolist() for one in (kept, turned, twice)] == [[1], [0], [1]]
+    even = weights * np.array([-1, 1, 1, 1, 1, 1, 1, 1], dtype=np.float32)
+    assert wrong_signs(even, np.sign(even), "even").tolist() == [0]
+    # A block that is nothing but zeros keeps no sign.
+    assert wrong_signs(weights, np.zeros_like(kept), "kept").tolist() == [0]
+    assert wrong_signs(weights, np.zeros_like(kept), "even").tolist() == [0]
+    assert wrong_signs(weights, -kept, "mixed").tolist() == [0]
+
+
+def test_a_change_that_turns_that_many_signs() -> None:
+    sample = np.random.default_rng(0).standard_normal((64, 512)).astype(np.float32)
+    change = change_of_signs(0.01, sample, "kept")
+    moved = sample + change * np.random.default_rng(1).standard_normal(sample.shape)
+    # For normal weights and small changes, a change s turns the share s / pi.
+    assert change == pytest.approx(0.01 * math.pi, rel=0.1)
+    assert (np.sign(moved) != np.sign(sample)).mean() == pytest.approx(0.01, rel=0.15)
+    assert change_of_signs(0.01, sample, "even") > 2 * change
+    assert change_of_signs(0.01, sample, "mixed") == math.inf
+    assert change_of_signs(0.01, np.zeros((8, 8), dtype=np.float32), "kept") == math.inf
+
+
+def test_codebooks_of_numbers_that_are_not_finite_are_refuted() -> None:
+    weights = random_rows("normal")
+    child = Matrix("x", weights.shape, "IQ3_S", (), lambda a, b: Block(weights[a:b] * np.float32(np.nan)), 3, 32, 0.0,
+                   Codebook(0.17, "kept"))  # fmt: skip
+    truth = Matrix("x", weights.shape, "F32", (), lambda start, stop: Block(weights[start:stop]))
+    layer, verdict = judge_codebook(child, measure(child, truth, lambda values: values))
+    assert verdict == "refuted" and "not finite" in (layer.problem or "")
