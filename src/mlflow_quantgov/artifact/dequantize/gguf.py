@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ from mlflow_quantgov.artifact.tensors.ggml_types import BY_NAME
 _PERMUTED = {"llama", "granite", "granitemoe", "minicpm", "baichuan", "xverse", "arcee", "deci", "smollm3", "mistral3"}
 _SHIFTED_NORMS = ("gemma",)
 """Their converter adds one to every norm."""
-PLUS_ONE = "F32 plus one"
-"""Storage type of such a norm: what the addition rounded away does not come back."""
+PLUS_ONE = " plus one"
+"""Ends the storage type of such a norm: what the addition rounded away does not come back."""
 
 
 def gguf_matrices(files: ArtifactFiles, facts: Inspection) -> Iterator[Matrix]:
@@ -44,7 +45,7 @@ def _matrix(name: str, tensor: Tensor, order: NDArray[np.intp] | None, architect
     if tensor.dtype in FLOATS:
         plain = plain_matrix(tensor, name)
         if architecture.startswith(_SHIFTED_NORMS) and "norm" in name:
-            return Matrix(name, plain.shape, PLUS_ONE, parts, _less_one(plain.read))
+            return plus_one(plain)
         if order is None:
             return plain
         return Matrix(name, plain.shape, plain.kind, parts, _reordered(plain.read, order))
@@ -93,5 +94,10 @@ def _reordered(read: Callable[[int, int], Block], order: NDArray[np.intp]) -> Ca
     return reordered
 
 
-def _less_one(read: Callable[[int, int], Block]) -> Callable[[int, int], Block]:
-    return lambda start, stop: Block(read(start, stop).values - np.float32(1))
+def plus_one(stored: Matrix) -> Matrix:
+    """A norm to which one was added before it was stored, as it was before."""
+
+    def less_one(start: int, stop: int) -> Block:
+        return Block(stored.read(start, stop).values - np.float32(1))
+
+    return replace(stored, kind=f"{stored.kind}{PLUS_ONE}", read=less_one)

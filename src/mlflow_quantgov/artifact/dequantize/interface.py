@@ -54,6 +54,9 @@ class Matrix:
     """Relative precision of the arithmetic that stands between the parent's weights and the stored scale."""
     problem: str | None = None
     """Why it cannot be dequantized here; then it must not be read."""
+    claim: str | None = None
+    """Of a graph's tensor: the name that the graph tells, perhaps for several; empty where it tells none. None for
+    containers that name their tensors."""
 
     @property
     def rows(self) -> int:

@@ -7,6 +7,7 @@ from math import prod
 
 from mlflow_quantgov.artifact.dequantize import Matrix
 from mlflow_quantgov.artifact.derivation.descent import LayerDescent
+from mlflow_quantgov.artifact.derivation.graph_tensors import align
 
 _EMBEDDING = "model.embed_tokens.weight"
 _OUTPUT = "lm_head.weight"
@@ -15,6 +16,7 @@ _MOST_COLUMNS = 1 << 20
 # Tables that follow from the config: no weights, and not every container keeps them.
 _TABLES = ("rotary_emb.inv_freq", "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight",
            "attn.bias", "attn.masked_bias", "position_ids")  # fmt: skip
+_STRANGE = "The graph holds it, and no tensor of the parent that is left has its shape and numbers."
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,12 @@ def pair(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Pairs:
     quantized = [name for name, one in parent.items() if one.bits is not None]
     if quantized:
         return _failed(child, parent, f"The parent is itself quantized ({parent[quantized[0]].kind}).", False)
+    aligned = align(child, parent)
+    child, parent = aligned.child, aligned.parent
+    if aligned.foreign:
+        first, count = aligned.foreign[0], len(aligned.foreign)
+        problem = f"The graph's matrix {first.name} {first.shape} is like none of the parent's ({count} such)."
+        return _failed(child, parent, problem, True)
     if _OUTPUT in child and _OUTPUT not in parent and _EMBEDDING in parent:
         parent[_OUTPUT] = parent[_EMBEDDING]
     unknown = sorted(child.keys() - parent.keys())
@@ -70,7 +78,14 @@ def pair(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Pairs:
         parent=parent,
         quantized=tuple(sorted(name for name, one in readable.items() if one.bits is not None)),
         plain=tuple(sorted(name for name, one in readable.items() if one.bits is None)),
-        unreadable=tuple(_not_compared(one) for one in child.values() if one.problem is not None),
+        unreadable=(
+            *(
+                _not_compared(one, f"It cannot be dequantized here: {one.problem}.")
+                for one in child.values()
+                if one.problem is not None
+            ),
+            *(_not_compared(one, _STRANGE) for one in aligned.strange),
+        ),
         norm_shift=1.0 if _adds_one(child) else 0.0,
     )
 
@@ -84,7 +99,7 @@ def _failed(child: dict[str, Matrix], parent: dict[str, Matrix], problem: str, c
     return Pairs(child, parent, problem=problem, contradicts=contradicts)
 
 
-def _not_compared(matrix: Matrix) -> LayerDescent:
+def _not_compared(matrix: Matrix, problem: str) -> LayerDescent:
     return LayerDescent(
         name=matrix.name,
         kind=matrix.kind,
@@ -98,5 +113,5 @@ def _not_compared(matrix: Matrix) -> LayerDescent:
         by_chance=None,
         resolution=None,
         trace="none",
-        problem=f"It cannot be dequantized here: {matrix.problem}.",
+        problem=problem,
     )

@@ -1,0 +1,199 @@
+"""Tensors of a graph under the parent's names: told by the graph, cut out of fused ones, or found by what they hold.
+
+Exporters lose names, and optimizers join matrices. A matrix without a name is taken for the parent's matrix of the same
+shape that it resembles: after rounding to 4 bit its cosine to the true one is 0.99, to 2 bit 0.8, to any other hardly more
+than zero. Each of the parent's matrices is given away once. The comparison that follows does not know how a pair was
+found, so a wrong pair can only refute.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from mlflow_quantgov.artifact.dequantize import Block, Matrix
+from mlflow_quantgov.artifact.dequantize.gguf import plus_one
+from mlflow_quantgov.artifact.dequantize.interface import Floats
+
+_FUSED = {
+    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
+    "gate_up_proj": ("gate_proj", "up_proj"),
+}
+_EMBEDDING, _OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
+_SANDWICH = "pre_feedforward_layernorm.weight"
+_LIKE = 0.5
+_SAME = 0.9999
+"""Norms resemble each other; only the very one will do."""
+_SAMPLED = 1024
+_READ = 1 << 16
+_MOST_ALIKE = 2048
+"""Matrices of one shape that are compared each with each."""
+
+
+@dataclass
+class Aligned:
+    """Both sides by the names of the parent."""
+
+    child: dict[str, Matrix]
+    parent: dict[str, Matrix]
+    foreign: list[Matrix] = field(default_factory=list)
+    """Matrices of the graph that are none of the parent's."""
+    strange: list[Matrix] = field(default_factory=list)
+    """Other constants that are none of the parent's: perhaps no weights at all."""
+
+    def place(self, name: str, one: Matrix) -> None:
+        """Put a tensor beside the parent's; a second copy stands beside the same one."""
+        if name in self.child:
+            self.parent[one.name] = self.parent[name]
+            name = one.name
+        self.child[name] = replace(one, name=name)
+
+
+def align(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Aligned:
+    """Give a graph's tensors the parent's names; other containers stay as they are."""
+    if all(one.claim is None for one in child.values()):
+        return Aligned(child, parent)
+    parent = _as_separate(parent, {one.claim: one for one in child.values() if one.claim})
+    if _OUTPUT not in parent and _EMBEDDING in parent:
+        parent[_OUTPUT] = parent[_EMBEDDING]
+    found, left = Aligned({}, parent), []
+    for one in child.values():
+        pieces = list(_separate(one, parent)) if one.claim not in parent else []
+        if one.claim in parent:
+            found.place(one.claim, one)
+        elif pieces:
+            for name, piece in pieces:
+                found.place(name, piece)
+        else:
+            left.append(one)
+    _by_content(found, left)
+    _left_out(found)
+    _less_one(found)
+    return found
+
+
+def _as_separate(parent: dict[str, Matrix], claimed: dict[str, Matrix]) -> dict[str, Matrix]:
+    """The parent with its fused matrices cut where the graph holds them apart."""
+    found = dict(parent)
+    for name, one in parent.items():
+        for names in _parts_of(name):
+            if name in claimed or any(part not in claimed for part in names):
+                continue
+            sizes = [claimed[part].shape[0] for part in names]
+            if sum(sizes) == one.shape[0]:
+                del found[name]
+                found |= dict(_cut(one, names, sizes))
+    return found
+
+
+def _parts_of(name: str) -> Iterator[list[str]]:
+    """Names of the tensors that one of this name is joined of."""
+    for fused, parts in _FUSED.items():
+        if f".{fused}." in name:
+            yield [name.replace(f".{fused}.", f".{part}.") for part in parts]
+
+
+def _separate(one: Matrix, parent: dict[str, Matrix]) -> Iterator[tuple[str, Matrix]]:
+    """A fused matrix of the graph as the ones that the parent has; the parent's shapes say where to cut."""
+    for names in _parts_of(one.claim or ""):
+        if any(name not in parent for name in names):
+            continue
+        sizes = [parent[name].shape[0] for name in names]
+        if sum(sizes) == one.shape[0]:
+            yield from _cut(one, names, sizes)
+
+
+def _cut(one: Matrix, names: list[str], sizes: list[int]) -> Iterator[tuple[str, Matrix]]:
+    """Rows of a matrix, or numbers of a vector, as matrices of their own."""
+    start = 0
+    for name, size in zip(names, sizes, strict=True):
+        own = f"{name} ({one.name})"
+        yield name, replace(one, name=own, shape=(size, *one.shape[1:]), read=_part(one, start, size))
+        start += size
+
+
+def _part(one: Matrix, first: int, size: int) -> Callable[[int, int], Block]:
+    if len(one.shape) > 1:
+        return lambda start, stop: one.read(first + start, first + stop)
+
+    def numbers(start: int, stop: int) -> Block:
+        return Block(one.read(start, stop).values[:, first : first + size])
+
+    return numbers
+
+
+def _by_content(found: Aligned, left: list[Matrix]) -> None:
+    """Match what the graph gives no name with what of the parent is left, by shape and then by numbers."""
+    groups: dict[tuple[int, int], tuple[list[Matrix], list[str]]] = defaultdict(lambda: ([], []))
+    for one in left:
+        groups[one.rows, one.columns][0].append(one)
+    for name, theirs in found.parent.items():
+        if name not in found.child and theirs.problem is None and (theirs.rows, theirs.columns) in groups:
+            groups[theirs.rows, theirs.columns][1].append(name)
+    for (rows, columns), (ours, names) in groups.items():
+        is_matrix = rows > 1 and columns > 1
+        pairs = _resembling(ours, [found.parent[name] for name in names], _LIKE if is_matrix else _SAME)
+        for place, one in enumerate(ours):
+            if place in pairs:
+                found.place(names[pairs[place]], one)
+            elif is_matrix and one.problem is None:
+                found.foreign.append(one)
+            else:
+                found.strange.append(one)
+
+
+def _resembling(ours: list[Matrix], theirs: list[Matrix], least: float) -> dict[int, int]:
+    """Best partner of each, every one given away once; nothing for what resembles none."""
+    readable = [place for place, one in enumerate(ours) if one.problem is None and one.rows * one.columns]
+    if not readable or not theirs or len(readable) > _MOST_ALIKE or len(theirs) > _MOST_ALIKE:
+        return {}
+    alike = np.stack([_sample(ours[place]) for place in readable]) @ np.stack([_sample(one) for one in theirs]).T
+    candidates = np.argwhere(alike > least)
+    order = np.argsort(-alike[candidates[:, 0], candidates[:, 1]], kind="stable")
+    pairs: dict[int, int] = {}
+    given: set[int] = set()
+    for mine, other in candidates[order].tolist():
+        if readable[mine] not in pairs and other not in given:
+            pairs[readable[mine]] = other
+            given.add(other)
+    return pairs
+
+
+def _sample(one: Matrix) -> Floats:
+    """Some numbers out of the middle, scaled to a length of one: [1024]."""
+    rows = min(one.rows, max(1, _READ // one.columns))
+    first = (one.rows - rows) // 2
+    values = one.block(first, first + rows).values.reshape(-1)
+    chosen = np.zeros(_SAMPLED, dtype=np.float32)
+    picked = np.nan_to_num(values[:: max(1, len(values) // _SAMPLED)][:_SAMPLED])
+    chosen[: len(picked)] = picked
+    return chosen / max(float(np.linalg.norm(chosen)), 1e-30)
+
+
+def _left_out(found: Aligned) -> None:
+    """Norms of ones and biases of zeros change nothing, and exporters leave them out."""
+    for name, theirs in found.parent.items():
+        neutral = 1.0 if name.endswith("norm.weight") else 0.0 if name.endswith(".bias") else None
+        if name in found.child or neutral is None or theirs.rows != 1 or theirs.problem is not None:
+            continue
+        if (theirs.block(0, 1).values == neutral).all():
+            found.child[name] = Matrix(name, theirs.shape, "left out", (), _constant(neutral, theirs.columns), claim="")
+
+
+def _constant(value: float, columns: int) -> Callable[[int, int], Block]:
+    return lambda start, stop: Block(np.full((stop - start, columns), value, dtype=np.float32))
+
+
+def _less_one(found: Aligned) -> None:
+    """Norms of Gemma, which multiplies with one plus the norm, where the graph holds the sum."""
+    if not any(name.endswith(_SANDWICH) for name in found.parent):
+        return
+    for name, one in found.child.items():
+        if not name.endswith("norm.weight") or one.rows != 1 or one.bits is not None or one.problem is not None:
+            continue
+        apart = one.block(0, 1).values - found.parent[name].block(0, 1).values
+        if apart.shape and float(np.median(apart)) > 0.5:
+            found.child[name] = plus_one(one)
