@@ -86,8 +86,9 @@ class Spread:
         """The numbers of a cut-out of the weights, broadcastable to it."""
         down, at_row = _places(rows, self.rows, self.plane.rows)
         along, at_column = _places(columns, self.columns, self.plane.columns)
-        shared = self.plane.read(down, along).astype(np.float32)
-        return np.asarray(shared[at_row][:, at_column])
+        shared, table = self.plane.read(down, along), FLOAT8.get(self.plane.tensor.dtype)
+        numbers = shared.astype(np.float32) if table is None else table[shared]
+        return np.asarray(numbers[at_row][:, at_column])
 
 
 def _places(wanted: slice, share: int, count: int) -> tuple[slice, NDArray[np.intp] | slice]:
