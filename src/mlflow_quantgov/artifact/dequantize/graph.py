@@ -29,6 +29,9 @@ _VECTORS: dict[str, dict[int, str]] = {
     "SkipSimplifiedLayerNormalization": {2: "weight"}, "Gemm": {2: "bias"}, "FusedGemm": {2: "bias"},
     "RMS": {1: "weight"},
 }  # fmt: skip
+_PRODUCTS = frozenset({"MatMul", "Gemm", "FusedMatMul", "FusedGemm"})
+# Operation -> places of its tables of sines and cosines.
+_POSITIONS = {"GroupQueryAttention": (7, 8), "RotaryEmbedding": (1, 2, 3), "PagedAttention": (7, 8)}
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def vectors(tensor: Tensor, takers: Iterable[tuple[Node, int]]) -> Iterator[Matr
     """A stored vector (a norm, a bias) under every name that its uses give it; nothing for a table of positions."""
     seen: set[str] = set()
     for node, place in takers:
-        if BUFFER.search(tensor.name) or BUFFER.search(node.name):
+        if _is_position(tensor, node, place):
             continue
         part = _VECTORS.get(node.op, {}).get(place)
         module = scope_name(node.name)
@@ -90,15 +93,22 @@ def vectors(tensor: Tensor, takers: Iterable[tuple[Node, int]]) -> Iterator[Matr
             yield _vector(tensor, claim)
 
 
+def _is_position(tensor: Tensor, node: Node, place: int) -> bool:
+    """Whether a constant tells positions; a matrix that is multiplied with is one of the weights, whatever its name."""
+    if place in _POSITIONS.get(node.op, ()):
+        return True
+    named = BUFFER.search(tensor.name) or BUFFER.search(node.name)
+    return bool(named) and (node.op not in _PRODUCTS or sum(side > 1 for side in tensor.shape) < 2)
+
+
 def _vector(tensor: Tensor, claim: str) -> Matrix:
     table = Plane(tensor, 1, tensor.elements)
     rank = max(tensor.shape, default=1)
     shape = (tensor.elements,) if tensor.elements == rank else tensor.shape
     if len(shape) > 1:
         table = Plane(tensor, tensor.elements // shape[-1], shape[-1])
-    return Matrix(
-        claim or tensor.name, shape, tensor.dtype, (tensor.name,), plain_reader(table, turned=False), claim=claim
-    )
+    read = plain_reader(table, turned=False)
+    return Matrix(claim or tensor.name, shape, tensor.dtype, (tensor.name,), read, claim=claim, is_weight=False)
 
 
 def _stored_vector(name: str) -> str:

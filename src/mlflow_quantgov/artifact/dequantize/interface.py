@@ -57,6 +57,8 @@ class Matrix:
     claim: str | None = None
     """Of a graph's tensor: the name that the graph tells, perhaps for several; empty where it tells none. None for
     containers that name their tensors."""
+    is_weight: bool = True
+    """False for a graph's constant that no matrix product and no embedding takes; it may be no weight at all."""
 
     @property
     def rows(self) -> int:

@@ -47,7 +47,9 @@ NF4 = np.array(
      0.33791524, 0.44070983, 0.562617, 0.72295684, 1], dtype=np.float32,
 )  # fmt: skip
 """Quantiles of the normal distribution. Source: Dettmers et al., QLoRA, appendix E."""
-BNB_FP4 = np.array([0, 0.0625, 8, 12, 4, 6, 2, 3, 0, -0.0625, -8, -12, -4, -6, -2, -3], dtype=np.float32) / np.float32(12)
+BNB_FP4 = np.array([0, 0.0625, 8, 12, 4, 6, 2, 3, 0, -0.0625, -8, -12, -4, -6, -2, -3], dtype=np.float32) / np.float32(
+    12
+)
 """bitsandbytes' own float4, which is not E2M1."""
 FLOAT8 = {"F8_E4M3": E4M3, "F8_E5M2": E5M2}
 

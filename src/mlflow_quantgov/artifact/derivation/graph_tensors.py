@@ -22,7 +22,10 @@ _FUSED = {
     "qkv_proj": ("q_proj", "k_proj", "v_proj"),
     "gate_up_proj": ("gate_proj", "up_proj"),
 }
-_EMBEDDING, _OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
+OUTPUT = "lm_head.weight"
+EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight", "gpt_neox.embed_in.weight",
+              "model.decoder.embed_tokens.weight")  # fmt: skip
+"""What an output matrix may share its numbers with, and then stand in the parent only once."""
 _SANDWICH = "pre_feedforward_layernorm.weight"
 _LIKE = 0.5
 _SAME = 0.9999
@@ -57,11 +60,10 @@ def align(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Aligned:
     if all(one.claim is None for one in child.values()):
         return Aligned(child, parent)
     parent = _as_separate(parent, {one.claim: one for one in child.values() if one.claim})
-    if _OUTPUT not in parent and _EMBEDDING in parent:
-        parent[_OUTPUT] = parent[_EMBEDDING]
+    share_output(parent)
     found, left = Aligned({}, parent), []
     for one in child.values():
-        pieces = list(_separate(one, parent)) if one.claim not in parent else []
+        pieces = _separate(one, parent)
         if one.claim in parent:
             found.place(one.claim, one)
         elif pieces:
@@ -73,6 +75,13 @@ def align(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Aligned:
     _left_out(found)
     _less_one(found)
     return found
+
+
+def share_output(parent: dict[str, Matrix]) -> None:
+    """Name an output matrix that is the embedding."""
+    shared = next((name for name in EMBEDDINGS if name in parent), None)
+    if shared is not None and OUTPUT not in parent:
+        parent[OUTPUT] = parent[shared]
 
 
 def _as_separate(parent: dict[str, Matrix], claimed: dict[str, Matrix]) -> dict[str, Matrix]:
@@ -96,14 +105,15 @@ def _parts_of(name: str) -> Iterator[list[str]]:
             yield [name.replace(f".{fused}.", f".{part}.") for part in parts]
 
 
-def _separate(one: Matrix, parent: dict[str, Matrix]) -> Iterator[tuple[str, Matrix]]:
+def _separate(one: Matrix, parent: dict[str, Matrix]) -> list[tuple[str, Matrix]]:
     """A fused matrix of the graph as the ones that the parent has; the parent's shapes say where to cut."""
     for names in _parts_of(one.claim or ""):
         if any(name not in parent for name in names):
             continue
         sizes = [parent[name].shape[0] for name in names]
         if sum(sizes) == one.shape[0]:
-            yield from _cut(one, names, sizes)
+            return list(_cut(one, names, sizes))
+    return []
 
 
 def _cut(one: Matrix, names: list[str], sizes: list[int]) -> Iterator[tuple[str, Matrix]]:
@@ -127,22 +137,55 @@ def _part(one: Matrix, first: int, size: int) -> Callable[[int, int], Block]:
 
 def _by_content(found: Aligned, left: list[Matrix]) -> None:
     """Match what the graph gives no name with what of the parent is left, by shape and then by numbers."""
-    groups: dict[tuple[int, int], tuple[list[Matrix], list[str]]] = defaultdict(lambda: ([], []))
+    groups: dict[tuple[int, int], tuple[list[Matrix], list[Matrix]]] = defaultdict(lambda: ([], []))
     for one in left:
         groups[one.rows, one.columns][0].append(one)
-    for name, theirs in found.parent.items():
-        if name not in found.child and theirs.problem is None and (theirs.rows, theirs.columns) in groups:
-            groups[theirs.rows, theirs.columns][1].append(name)
-    for (rows, columns), (ours, names) in groups.items():
+    for theirs in _not_given(found):
+        if (theirs.rows, theirs.columns) in groups:
+            groups[theirs.rows, theirs.columns][1].append(theirs)
+    for (rows, columns), (ours, candidates) in groups.items():
         is_matrix = rows > 1 and columns > 1
-        pairs = _resembling(ours, [found.parent[name] for name in names], _LIKE if is_matrix else _SAME)
+        pairs = _resembling(ours, candidates, _LIKE if is_matrix else _SAME)
         for place, one in enumerate(ours):
             if place in pairs:
-                found.place(names[pairs[place]], one)
-            elif is_matrix and one.problem is None:
+                name = candidates[pairs[place]].name
+                for part, piece in _separate(replace(one, claim=name), found.parent) or [(name, one)]:
+                    found.place(part, piece)
+            elif is_matrix and one.is_weight and one.problem is None:
                 found.foreign.append(one)
             else:
                 found.strange.append(one)
+
+
+def _not_given(found: Aligned) -> Iterator[Matrix]:
+    """Tensors of the parent that the graph did not name, and those that it may have joined."""
+    for name, one in found.parent.items():
+        if name in found.child or one.problem is not None:
+            continue
+        yield replace(one, name=name)
+        for fused, parts in _FUSED.items():
+            if f".{parts[0]}." not in name:
+                continue
+            names = [name.replace(f".{parts[0]}.", f".{part}.") for part in parts]
+            pieces = [found.parent[part] for part in names if part in found.parent and part not in found.child]
+            if len(pieces) == len(parts) and len({piece.columns for piece in pieces}) == 1 and len(one.shape) == 2:
+                yield _joined(name.replace(f".{parts[0]}.", f".{fused}."), pieces)
+
+
+def _joined(name: str, pieces: list[Matrix]) -> Matrix:
+    """The rows of several matrices in one."""
+
+    def read(start: int, stop: int) -> Block:
+        found, first = [], 0
+        for piece in pieces:
+            begin, end = max(start - first, 0), min(stop - first, piece.rows)
+            if begin < end:
+                found.append(piece.block(begin, end).values)
+            first += piece.rows
+        return Block(np.concatenate(found))
+
+    shape = (sum(piece.rows for piece in pieces), pieces[0].columns)
+    return Matrix(name, shape, pieces[0].kind, (), read)
 
 
 def _resembling(ours: list[Matrix], theirs: list[Matrix], least: float) -> dict[int, int]:

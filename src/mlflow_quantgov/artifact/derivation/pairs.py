@@ -7,10 +7,8 @@ from math import prod
 
 from mlflow_quantgov.artifact.dequantize import Matrix
 from mlflow_quantgov.artifact.derivation.descent import LayerDescent
-from mlflow_quantgov.artifact.derivation.graph_tensors import align
+from mlflow_quantgov.artifact.derivation.graph_tensors import OUTPUT, align, share_output
 
-_EMBEDDING = "model.embed_tokens.weight"
-_OUTPUT = "lm_head.weight"
 _MOST_COLUMNS = 1 << 20
 """Rows are the smallest piece that is read; the widest known model has 53,248 columns."""
 # Tables that follow from the config: no weights, and not every container keeps them.
@@ -56,12 +54,12 @@ def pair(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Pairs:
         first, count = aligned.foreign[0], len(aligned.foreign)
         problem = f"The graph's matrix {first.name} {first.shape} is like none of the parent's ({count} such)."
         return _failed(child, parent, problem, True)
-    if _OUTPUT in child and _OUTPUT not in parent and _EMBEDDING in parent:
-        parent[_OUTPUT] = parent[_EMBEDDING]
+    if OUTPUT in child:
+        share_output(parent)
     unknown = sorted(child.keys() - parent.keys())
     if unknown:
         return _failed(child, parent, f"The parent has no tensor {unknown[0]} ({len(unknown)} such).", True)
-    missing = sorted(name for name in parent.keys() - child.keys() if name != _OUTPUT)
+    missing = sorted(name for name in parent.keys() - child.keys() if name != OUTPUT)
     if missing:
         return _failed(child, parent, f"The tensor {missing[0]} of the parent is missing ({len(missing)} such).", True)
     for name, one in child.items():
