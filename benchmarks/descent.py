@@ -1,8 +1,8 @@
 """Which parents can be told apart: every quantizer, made from the true parent and from models that are not it.
 
-    python benchmarks/descent.py [--write docs/explanation/descent-table.md]
+    python benchmarks/descent.py [--only ONNX] [--write docs/explanation/descent-table.md]
 
-Needs the extras `transformers` and `gguf` and, for their rows, bitsandbytes and torchao; about three minutes on two
+Needs the extras `transformers` and `gguf` and, for their rows, bitsandbytes, torchao, onnxruntime-genai and nncf; about three minutes on two
 cores. The parent is the small trained model of the demonstration. What is not quantized stays the parent's own in every
 false parent, so that only the matrices can tell.
 """
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
+import descent_graphs as graphs
 import descent_quantizers as make
 
 from mlflow_quantgov.artifact.derivation import Descent, compare
@@ -133,7 +134,7 @@ def quantizers(scratch: Path) -> dict[str, Quantizer]:
         found[f"GGUF {kind}"] = _by_llama_cpp(kind, scratch)
     for label, config in _transformers_configs().items():
         found[label] = _by_transformers(config)
-    return found
+    return found | graphs.quantizers()
 
 
 def _by_llama_cpp(kind: str, scratch: Path) -> Quantizer:
@@ -228,7 +229,7 @@ def is_right(distance: float, found: Descent) -> bool:
     return found.verdict != "proved" or (found.resolution is not None and distance <= found.resolution)
 
 
-def main(destination: Path | None) -> int:
+def main(destination: Path | None, only: str) -> int:
     """Print the table, write it where asked, and return the number of wrong verdicts."""
     lines = [
         "| quantizer | made from | distance | error | error of rounding | outside | verdict | would have shown |",
@@ -240,6 +241,8 @@ def main(destination: Path | None) -> int:
         sources = list(parents(scratch))
         true = sources[0][2]
         for quantizer, run in quantizers(scratch).items():
+            if only not in quantizer:
+                continue
             for label, distance, source in sources:
                 child = run(source, scratch / "child")
                 found = compare(child, true)
@@ -265,6 +268,7 @@ def main(destination: Path | None) -> int:
             *lines,
         ]
         destination.write_text("\n".join(written) + "\n", encoding="utf-8")
+    print("\n".join(summary(results)))
     print(f"{wrong} wrong verdicts of {len(lines) - 2}")
     return wrong
 
@@ -272,4 +276,6 @@ def main(destination: Path | None) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", type=Path, help="file for the table")
-    sys.exit(1 if main(parser.parse_args().write) else 0)
+    parser.add_argument("--only", default="", help="part of the names of the quantizers to run")
+    arguments = parser.parse_args()
+    sys.exit(1 if main(arguments.write, arguments.only) else 0)
