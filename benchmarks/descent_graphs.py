@@ -30,7 +30,7 @@ def _is_there(*names: str) -> bool:
 
 
 def by_builder(source: Path, target: Path) -> Path:
-    """onnxruntime-genai's builder, as its command line runs it."""
+    """The builder of onnxruntime-genai, as its command line runs it."""
     subprocess.run(
         [sys.executable, "-m", "onnxruntime_genai.models.builder", "-m", source, "-o", target, "-p", "int4", "-e", "cpu",
          "-c", target.with_suffix(".cache"), "--extra_options", "int4_block_size=32"],
@@ -40,7 +40,7 @@ def by_builder(source: Path, target: Path) -> Path:
 
 
 def by_blocks(source: Path, target: Path) -> Path:
-    """onnxruntime's quantizer of an exported graph, asymmetric."""
+    """Blocks of an exported graph, asymmetric, by onnxruntime."""
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
@@ -53,7 +53,7 @@ def by_blocks(source: Path, target: Path) -> Path:
 
 
 def by_dynamic(source: Path, target: Path) -> Path:
-    """onnxruntime's dynamic quantization of an exported graph."""
+    """Dynamic quantization of an exported graph, by onnxruntime."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     target.mkdir()
@@ -62,7 +62,7 @@ def by_dynamic(source: Path, target: Path) -> Path:
 
 
 def by_nncf(source: Path, target: Path) -> Path:
-    """nncf's compression of weights, symmetric."""
+    """Compression of weights, symmetric, by nncf."""
     import nncf
     import openvino
 

@@ -197,3 +197,24 @@ def test_tables_of_four_bits_are_those_of_bitsandbytes(artifacts: Path) -> None:
             one for key, one in read_safetensors(artifacts / name / "model.safetensors") if key.endswith(".quant_map")
         ]
         assert np.allclose(np.asarray(maps[0], dtype=np.float32), table, atol=1e-7)
+
+
+def test_powers_of_two_scale_codes_and_are_none_themselves(tmp_path: Path) -> None:
+    codes, powers = np.arange(8, dtype=np.uint8).reshape(2, 4), np.array([126, 129], dtype=np.uint8)
+    (tmp_path / "openvino_model.bin").write_bytes(packed(codes, 4).tobytes() + powers.tobytes() + bytes(8))
+    constants = [("f4e2m1", "2, 1, 4", 0, 4), ("f8e8m0", "2, 1, 1", 4, 2), ("i64", "1", 6, 8)]
+    layers = "".join(
+        f'<layer id="{at}" name="w{at}" type="Const"><data element_type="{kind}" shape="{shape}" offset="{offset}" '
+        f'size="{size}"/></layer>'
+        for at, (kind, shape, offset, size) in enumerate(constants)
+    )
+    names = ["Convert", "Convert", "Multiply", "Reshape", "Parameter"]
+    layers += "".join(f'<layer id="{at}" name="n{at}" type="{op}"/>' for at, op in enumerate(names, 3))
+    layers += '<layer id="8" name="__module.m.fc/aten::linear/MatMul" type="MatMul"><data transpose_b="true"/></layer>'
+    edges = [(0, 3, 0), (1, 4, 0), (3, 5, 0), (4, 5, 1), (5, 6, 0), (2, 6, 1), (7, 8, 0), (6, 8, 1)]
+    lines = "".join(f'<edge from-layer="{a}" to-layer="{b}" to-port="{port}"/>' for a, b, port in edges)
+    (tmp_path / "openvino_model.xml").write_text(f"<net><layers>{layers}</layers><edges>{lines}</edges></net>")
+    found = matrices(tmp_path)
+    assert list(found) == ["m.fc.weight"]
+    expected = np.array([[0, 0.5, 1, 1.5], [2, 3, 4, 6]], dtype=np.float32) * [[0.5], [4]]
+    assert np.array_equal(only(found), expected)
