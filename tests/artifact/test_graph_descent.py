@@ -262,12 +262,48 @@ def test_both_copies_of_a_matrix_are_compared(tmp_path: Path, onnx: Any) -> None
     assert compare(child, parent).verdict == "unproved"
 
 
+@pytest.mark.parametrize("changed", [False, True])
+def test_matrices_of_both_branches_are_compared(tmp_path: Path, onnx: Any, changed: bool) -> None:
+    # As in a merged decoder: with and without a cache, and each branch with tensors of its own.
+    branches = []
+    for weights in (WEIGHTS, make.changed(WEIGHTS, 0.05) if changed else WEIGHTS):
+        graph = Graph(onnx, named=True)
+        for name, one in weights.items():
+            graph.add(name, one)
+        branches.append((6, onnx.graph(graph.nodes, graph.tensors, [])))
+    folder = tmp_path / "child"
+    folder.mkdir()
+    fork = onnx.node("If", ["x"], ["y"], then_branch=branches[0], else_branch=branches[1])
+    (folder / "model.onnx").write_bytes(onnx.model([fork]))
+    found = compare(folder, make.save(tmp_path / "parent", WEIGHTS, CONFIG))
+    assert len(found.layers) == 2 * len(WEIGHTS)
+    assert found.verdict == ("unproved" if changed else "proved")
+
+
 def test_a_missing_matrix_is_refuted(tmp_path: Path, onnx: Any) -> None:
     less = {name: one for name, one in WEIGHTS.items() if name != "model.layers.1.mlp.down_proj.weight"}
     found = compare(
         written(tmp_path / "child", onnx, less, named=False), make.save(tmp_path / "parent", WEIGHTS, CONFIG)
     )
     assert (found.verdict, "is missing" in found.reason) == ("refuted", True)
+
+
+def test_what_cannot_be_read_may_be_what_is_missing(tmp_path: Path, onnx: Any) -> None:
+    name = "model.layers.0.mlp.up_proj.weight"
+    less = {key: one for key, one in WEIGHTS.items() if key != name}
+
+    def odd(graph: Graph) -> None:
+        rows, columns = WEIGHTS[name].shape
+        graph.tensors += [
+            onnx.tensor("odd", np.zeros((rows, 2, 12), np.uint8)),
+            onnx.tensor("odd_s", np.ones((rows, 2), np.float32)),
+        ]
+        sizes = {"K": columns, "N": rows, "bits": 3, "block_size": 32}
+        graph.nodes.append(onnx.node("MatMulNBits", ["x", "odd", "odd_s"], ["y"], "n", "com.microsoft", **sizes))
+
+    child = written(tmp_path / "child", onnx, less, named=False, more=odd)
+    found = compare(child, make.save(tmp_path / "parent", WEIGHTS, CONFIG))
+    assert (found.verdict, "the order of 3-bit codes" in found.reason) == ("unproved", True)
 
 
 def constant(name: str, one: Any, claim: str | None) -> Matrix:

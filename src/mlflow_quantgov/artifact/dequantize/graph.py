@@ -136,6 +136,8 @@ class Collected:
             return
         self.places.add(key)
         name = one.name if one.name not in self.found else f"{one.name} ({tensor.name})"
+        while name in self.found:
+            name = f"{name} again"
         self.found[name] = replace(one, name=name)
 
 

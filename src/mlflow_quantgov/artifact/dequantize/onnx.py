@@ -38,7 +38,7 @@ def onnx_matrices(files: ArtifactFiles, facts: Inspection) -> Iterator[Matrix]:
     layers = _Layers(uses, reader)
     collected = Collected()
     for name, tensor in uses.graph.tensors.items():
-        for terminal in uses.terminals(name):
+        for terminal in uses.terminals(name) if tensor.elements else ():
             found = reader.read(tensor, terminal)
             if found is not None:
                 collected.add(layers.matrix(tensor, terminal, found), tensor)

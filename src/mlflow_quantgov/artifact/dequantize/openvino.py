@@ -33,7 +33,7 @@ def openvino_matrices(files: ArtifactFiles, facts: Inspection) -> Iterator[Matri
     walk = Walk(files, uses)
     collected = Collected()
     for tensor in uses.graph.tensors.values():
-        if tensor.dtype not in NARROW and (tensor.dtype not in FLOATS or len(tensor.shape) < 2):
+        if not tensor.elements or tensor.dtype not in NARROW | FLOATS.keys() or len(tensor.shape) < 2:
             continue
         for path, node, place, kind in walk.ways(tensor):
             use = walk.weight(tensor, path, node, place, kind)

@@ -27,6 +27,8 @@ EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight", "gpt_neox.e
               "model.decoder.embed_tokens.weight")  # fmt: skip
 """What an output matrix may share its numbers with, and then stand in the parent only once."""
 _SANDWICH = "pre_feedforward_layernorm.weight"
+MOST_COLUMNS = 1 << 20
+"""Rows are the smallest piece that is read; the widest known model has 53,248 columns."""
 _LIKE = 0.5
 _SAME = 0.9999
 """Norms resemble each other; only the very one will do."""
@@ -45,14 +47,15 @@ class Aligned:
     foreign: list[Matrix] = field(default_factory=list)
     """Matrices of the graph that are none of the parent's."""
     strange: list[Matrix] = field(default_factory=list)
-    """Other constants that are none of the parent's: perhaps no weights at all."""
+    """Other constants that are none of the parent's, perhaps no weights at all, and what cannot be read."""
 
     def place(self, name: str, one: Matrix) -> None:
         """Put a tensor beside the parent's; a second copy stands beside the same one."""
-        if name in self.child:
-            self.parent[one.name] = self.parent[name]
-            name = one.name
-        self.child[name] = replace(one, name=name)
+        own = name if name not in self.child else one.name
+        while own in self.child:
+            own = f"{own} again"
+        self.parent[own] = self.parent[name]
+        self.child[own] = replace(one, name=own)
 
 
 def align(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Aligned:
@@ -144,6 +147,10 @@ def _by_content(found: Aligned, left: list[Matrix]) -> None:
         if (theirs.rows, theirs.columns) in groups:
             groups[theirs.rows, theirs.columns][1].append(theirs)
     for (rows, columns), (ours, candidates) in groups.items():
+        if max(len(ours), len(candidates)) > _MOST_ALIKE:
+            problem = f"more than {_MOST_ALIKE:,} tensors of its shape have no name"
+            found.strange += [replace(one, problem=problem) for one in ours]
+            continue
         is_matrix = rows > 1 and columns > 1
         pairs = _resembling(ours, candidates, _LIKE if is_matrix else _SAME)
         for place, one in enumerate(ours):
@@ -160,7 +167,7 @@ def _by_content(found: Aligned, left: list[Matrix]) -> None:
 def _not_given(found: Aligned) -> Iterator[Matrix]:
     """Tensors of the parent that the graph did not name, and those that it may have joined."""
     for name, one in found.parent.items():
-        if name in found.child or one.problem is not None:
+        if name in found.child or not _is_readable(one):
             continue
         yield replace(one, name=name)
         for fused, parts in _FUSED.items():
@@ -190,8 +197,8 @@ def _joined(name: str, pieces: list[Matrix]) -> Matrix:
 
 def _resembling(ours: list[Matrix], theirs: list[Matrix], least: float) -> dict[int, int]:
     """Best partner of each, every one given away once; nothing for what resembles none."""
-    readable = [place for place, one in enumerate(ours) if one.problem is None and one.rows * one.columns]
-    if not readable or not theirs or len(readable) > _MOST_ALIKE or len(theirs) > _MOST_ALIKE:
+    readable = [place for place, one in enumerate(ours) if _is_readable(one)]
+    if not readable or not theirs:
         return {}
     alike = np.stack([_sample(ours[place]) for place in readable]) @ np.stack([_sample(one) for one in theirs]).T
     candidates = np.argwhere(alike > least)
@@ -203,6 +210,11 @@ def _resembling(ours: list[Matrix], theirs: list[Matrix], least: float) -> dict[
             pairs[readable[mine]] = other
             given.add(other)
     return pairs
+
+
+def _is_readable(one: Matrix) -> bool:
+    """Whether a row of it can be read without much memory."""
+    return one.problem is None and one.rows > 0 and 0 < one.columns <= MOST_COLUMNS
 
 
 def _sample(one: Matrix) -> Floats:
@@ -220,7 +232,7 @@ def _left_out(found: Aligned) -> None:
     """Norms of ones and biases of zeros change nothing, and exporters leave them out."""
     for name, theirs in found.parent.items():
         neutral = 1.0 if name.endswith("norm.weight") else 0.0 if name.endswith(".bias") else None
-        if name in found.child or neutral is None or theirs.rows != 1 or theirs.problem is not None:
+        if name in found.child or neutral is None or theirs.rows != 1 or not _is_readable(theirs):
             continue
         if (theirs.block(0, 1).values == neutral).all():
             found.child[name] = Matrix(name, theirs.shape, "left out", (), _constant(neutral, theirs.columns), claim="")
@@ -235,8 +247,10 @@ def _less_one(found: Aligned) -> None:
     if not any(name.endswith(_SANDWICH) for name in found.parent):
         return
     for name, one in found.child.items():
-        if not name.endswith("norm.weight") or one.rows != 1 or one.bits is not None or one.problem is not None:
+        theirs = found.parent.get(name, one)
+        if not name.endswith("norm.weight") or one.rows != 1 or one.bits is not None or not _is_readable(one):
             continue
-        apart = one.block(0, 1).values - found.parent[name].block(0, 1).values
-        if apart.shape and float(np.median(apart)) > 0.5:
+        if theirs.columns != one.columns or theirs.rows != 1:
+            continue
+        if float(np.median(one.block(0, 1).values - theirs.block(0, 1).values)) > 0.5:
             found.child[name] = plus_one(one)

@@ -7,10 +7,8 @@ from math import prod
 
 from mlflow_quantgov.artifact.dequantize import Matrix
 from mlflow_quantgov.artifact.derivation.descent import LayerDescent
-from mlflow_quantgov.artifact.derivation.graph_tensors import OUTPUT, align, share_output
+from mlflow_quantgov.artifact.derivation.graph_tensors import MOST_COLUMNS, OUTPUT, align, share_output
 
-_MOST_COLUMNS = 1 << 20
-"""Rows are the smallest piece that is read; the widest known model has 53,248 columns."""
 # Tables that follow from the config: no weights, and not every container keeps them.
 _TABLES = ("rotary_emb.inv_freq", "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight",
            "attn.bias", "attn.masked_bias", "position_ids")  # fmt: skip
@@ -61,14 +59,18 @@ def pair(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Pairs:
         return _failed(child, parent, f"The parent has no tensor {unknown[0]} ({len(unknown)} such).", True)
     missing = sorted(name for name in parent.keys() - child.keys() if name != OUTPUT)
     if missing:
-        return _failed(child, parent, f"The tensor {missing[0]} of the parent is missing ({len(missing)} such).", True)
+        unread = next(
+            (f" {one.name[:100]} cannot be read: {one.problem}." for one in aligned.strange if one.problem), ""
+        )
+        problem = f"The tensor {missing[0]} of the parent is missing ({len(missing)} such).{unread}"
+        return _failed(child, parent, problem, not unread)
     for name, one in child.items():
         theirs = parent[name].shape
         if one.shape != theirs and prod(one.shape) != prod(theirs):
             return _failed(child, parent, f"{name} is {one.shape}, the parent's is {theirs}.", True)
         if (one.rows, one.columns) != (parent[name].rows, parent[name].columns):
             return _failed(child, parent, f"{name} is {one.shape}, the parent's is {theirs}.", True)
-        if one.columns > _MOST_COLUMNS:
+        if one.columns > MOST_COLUMNS:
             return _failed(child, parent, f"{name} has rows of {one.columns:,} weights, too long to compare.", False)
     readable = {name: one for name, one in child.items() if one.problem is None and one.rows * one.columns}
     return Pairs(
@@ -82,7 +84,10 @@ def pair(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Pairs:
                 for one in child.values()
                 if one.problem is not None
             ),
-            *(_not_compared(one, _STRANGE) for one in aligned.strange),
+            *(
+                _not_compared(one, f"It cannot be dequantized here: {one.problem}." if one.problem else _STRANGE)
+                for one in aligned.strange
+            ),
         ),
         norm_shift=1.0 if _adds_one(child) else 0.0,
     )
