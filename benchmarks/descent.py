@@ -1,8 +1,8 @@
 """Which parents can be told apart: every quantizer, made from the true parent and from models that are not it.
 
-    python benchmarks/descent.py [--write docs/explanation/descent-table.md]
+    python benchmarks/descent.py [--only ONNX] [--write docs/explanation/descent-table.md]
 
-Needs the extras `transformers` and `gguf` and, for their rows, bitsandbytes and torchao; about three minutes on two
+Needs the extras `transformers` and `gguf` and, for their rows, bitsandbytes, torchao, onnxruntime-genai and nncf; about three minutes on two
 cores. The parent is the small trained model of the demonstration. What is not quantized stays the parent's own in every
 false parent, so that only the matrices can tell.
 """
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
+import descent_graphs as graphs
 import descent_quantizers as make
 
 from mlflow_quantgov.artifact.derivation import Descent, compare
@@ -139,7 +140,7 @@ def quantizers(scratch: Path) -> dict[str, Quantizer]:
         found[f"GGUF {kind}, importance matrix"] = _by_llama_cpp(kind, scratch, squares)
     for label, config in _transformers_configs().items():
         found[label] = _by_transformers(config)
-    return found
+    return found | graphs.quantizers()
 
 
 def _by_llama_cpp(kind: str, scratch: Path, squares: dict[str, np.ndarray[Any, Any]] | None = None) -> Quantizer:
@@ -288,6 +289,7 @@ def main(destination: Path | None, only: str) -> int:
             *lines,
         ]
         destination.write_text("\n".join(written) + "\n", encoding="utf-8")
+    print("\n".join(summary(results)))
     print(f"{wrong} wrong verdicts of {len(lines) - 2}")
     return wrong
 

@@ -234,6 +234,14 @@ def test_numbers_that_are_written_one_by_one(folder: Path, onnx: Any) -> None:
     assert not reads(folder, listed([1, 2, 3], (3,), kind=1))
 
 
+def test_numbers_that_are_written_shorter_than_they_are_overlap_nothing(folder: Path, onnx: Any) -> None:
+    head = onnx.tensor("z", shape=(64,), kind=5)
+    short = head + onnx.field(5, bytes(64))
+    (folder / "model.onnx").write_bytes(onnx.model([], [short, onnx.tensor("s", np.ones(2, np.float32))]))
+    found = read_onnx(folder / "model.onnx").tensors
+    assert (found["z"].size, found["s"].stored().tolist()) == (128, [1, 1])
+
+
 def test_a_pointer_to_a_large_file_is_no_model(tmp_path: Path) -> None:
     shutil.copy(ARTIFACTS / "onnx-genai-int4" / "genai_config.json", tmp_path / "genai_config.json")
     assert not reads(tmp_path, b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n")

@@ -45,9 +45,17 @@ def weight_name(tensor: str, operation: str) -> str | None:
         operation: That it is a weight of: `/model/layers.0/self_attn/q_proj/MatMul_quant`,
             `__module.model.layers.0.self_attn.q_proj/aten::linear/MatMul`.
     """
+    return stored_name(tensor) or scope_name(operation)
+
+
+def stored_name(tensor: str) -> str | None:
+    """What the name of a stored tensor tells, without `.weight`."""
     stored = _WEIGHT.match(_SUFFIX.sub("", tensor))
-    if stored and not _UNNAMED.match(tensor):
-        return _canonical(stored[1])
+    return _canonical(stored[1]) if stored and not _UNNAMED.match(tensor) else None
+
+
+def scope_name(operation: str) -> str | None:
+    """The module that an operation was traced in; None where its name does not tell."""
     if operation.startswith("__module."):
         return _canonical(operation.removeprefix("__module.").partition("/")[0])
     parts = operation.split("/")
@@ -138,5 +146,5 @@ def _split_attention(tensors: dict[str, tuple[int, ...]], structure: Structure) 
 
 def _canonical(name: str) -> str:
     # onnxruntime-genai's builder shortens one name and counts the last norm as a layer of its own.
-    name = re.sub(r"\.attn\.(?=(q|k|v|qkv|o)_proj)", ".self_attn.", name)
+    name = re.sub(r"\.attn\.(?=(q|k|v|qkv|o)_proj|(q|k)_norm)", ".self_attn.", name)
     return "model.norm" if re.match(r"^model\.layers\.\d+\.final_norm", name) else name

@@ -1,6 +1,6 @@
 """Makes the ONNX and OpenVINO artifacts of this folder: `python tests/data/artifacts/make_graphs.py [NAME ...]`.
 
-All but the classifiers are made from `parent-bf16` (see `make.py`). It needs onnx, onnxruntime, onnxruntime-genai, openvino,
+All but the classifiers are made from `parent-bf16` (see `make.py`), or from `parent-tied`, which is made here. It needs onnx, onnxruntime, onnxruntime-genai, openvino,
 nncf, skl2onnx, torch and transformers, in an environment of their own: nothing of this package imports them. Made with
 torch 2.13.0, transformers 5.17.0, onnx 1.23.2, onnxruntime 1.32.0, onnxruntime-genai 0.18.0, openvino 2026.4.1 and nncf 3.4.0.
 """
@@ -142,24 +142,65 @@ def make_nbits() -> None:
 
 def make_genai() -> None:
     """4 bit with weights beside the graph, by the builder of onnxruntime-genai."""
+    build_genai(PARENT, "onnx-genai-int4")
+
+
+def build_genai(parent: Path, name: str, *options: str) -> None:
+    """Run the builder on a parent, whose tokenizer is made up."""
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch) / "parent"
-        shutil.copytree(PARENT, source)
+        shutil.copytree(parent, source)
         words = Tokenizer(models.WordLevel({f"t{index}": index for index in range(TOKENS)}, unk_token="t0"))
         PreTrainedTokenizerFast(tokenizer_object=words, bos_token="t1", eos_token="t2").save_pretrained(source)
         output = Path(scratch) / "genai"
         builder = [sys.executable, "-m", "onnxruntime_genai.models.builder"]
         subprocess.run(
             [*builder, "-m", source, "-o", output, "-p", "int4", "-e", "cpu", "-c", f"{scratch}/cache",
-             "--extra_options", "int4_block_size=32"],
+             "--extra_options", "int4_block_size=32", *options],
             check=True,
         )  # fmt: skip
-        folder = start("onnx-genai-int4")
-        for name in ("model.onnx", "model.onnx.data", "genai_config.json"):
-            shutil.copy(output / name, folder / name)
+        folder = start(name)
+        for part in ("model.onnx", "model.onnx.data", "genai_config.json"):
+            shutil.copy(output / part, folder / part)
+
+
+def make_tied() -> None:
+    """A parent with an output matrix that is its embedding, biases, and norms that are not all ones; its 4 bit copies."""
+    import nncf
+    import openvino
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=TOKENS, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=32, bos_token_id=1, eos_token_id=2, tie_word_embeddings=True,
+        attn_implementation="eager", initializer_range=0.05,
+    )  # fmt: skip
+    model = Qwen2ForCausalLM(config).eval()
+    for name, one in model.named_parameters():
+        if name.endswith(("norm.weight", ".bias")):
+            one.data = torch.randn_like(one) / 5 + name.endswith("norm.weight")
+    model.bfloat16().save_pretrained(start("parent-tied"))
+    build_genai(HERE / "parent-tied", "onnx-genai-tied", "shared_embeddings=true")
+
+    class Traced(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model, self.lm_head = model.model, model.lm_head
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            found = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+            return self.lm_head(found.last_hidden_state)
+
+    model.float()
+    example = {name: torch.ones((1, 8), dtype=torch.long) for name in ("input_ids", "attention_mask")}
+    graph = openvino.convert_model(Traced(), example_input=example)
+    found = nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT4_SYM, group_size=32, ratio=1.0)
+    openvino.save_model(found, start("openvino-int4-tied") / "openvino_model.xml", compress_to_fp16=True)
 
 
 def make_classifiers() -> None:
@@ -257,6 +298,7 @@ MAKERS: dict[str, Callable[[], None]] = {
     "static": make_static,
     "nbits": make_nbits,
     "genai": make_genai,
+    "tied": make_tied,
     "classifiers": make_classifiers,
     "openvino": make_openvino,
 }

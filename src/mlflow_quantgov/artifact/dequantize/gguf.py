@@ -28,8 +28,8 @@ _FACTORS = (".scale", ".input_scale")
 """A factor of the whole matrix, as NVFP4 has it, and one of the activations that it is multiplied with."""
 _MOST_EXPERTS = 1024
 _NO_WEIGHTS = "no file stores weights in this type"
-PLUS_ONE = "F32 plus one"
-"""Storage type of such a norm: what the addition rounded away does not come back."""
+PLUS_ONE = " plus one"
+"""Ends the storage type of such a norm: what the addition rounded away does not come back."""
 
 
 def gguf_matrices(files: ArtifactFiles, facts: Inspection) -> Iterator[Matrix]:
@@ -62,7 +62,7 @@ def _matrix(name: str, tensor: Tensor, order: NDArray[np.intp] | None, architect
     if tensor.dtype in FLOATS:
         plain = plain_matrix(tensor, name)
         if architecture.startswith(_SHIFTED_NORMS) and "norm" in name:
-            return Matrix(name, plain.shape, PLUS_ONE, parts, _less_one(plain.read))
+            return plus_one(plain)
         if order is None:
             return plain
         return Matrix(name, plain.shape, plain.kind, parts, _reordered(plain.read, order))
@@ -135,5 +135,10 @@ def _reordered(read: Callable[[int, int], Block], order: NDArray[np.intp]) -> Ca
     return reordered
 
 
-def _less_one(read: Callable[[int, int], Block]) -> Callable[[int, int], Block]:
-    return lambda start, stop: Block(read(start, stop).values - np.float32(1))
+def plus_one(stored: Matrix) -> Matrix:
+    """A norm to which one was added before it was stored, as it was before."""
+
+    def less_one(start: int, stop: int) -> Block:
+        return Block(stored.read(start, stop).values - np.float32(1))
+
+    return replace(stored, kind=f"{stored.kind}{PLUS_ONE}", read=less_one)

@@ -68,6 +68,11 @@ class Matrix:
     """Set where weights have no cells because several are stored as one."""
     problem: str | None = None
     """Why it cannot be dequantized here; then it must not be read."""
+    claim: str | None = None
+    """Of a graph's tensor: the name that the graph tells, perhaps for several; empty where it tells none. None for
+    containers that name their tensors."""
+    is_weight: bool = True
+    """False for a graph's constant that no matrix product and no embedding takes; it may be no weight at all."""
 
     @property
     def rows(self) -> int:

@@ -42,6 +42,15 @@ E4M3 = _float8_e4m3()
 E5M2 = small_floats(5, 2, 15, infinite=True)
 E2M1 = small_floats(2, 1, 1)
 """float4: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives."""
+NF4 = np.array(
+    [-1, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.18477343, -0.09105004, 0, 0.0795803, 0.1609302, 0.2461123,
+     0.33791524, 0.44070983, 0.562617, 0.72295684, 1], dtype=np.float32,
+)  # fmt: skip
+"""Quantiles of the normal distribution. Source: Dettmers et al., QLoRA, appendix E."""
+BNB_FP4 = np.array([0, 0.0625, 8, 12, 4, 6, 2, 3, 0, -0.0625, -8, -12, -4, -6, -2, -3], dtype=np.float32) / np.float32(
+    12
+)
+"""bitsandbytes' own float4, which is not E2M1."""
 FLOAT8 = {"F8_E4M3": E4M3, "F8_E5M2": E5M2}
 
 

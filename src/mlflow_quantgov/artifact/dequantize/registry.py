@@ -12,6 +12,8 @@ from mlflow_quantgov.artifact.dequantize.full_precision import plain_matrices
 from mlflow_quantgov.artifact.dequantize.gguf import gguf_matrices
 from mlflow_quantgov.artifact.dequantize.gptq import gptq_matrices
 from mlflow_quantgov.artifact.dequantize.interface import Matrix, unreadable
+from mlflow_quantgov.artifact.dequantize.onnx import onnx_matrices
+from mlflow_quantgov.artifact.dequantize.openvino import openvino_matrices
 from mlflow_quantgov.artifact.dequantize.torchao import torchao_matrices
 from mlflow_quantgov.artifact.folder import open_artifact
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles
@@ -24,6 +26,8 @@ _QUANTIZED: dict[str, Callable[[ArtifactFiles, Inspection], Iterator[Matrix]]] =
     "compressed-tensors": compressed_matrices,
     "gguf": gguf_matrices,
     "gptq": gptq_matrices,
+    "onnx": onnx_matrices,
+    "openvino": openvino_matrices,
     "torchao": torchao_matrices,
 }
 

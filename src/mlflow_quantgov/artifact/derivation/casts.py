@@ -34,13 +34,14 @@ def unchanged(values: Floats) -> Floats:
     return values
 
 
-def plus_and_less_one(values: Floats) -> Floats:
-    """What is left after one was added in float32 and taken away again."""
-    return (values + np.float32(1)) - np.float32(1)
+def plus_and_less_one(store: Cast) -> Cast:
+    """What is left after one was added in float32, the sum was stored, and one was taken away again."""
+    return lambda values: store(values + np.float32(1)) - np.float32(1)
 
 
 CASTS: dict[str, Cast] = {
     AS_STORED: unchanged, "bfloat16": to_bfloat16, "float16": to_float16
 }  # fmt: skip
-STORED_AS = {"F16": to_float16, "BF16": to_bfloat16, PLUS_ONE: plus_and_less_one}
+_STORED_AS: dict[str, Cast] = {"F32": unchanged, "F16": to_float16, "BF16": to_bfloat16}
+STORED_AS = _STORED_AS | {f"{kind}{PLUS_ONE}": plus_and_less_one(store) for kind, store in _STORED_AS.items()}
 """Storage type of an unquantized tensor to the rounding that storing it does."""

@@ -29,7 +29,7 @@ _TELLING = 0.02
 _LUCK = 0.01
 _EXPLAINED = 0.1
 _CLOSE = 0.3
-_COMPENSATING = {"gptq", "int"}
+_COMPENSATING = {"gptq", "int", "MatMulNBits", "I4", "U4"}
 """Storage types that GPTQ writes. The others only ever come from rounding."""
 _OPTIMISED = _COMPENSATING | {"awq", "Q4_0", "Q4_1", "Q5_0", "Q5_1"}
 """Storage types whose quantizers may choose codes that are not the nearest (AutoRound; an importance matrix)."""

@@ -7,14 +7,12 @@ from math import prod
 
 from mlflow_quantgov.artifact.dequantize import Matrix
 from mlflow_quantgov.artifact.derivation.descent import LayerDescent
+from mlflow_quantgov.artifact.derivation.graph_tensors import MOST_COLUMNS, OUTPUT, align, share_output
 
-_EMBEDDING = "model.embed_tokens.weight"
-_OUTPUT = "lm_head.weight"
-_MOST_COLUMNS = 1 << 20
-"""Rows are the smallest piece that is read; the widest known model has 53,248 columns."""
 # Tables that follow from the config: no weights, and not every container keeps them.
 _TABLES = ("rotary_emb.inv_freq", "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight",
            "attn.bias", "attn.masked_bias", "position_ids")  # fmt: skip
+_STRANGE = "The graph holds it, and no tensor of the parent that is left has its shape and numbers."
 
 
 @dataclass(frozen=True)
@@ -48,21 +46,31 @@ def pair(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Pairs:
     quantized = [name for name, one in parent.items() if one.bits is not None]
     if quantized:
         return _failed(child, parent, f"The parent is itself quantized ({parent[quantized[0]].kind}).", False)
-    if _OUTPUT in child and _OUTPUT not in parent and _EMBEDDING in parent:
-        parent[_OUTPUT] = parent[_EMBEDDING]
+    aligned = align(child, parent)
+    child, parent = aligned.child, aligned.parent
+    if aligned.foreign:
+        first, count = aligned.foreign[0], len(aligned.foreign)
+        problem = f"The graph's matrix {first.name} {first.shape} is like none of the parent's ({count} such)."
+        return _failed(child, parent, problem, True)
+    if OUTPUT in child:
+        share_output(parent)
     unknown = sorted(child.keys() - parent.keys())
     if unknown:
         return _failed(child, parent, f"The parent has no tensor {unknown[0]} ({len(unknown)} such).", True)
-    missing = sorted(name for name in parent.keys() - child.keys() if name != _OUTPUT)
+    missing = sorted(name for name in parent.keys() - child.keys() if name != OUTPUT)
     if missing:
-        return _failed(child, parent, f"The tensor {missing[0]} of the parent is missing ({len(missing)} such).", True)
+        unread = next(
+            (f" {one.name[:100]} cannot be read: {one.problem}." for one in aligned.strange if one.problem), ""
+        )
+        problem = f"The tensor {missing[0]} of the parent is missing ({len(missing)} such).{unread}"
+        return _failed(child, parent, problem, not unread)
     for name, one in child.items():
         theirs = parent[name].shape
         if one.shape != theirs and prod(one.shape) != prod(theirs):
             return _failed(child, parent, f"{name} is {one.shape}, the parent's is {theirs}.", True)
         if (one.rows, one.columns) != (parent[name].rows, parent[name].columns):
             return _failed(child, parent, f"{name} is {one.shape}, the parent's is {theirs}.", True)
-        if one.columns > _MOST_COLUMNS:
+        if one.columns > MOST_COLUMNS:
             return _failed(child, parent, f"{name} has rows of {one.columns:,} weights, too long to compare.", False)
     readable = {name: one for name, one in child.items() if one.problem is None and one.rows * one.columns}
     return Pairs(
@@ -70,7 +78,17 @@ def pair(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Pairs:
         parent=parent,
         quantized=tuple(sorted(name for name, one in readable.items() if one.bits is not None)),
         plain=tuple(sorted(name for name, one in readable.items() if one.bits is None)),
-        unreadable=tuple(_not_compared(one) for one in child.values() if one.problem is not None),
+        unreadable=(
+            *(
+                _not_compared(one, f"It cannot be dequantized here: {one.problem}.")
+                for one in child.values()
+                if one.problem is not None
+            ),
+            *(
+                _not_compared(one, f"It cannot be dequantized here: {one.problem}." if one.problem else _STRANGE)
+                for one in aligned.strange
+            ),
+        ),
         norm_shift=1.0 if _adds_one(child) else 0.0,
     )
 
@@ -84,7 +102,7 @@ def _failed(child: dict[str, Matrix], parent: dict[str, Matrix], problem: str, c
     return Pairs(child, parent, problem=problem, contradicts=contradicts)
 
 
-def _not_compared(matrix: Matrix) -> LayerDescent:
+def _not_compared(matrix: Matrix, problem: str) -> LayerDescent:
     return LayerDescent(
         name=matrix.name,
         kind=matrix.kind,
@@ -98,5 +116,5 @@ def _not_compared(matrix: Matrix) -> LayerDescent:
         by_chance=None,
         resolution=None,
         trace="none",
-        problem=f"It cannot be dequantized here: {matrix.problem}.",
+        problem=problem,
     )

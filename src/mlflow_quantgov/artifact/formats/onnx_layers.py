@@ -21,7 +21,7 @@ from mlflow_quantgov.artifact.tensors.onnx_tensor import BITS
 _CODES = NARROW | {"I16", "U16"}
 _MIDDLE = {"U8": 128, "U4": 8, "U2": 2}
 # Operation -> (place of the weight, of its scale, of its zero point); -1 where the scale follows behind.
-_OPERATORS: dict[str, tuple[tuple[int, int, int], ...]] = {
+OPERATORS: dict[str, tuple[tuple[int, int, int], ...]] = {
     "QLinearMatMul": ((3, 4, 5),),
     "QLinearConv": ((3, 4, 5),),
     "QGemm": ((3, 4, 5),),
@@ -62,7 +62,7 @@ class LayerReader:
         if op == "QMoE" and tensor.dtype in NARROW:
             return self._experts(tensor, terminal)
         if tensor.dtype in NARROW:
-            for weight, scale, zero in _OPERATORS.get(op, ()):
+            for weight, scale, zero in OPERATORS.get(op, ()):
                 if place == weight:
                     return self._integers(tensor, terminal, scale, zero)
         if terminal.dequantize is not None and tensor.dtype in _CODES | FLOATS.keys():
@@ -101,7 +101,7 @@ class LayerReader:
         """Codes that an operation multiplies as integers."""
         node = terminal.node
         zero = self.uses.stored(node.input(zero_at))
-        scale = self.uses.stored(node.input(scale_at)) if scale_at >= 0 else self._scale_behind(terminal)
+        scale = self.uses.stored(node.input(scale_at)) if scale_at >= 0 else self.scale_behind(terminal)
         for one in (scale, zero):
             if one is not None and one.elements not in {1, *tensor.shape, prod(tensor.shape[:-1])}:
                 raise broken_layer(self.files, tensor.name, "ONNX")
@@ -112,7 +112,7 @@ class LayerReader:
             self._symmetric(zero, tensor.dtype), None, _names(scale, zero),
         )  # fmt: skip
 
-    def _scale_behind(self, terminal: Terminal) -> Tensor | None:
+    def scale_behind(self, terminal: Terminal) -> Tensor | None:
         """The weight's scale, which is multiplied with that of the activations and then with the product."""
         value = terminal.node.outputs[0] if terminal.node.outputs else ""
         for _ in range(3):

@@ -47,10 +47,14 @@ class Terminal:
             or (self.node.op in {"MatMul", "FusedMatMul"} and self.place == 0)
         )
 
+    @property
+    def turned(self) -> bool:
+        """Whether the weight is stored as [in, out]."""
+        return self.swapped != self._transposed()
+
     def logical(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """[out, in] of a weight that is stored in this shape."""
-        turned = self.swapped != self._transposed()
-        return (*shape[:-2], shape[-1], shape[-2]) if turned and len(shape) >= 2 else shape
+        return (*shape[:-2], shape[-1], shape[-2]) if self.turned and len(shape) >= 2 else shape
 
     def _transposed(self) -> bool:
         """Whether the operation itself takes [in, out]."""

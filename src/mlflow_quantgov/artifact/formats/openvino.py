@@ -21,7 +21,8 @@ from mlflow_quantgov.artifact.tensors import FLOATS, OpenVinoFile, Tensor
 from mlflow_quantgov.artifact.tensors.onnx_scopes import Node
 from mlflow_quantgov.artifact.tensors.openvino import WIDTHS
 
-_MOVES = frozenset({"Convert", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "FakeConvert"})
+MOVES = frozenset({"Convert", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "FakeConvert"})
+"""Operations that move numbers and change none."""
 _STEPS = 24
 _DEPTH = 8
 _MOST_ZEROS = 1 << 24
@@ -45,7 +46,7 @@ class OpenVino(Format):
         """See `Format`."""
         file = files.openvino
         assert file is not None
-        walk = _Walk(files, Uses(file.graph))
+        walk = Walk(files, Uses(file.graph))
         decoder = any(node.op == "ReadValue" for node in file.graph.nodes) or any(
             "past_key_values" in name or name == "beam_idx" for name in file.inputs
         )
@@ -69,7 +70,7 @@ class OpenVino(Format):
 
 
 @dataclass(frozen=True)
-class _Path:
+class Path:
     """What lies between a constant and the operation that takes it."""
 
     value: str
@@ -81,19 +82,27 @@ class _Path:
 
 
 @dataclass(frozen=True)
-class _Walk:
+class Walk:
+    """Follows constants to the operations that take them."""
+
     files: ArtifactFiles
     graph: Uses
     codes: Codes = field(default_factory=Codes)
 
     def uses_of(self, tensor: Tensor) -> list[WeightUse]:
-        """Matrices that a constant is, looked for behind what only moves or dequantizes it.
+        """Matrices that a constant is.
 
         Raises:
             ArtifactError: Codes and scales do not fit each other.
         """
-        found: list[WeightUse] = []
-        left = [_Path(tensor.name)]
+        found = [self.weight(tensor, *way) for way in self.ways(tensor)]
+        # Codes that nothing scales are not understood.
+        return [one for one in found if one.bits is not None or tensor.dtype in FLOATS]
+
+    def ways(self, tensor: Tensor) -> list[tuple[Path, Node, int, str]]:
+        """Where a constant is a weight, behind what only moves or dequantizes it: way, operation, place and kind."""
+        found: list[tuple[Path, Node, int, str]] = []
+        left = [Path(tensor.name)]
         for _ in range(_STEPS):
             if not left or len(found) >= _STEPS:
                 break
@@ -103,19 +112,19 @@ class _Walk:
                 if following is not None:
                     left.append(following)
                 elif (kind := _kind(node, place)) is not None:
-                    found.append(self._weight(tensor, path, node, place, kind))
-        # Codes that nothing scales are not understood.
-        return [one for one in found if one.bits is not None or tensor.dtype in FLOATS]
+                    found.append((path, node, place, kind))
+        return found
 
-    def _follow(self, tensor: Tensor, path: _Path, node: Node, place: int) -> _Path | None:
+    def _follow(self, tensor: Tensor, path: Path, node: Node, place: int) -> Path | None:
         """One step on; None where the way ends."""
         value = node.outputs[0]
-        if node.op in _MOVES and place == 0:
+        if node.op in MOVES and place == 0:
             turned = path.swapped != (node.op == "Transpose")
             return replace(path, value=value, reshaped=path.reshaped or node.op == "Reshape", swapped=turned)
         if node.op == "FakeQuantize" and place == 0:
             return replace(path, value=value, levels=node.number("levels", 256))
-        if tensor.dtype in FLOATS or node.op not in {"Subtract", "Multiply"}:
+        # E8M0 holds powers of two: scales, and never codes.
+        if tensor.dtype in {*FLOATS, "F8_E8M0"} or node.op not in {"Subtract", "Multiply"}:
             return None
         other = self._stored(node.input(1 - place))
         if other is None or (node.op == "Subtract" and place == 1):
@@ -130,12 +139,17 @@ class _Walk:
             if value in self.graph.graph.tensors:
                 return self.graph.graph.tensors[value]
             maker = self.graph.makers.get(value)
-            if maker is None or maker.op not in _MOVES | {"Multiply", "Subtract"}:
+            if maker is None or maker.op not in MOVES | {"Multiply", "Subtract"}:
                 return None
             value = maker.input(0)
         return None
 
-    def _weight(self, tensor: Tensor, path: _Path, node: Node, place: int, kind: str) -> WeightUse:
+    def weight(self, tensor: Tensor, path: Path, node: Node, place: int, kind: str) -> WeightUse:
+        """Facts of a constant that is a weight.
+
+        Raises:
+            ArtifactError: Codes and scales do not fit each other.
+        """
         name = weight_name(tensor.name, node.name)
         if tensor.dtype in FLOATS:
             shape = _logical(tensor.shape, path, node, place)
@@ -152,7 +166,7 @@ class _Walk:
             tensor, name, shape, kind, bits, group, granularity, symmetric, _NAMED_TYPES.get(tensor.dtype), parts
         )
 
-    def _grouping(self, tensor: Tensor, path: _Path, node: Node, place: int) -> tuple[tuple[int, ...], str, int | None]:
+    def _grouping(self, tensor: Tensor, path: Path, node: Node, place: int) -> tuple[tuple[int, ...], str, int | None]:
         """Logical shape, granularity and group size, from the shapes of codes and scales.
 
         Raises:
@@ -191,11 +205,16 @@ def _kind(node: Node, place: int) -> str | None:
     return "other" if node.op in {"Convolution", "GroupConvolution", "ConvolutionBackpropData"} and place == 1 else None
 
 
-def _logical(shape: tuple[int, ...], path: _Path, node: Node, place: int) -> tuple[int, ...]:
-    """[out, in] of a weight that is stored in this shape."""
+def is_turned(path: Path, node: Node, place: int) -> bool:
+    """Whether a weight is stored as [in, out]."""
     flag = node.number("transpose_b" if place else "transpose_a", 0)
     own = node.op == "MatMul" and bool(place) != bool(flag)
-    return (*shape[:-2], shape[-1], shape[-2]) if own != path.swapped and len(shape) >= 2 else shape
+    return own != path.swapped
+
+
+def _logical(shape: tuple[int, ...], path: Path, node: Node, place: int) -> tuple[int, ...]:
+    """[out, in] of a weight that is stored in this shape."""
+    return (*shape[:-2], shape[-1], shape[-2]) if is_turned(path, node, place) and len(shape) >= 2 else shape
 
 
 def _activations(file: OpenVinoFile, graph: Uses, reading: GraphReading) -> None:
@@ -220,7 +239,7 @@ def _is_constant(graph: Uses, value: str) -> bool:
         if value in graph.graph.tensors:
             return True
         maker = graph.makers.get(value)
-        if maker is None or maker.op not in _MOVES:
+        if maker is None or maker.op not in MOVES:
             return False
         value = maker.input(0)
     return False
