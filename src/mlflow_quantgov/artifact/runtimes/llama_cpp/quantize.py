@@ -77,12 +77,14 @@ def quantize_gguf(
         ArtifactError: The source does not read, or is quantized already.
         MissingExtraError: `gguf`, or a package with llama.cpp, is not installed.
     """
+    gguf = require("gguf", extra="gguf", purpose="read and write GGUF files")
+    writable = [name for name in FILE_TYPES if name in gguf.GGMLQuantizationType.__members__]
     for name in (type, output_type or type):
-        if name not in FILE_TYPES:
+        if name not in writable:
             raise UsageError(
                 f"{name!r} is no type that this quantizer writes.",
-                why="Types that llama.cpp no longer writes, or that `gguf` cannot write, are left out.",
-                fix=f"use one of {', '.join(FILE_TYPES)}",
+                why="Types that llama.cpp no longer writes, or that the installed `gguf` cannot write, are left out.",
+                fix=f"use one of {', '.join(writable)}",
             )
     if destination.exists() and destination.samefile(source):
         raise UsageError(
