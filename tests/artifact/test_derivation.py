@@ -212,6 +212,14 @@ def test_unquantized_tensors_must_be_the_parents(parent: Path, tmp_path: Path, n
         assert found.verdict != "proved"
 
 
+@pytest.mark.parametrize(("name", "counts"), [("h.0.attn.bias", False), ("h.0.attn.c_attn.bias", True)])
+def test_masks_of_gpt_2_are_tables_and_its_biases_are_not(tmp_path: Path, name: str, counts: bool) -> None:
+    made = [make.save(tmp_path / str(at), WEIGHTS | {name: np.full(8, at, np.float32)}, CONFIG) for at in (1, 2)]
+    found = compare(*made)
+    assert problems(found).keys() == ({name} if counts else set())
+    assert found.verdict == ("refuted" if counts else "proved")
+
+
 def test_scales_that_no_norm_takes_back_are_found(parent: Path, tmp_path: Path) -> None:
     """What AutoAWQ 0.2.9 writes on a CPU, where its search scales the weights once too often."""
     twice = make.fold(WEIGHTS, MAGNITUDES, 0.2, products=False)

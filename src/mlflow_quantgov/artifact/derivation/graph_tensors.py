@@ -17,11 +17,8 @@ import numpy as np
 from mlflow_quantgov.artifact.dequantize import Block, Matrix
 from mlflow_quantgov.artifact.dequantize.gguf import plus_one
 from mlflow_quantgov.artifact.dequantize.interface import Floats
+from mlflow_quantgov.artifact.derivation.fused import as_separate, joined_from, separate
 
-_FUSED = {
-    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
-    "gate_up_proj": ("gate_proj", "up_proj"),
-}
 OUTPUT = "lm_head.weight"
 EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight", "gpt_neox.embed_in.weight",
               "model.decoder.embed_tokens.weight")  # fmt: skip
@@ -62,11 +59,11 @@ def align(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Aligned:
     """Give a graph's tensors the parent's names; other containers stay as they are."""
     if all(one.claim is None for one in child.values()):
         return Aligned(child, parent)
-    parent = _as_separate(parent, {one.claim: one for one in child.values() if one.claim})
+    parent = as_separate(parent, {one.claim: one for one in child.values() if one.claim})
     share_output(parent)
     found, left = Aligned({}, parent), []
     for one in child.values():
-        pieces = _separate(one, parent)
+        pieces = separate(one, parent)
         if one.claim in parent:
             found.place(one.claim, one)
         elif pieces:
@@ -87,57 +84,6 @@ def share_output(parent: dict[str, Matrix]) -> None:
         parent[OUTPUT] = parent[shared]
 
 
-def _as_separate(parent: dict[str, Matrix], claimed: dict[str, Matrix]) -> dict[str, Matrix]:
-    """The parent with its fused matrices cut where the graph holds them apart."""
-    found = dict(parent)
-    for name, one in parent.items():
-        for names in _parts_of(name):
-            if name in claimed or any(part not in claimed for part in names):
-                continue
-            sizes = [claimed[part].shape[0] for part in names]
-            if sum(sizes) == one.shape[0]:
-                del found[name]
-                found |= dict(_cut(one, names, sizes))
-    return found
-
-
-def _parts_of(name: str) -> Iterator[list[str]]:
-    """Names of the tensors that one of this name is joined of."""
-    for fused, parts in _FUSED.items():
-        if f".{fused}." in name:
-            yield [name.replace(f".{fused}.", f".{part}.") for part in parts]
-
-
-def _separate(one: Matrix, parent: dict[str, Matrix]) -> list[tuple[str, Matrix]]:
-    """A fused matrix of the graph as the ones that the parent has; the parent's shapes say where to cut."""
-    for names in _parts_of(one.claim or ""):
-        if any(name not in parent for name in names):
-            continue
-        sizes = [parent[name].shape[0] for name in names]
-        if sum(sizes) == one.shape[0]:
-            return list(_cut(one, names, sizes))
-    return []
-
-
-def _cut(one: Matrix, names: list[str], sizes: list[int]) -> Iterator[tuple[str, Matrix]]:
-    """Rows of a matrix, or numbers of a vector, as matrices of their own."""
-    start = 0
-    for name, size in zip(names, sizes, strict=True):
-        own = f"{name} ({one.name})"
-        yield name, replace(one, name=own, shape=(size, *one.shape[1:]), read=_part(one, start, size))
-        start += size
-
-
-def _part(one: Matrix, first: int, size: int) -> Callable[[int, int], Block]:
-    if len(one.shape) > 1:
-        return lambda start, stop: one.read(first + start, first + stop)
-
-    def numbers(start: int, stop: int) -> Block:
-        return Block(one.read(start, stop).values[:, first : first + size])
-
-    return numbers
-
-
 def _by_content(found: Aligned, left: list[Matrix]) -> None:
     """Match what the graph gives no name with what of the parent is left, by shape and then by numbers."""
     groups: dict[tuple[int, int], tuple[list[Matrix], list[Matrix]]] = defaultdict(lambda: ([], []))
@@ -156,7 +102,7 @@ def _by_content(found: Aligned, left: list[Matrix]) -> None:
         for place, one in enumerate(ours):
             if place in pairs:
                 name = candidates[pairs[place]].name
-                for part, piece in _separate(replace(one, claim=name), found.parent) or [(name, one)]:
+                for part, piece in separate(replace(one, claim=name), found.parent) or [(name, one)]:
                     found.place(part, piece)
             elif is_matrix and one.is_weight and one.problem is None:
                 found.foreign.append(one)
@@ -170,29 +116,7 @@ def _not_given(found: Aligned) -> Iterator[Matrix]:
         if name in found.child or not _is_readable(one):
             continue
         yield replace(one, name=name)
-        for fused, parts in _FUSED.items():
-            if f".{parts[0]}." not in name:
-                continue
-            names = [name.replace(f".{parts[0]}.", f".{part}.") for part in parts]
-            pieces = [found.parent[part] for part in names if part in found.parent and part not in found.child]
-            if len(pieces) == len(parts) and len({piece.columns for piece in pieces}) == 1 and len(one.shape) == 2:
-                yield _joined(name.replace(f".{parts[0]}.", f".{fused}."), pieces)
-
-
-def _joined(name: str, pieces: list[Matrix]) -> Matrix:
-    """The rows of several matrices in one."""
-
-    def read(start: int, stop: int) -> Block:
-        found, first = [], 0
-        for piece in pieces:
-            begin, end = max(start - first, 0), min(stop - first, piece.rows)
-            if begin < end:
-                found.append(piece.block(begin, end).values)
-            first += piece.rows
-        return Block(np.concatenate(found))
-
-    shape = (sum(piece.rows for piece in pieces), pieces[0].columns)
-    return Matrix(name, shape, pieces[0].kind, (), read)
+        yield from joined_from(name, found.parent, found.child)
 
 
 def _resembling(ours: list[Matrix], theirs: list[Matrix], least: float) -> dict[int, int]:

@@ -10,8 +10,8 @@ from mlflow_quantgov.artifact.derivation.descent import LayerDescent
 from mlflow_quantgov.artifact.derivation.graph_tensors import MOST_COLUMNS, OUTPUT, align, share_output
 
 # Tables that follow from the config: no weights, and not every container keeps them.
-_TABLES = ("rotary_emb.inv_freq", "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight",
-           "attn.bias", "attn.masked_bias", "position_ids")  # fmt: skip
+_TABLES = (".rotary_emb.inv_freq", ".rope_freqs.weight", ".rope_factors_long.weight", ".rope_factors_short.weight",
+           ".attn.bias", ".attn.masked_bias", ".position_ids")  # fmt: skip
 _STRANGE = "The graph holds it, and no tensor of the parent that is left has its shape and numbers."
 
 
@@ -41,8 +41,9 @@ class Pairs:
 
 def pair(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Pairs:
     """Match both sides by name; a shared output matrix is stored once or twice."""
-    child = {name: one for name, one in child.items() if not name.endswith(_TABLES)}
-    parent = {name: one for name, one in parent.items() if not name.endswith(_TABLES)}
+    # What a graph adds in a module that is called like a table is no table.
+    child = {name: one for name, one in child.items() if one.claim is not None or not _is_table(name)}
+    parent = {name: one for name, one in parent.items() if not _is_table(name)}
     quantized = [name for name, one in parent.items() if one.bits is not None]
     if quantized:
         return _failed(child, parent, f"The parent is itself quantized ({parent[quantized[0]].kind}).", False)
@@ -65,11 +66,8 @@ def pair(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Pairs:
         problem = f"The tensor {missing[0]} of the parent is missing ({len(missing)} such).{unread}"
         return _failed(child, parent, problem, not unread)
     for name, one in child.items():
-        theirs = parent[name].shape
-        if one.shape != theirs and prod(one.shape) != prod(theirs):
-            return _failed(child, parent, f"{name} is {one.shape}, the parent's is {theirs}.", True)
         if (one.rows, one.columns) != (parent[name].rows, parent[name].columns):
-            return _failed(child, parent, f"{name} is {one.shape}, the parent's is {theirs}.", True)
+            return _failed(child, parent, f"{name} is {one.shape}, the parent's is {parent[name].shape}.", True)
         if one.columns > MOST_COLUMNS:
             return _failed(child, parent, f"{name} has rows of {one.columns:,} weights, too long to compare.", False)
     readable = {name: one for name, one in child.items() if one.problem is None and one.rows * one.columns}
@@ -79,18 +77,16 @@ def pair(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Pairs:
         quantized=tuple(sorted(name for name, one in readable.items() if one.bits is not None)),
         plain=tuple(sorted(name for name, one in readable.items() if one.bits is None)),
         unreadable=(
-            *(
-                _not_compared(one, f"It cannot be dequantized here: {one.problem}.")
-                for one in child.values()
-                if one.problem is not None
-            ),
-            *(
-                _not_compared(one, f"It cannot be dequantized here: {one.problem}." if one.problem else _STRANGE)
-                for one in aligned.strange
-            ),
+            *(_not_compared(one) for one in child.values() if one.problem is not None),
+            *(_not_compared(one) for one in aligned.strange),
         ),
         norm_shift=1.0 if _adds_one(child) else 0.0,
     )
+
+
+def _is_table(name: str) -> bool:
+    """Whether a tensor follows from the config; `c_attn.bias` of GPT-2 does not."""
+    return f".{name}".endswith(_TABLES)
 
 
 def _adds_one(child: dict[str, Matrix]) -> bool:
@@ -102,7 +98,7 @@ def _failed(child: dict[str, Matrix], parent: dict[str, Matrix], problem: str, c
     return Pairs(child, parent, problem=problem, contradicts=contradicts)
 
 
-def _not_compared(matrix: Matrix, problem: str) -> LayerDescent:
+def _not_compared(matrix: Matrix) -> LayerDescent:
     return LayerDescent(
         name=matrix.name,
         kind=matrix.kind,
@@ -116,5 +112,5 @@ def _not_compared(matrix: Matrix, problem: str) -> LayerDescent:
         by_chance=None,
         resolution=None,
         trace="none",
-        problem=problem,
+        problem=f"It cannot be dequantized here: {matrix.problem}." if matrix.problem else _STRANGE,
     )
