@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from mlflow_quantgov.errors import UsageError
 
@@ -34,15 +36,29 @@ FORMAT_REQUIREMENTS: dict[tuple[str, str], tuple[str, ...]] = {
 }
 
 
+_FLOORS = {"auto-round": "0.16", "hqq": "0.2.8", "optimum-quanto": "0.2.7"}
+"""Oldest version that loads what this package reads, for libraries that no extra of it installs."""
+
+
 def pinned(distribution: str) -> str:
-    """`name==installed version`, or the bare name where it is not installed here.
+    """`name==installed version`; where it is not installed here, the oldest version that loads such models.
 
     A local label (`2.13.0+cpu`) is left out: no package index has that version.
     """
     try:
         return f"{distribution}=={metadata.version(distribution).split('+')[0]}"
     except metadata.PackageNotFoundError:
-        return distribution
+        return _with_floor(distribution)
+
+
+def _with_floor(distribution: str) -> str:
+    """The requirement that an extra of this package states, or the floor written down here."""
+    for line in metadata.requires("mlflow-quantgov") or ():
+        requirement = Requirement(line)
+        if canonicalize_name(requirement.name) == distribution and requirement.specifier:
+            return f"{distribution}{requirement.specifier}"
+    floor = _FLOORS.get(distribution)
+    return f"{distribution}>={floor}" if floor else distribution
 
 
 def default_requirements(runtime: str | None, format: str | None = None) -> list[str]:
