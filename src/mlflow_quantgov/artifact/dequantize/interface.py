@@ -31,6 +31,8 @@ class Block:
     None for weights that were not quantized."""
     above: Floats | None = None
     """The same upwards."""
+    blur: Floats | None = None
+    """What the stored precision of offsets leaves open beyond that, in units of the weights; None for nothing."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Matrix:
     """Relative precision of the arithmetic that stands between the parent's weights and the stored scale."""
     problem: str | None = None
     """Why it cannot be dequantized here; then it must not be read."""
+    columns_of: Callable[[int, slice], Floats] | None = None
+    """Some columns of one matrix of a stack (of the only one: number 0) as rows; None where only whole rows can be read."""
 
     @property
     def rows(self) -> int:

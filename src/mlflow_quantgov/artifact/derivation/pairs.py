@@ -7,6 +7,7 @@ from math import prod
 
 from mlflow_quantgov.artifact.dequantize import Matrix
 from mlflow_quantgov.artifact.derivation.descent import LayerDescent
+from mlflow_quantgov.artifact.derivation.spelling import as_child_spells
 
 _EMBEDDING = "model.embed_tokens.weight"
 _OUTPUT = "lm_head.weight"
@@ -48,6 +49,7 @@ def pair(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Pairs:
     quantized = [name for name, one in parent.items() if one.bits is not None]
     if quantized:
         return _failed(child, parent, f"The parent is itself quantized ({parent[quantized[0]].kind}).", False)
+    parent = as_child_spells(child, parent)
     if _OUTPUT in child and _OUTPUT not in parent and _EMBEDDING in parent:
         parent[_OUTPUT] = parent[_EMBEDDING]
     unknown = sorted(child.keys() - parent.keys())
