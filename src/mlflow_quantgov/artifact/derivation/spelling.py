@@ -47,6 +47,25 @@ def as_child_spells(child: Mapping[str, Matrix], parent: Mapping[str, Matrix]) -
     return found | _turned(child, found)
 
 
+def shapes_as_child_spells(
+    child: Mapping[str, tuple[int, ...]], parent: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """The same for names and shapes alone."""
+    mine = {name: _unread(name, shape, bits=1) for name, shape in child.items()}
+    theirs = {name: _unread(name, shape) for name, shape in parent.items()}
+    return {name: one.shape for name, one in as_child_spells(mine, theirs).items()}
+
+
+def _unread(name: str, shape: tuple[int, ...], bits: int | None = None) -> Matrix:
+    def read(start: int, stop: int) -> Block:
+        raise AssertionError("nothing is read where only shapes are compared")
+
+    def columns_of(place: int, columns: slice) -> Floats:
+        raise AssertionError("nothing is read where only shapes are compared")
+
+    return Matrix(name, tuple(shape), "", (), read, bits, columns_of=columns_of)
+
+
 def _rename(child: Mapping[str, Matrix], found: Matrices) -> None:
     """Experts under their other name."""
     left = {_one_spelling(name): name for name in found if name not in child}

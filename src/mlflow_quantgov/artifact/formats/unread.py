@@ -32,7 +32,8 @@ def format_of_tensors(tensors: dict[str, Tensor]) -> str | None:
         for suffix, found in _BY_SUFFIX.items():
             if name.endswith(suffix):
                 return found
-    return "float8 without scales" if any(one.dtype.startswith("F8_") for one in tensors.values()) else None
+    narrow = (one for one in tensors.values() if one.dtype.startswith("F8_") and not one.name.endswith("_zero_point"))
+    return "float8 without scales" if any(narrow) else None
 
 
 def unread(files: ArtifactFiles, name: str) -> UnknownFormatError:
