@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles
-from mlflow_quantgov.artifact.tensors import Tensor
+from mlflow_quantgov.artifact.tensors import FLOATS, Tensor
 from mlflow_quantgov.errors import UnknownFormatError
 
 # quant_method of a config. Source: the quantizers of transformers 5.24.
@@ -39,6 +39,18 @@ def format_of_tensors(tensors: dict[str, Tensor]) -> str | None:
 def unread(files: ArtifactFiles, name: str) -> UnknownFormatError:
     """The error that names a format which no reader knows."""
     return unknown_format(files.root.name or str(files.root), name)
+
+
+def only_cache(files: ArtifactFiles) -> UnknownFormatError | None:
+    """The error for float weights beside which a config asks for a narrow KV cache; None for anything else."""
+    asked = any(isinstance(claim.get("kv_cache_scheme"), dict) for _, claim in files.claims)
+    if not asked or any(one.dtype not in FLOATS for one in files.tensors.values()):
+        return None
+    return UnknownFormatError(
+        f"{files.root.name} quantizes its KV cache and no weights, which is not read yet.",
+        why="It answers otherwise than its parent, and by its weights it could not be told from it.",
+        fix="quantize its weights too, or serve the full-precision model and let the runtime narrow the cache",
+    )
 
 
 def unknown_format(source: str, name: str) -> UnknownFormatError:
