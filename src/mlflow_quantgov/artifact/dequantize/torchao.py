@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlflow_quantgov.artifact.dequantize.interface import Block, Floats, Matrix, slack_of, unreadable
 from mlflow_quantgov.artifact.dequantize.numbers import E2M1, E4M3, FLOAT8, floats, lookup, powers_of_two, uniform

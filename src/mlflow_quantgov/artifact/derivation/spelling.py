@@ -38,22 +38,27 @@ def as_child_spells(child: Mapping[str, Matrix], parent: Mapping[str, Matrix]) -
         child: Tensors of the quantized model by name.
         parent: Tensors of its parent by name.
     """
+    found = _respelled(child, parent)
+    _untie(child, found)
+    return found
+
+
+def _respelled(child: Mapping[str, Matrix], parent: Mapping[str, Matrix]) -> Matrices:
     found = dict(parent)
     if child.keys() - found.keys():
         _rename(child, found)
         _cut(child, found)
         _unstack(child, found)
-        _untie(child, found)
     return found | _turned(child, found)
 
 
 def shapes_as_child_spells(
     child: Mapping[str, tuple[int, ...]], parent: Mapping[str, tuple[int, ...]]
 ) -> dict[str, tuple[int, ...]]:
-    """The same for names and shapes alone."""
+    """The same for names and shapes alone; a shared output matrix stays what it is."""
     mine = {name: _unread(name, shape, bits=1) for name, shape in child.items()}
     theirs = {name: _unread(name, shape) for name, shape in parent.items()}
-    return {name: one.shape for name, one in as_child_spells(mine, theirs).items()}
+    return {name: one.shape for name, one in _respelled(mine, theirs).items()}
 
 
 def _unread(name: str, shape: tuple[int, ...], bits: int | None = None) -> Matrix:

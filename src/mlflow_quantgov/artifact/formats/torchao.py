@@ -103,17 +103,27 @@ def _by_name(files: ArtifactFiles) -> list[Subclass]:
 def _of_only_kind(one: Subclass, kinds: list[tuple[str, dict[str, Any]]]) -> Subclass:
     """A parameter that the header does not name, as the only one of its descriptions whose blocks fit the scales."""
     fitting = [replace(one, kind=kind, data=data) for kind, data in kinds]
-    fitting = [found for found in fitting if _blocks_fit(found)]
+    fitting = [found for found in fitting if _is_sound(found)]
     return fitting[0] if len(fitting) == 1 else one
 
 
-def _blocks_fit(one: Subclass) -> bool:
-    scale = one.parts.get("scale")
+def _is_sound(one: Subclass) -> bool:
     _, shape = _READERS[one.kind](one, one.parts["qdata"])
     sides = _block_sides(one, shape)
-    if scale is None or sides is None or any(side > whole for whole, side in zip(shape, sides, strict=True)):
+    return sides is not None and _parts_fit(one, shape, sides)
+
+
+def _parts_fit(one: Subclass, shape: tuple[int, ...], sides: list[int]) -> bool:
+    """Whether nothing is missing, and there is a scale for each block of the matrix."""
+    if any(part not in one.parts for part in _NEEDED.get(one.kind, ("scale",))):
         return False
-    return scale.elements == prod(-(-whole // side) for whole, side in zip(shape, sides, strict=True))
+    blocks = [-(-whole // side) for whole, side in zip(shape, sides, strict=True)]
+    if one.data.get("is_swizzled_scales") is True:
+        # Tiles of 128 rows and 4 blocks are filled up.
+        blocks = [prod(blocks[:-2]), -(-blocks[-2] // 128) * 128, -(-blocks[-1] // 4) * 4]
+    scale = one.parts.get("scale")
+    within = all(side <= whole for whole, side in zip(shape, sides, strict=True))
+    return scale is None or (within and scale.elements == prod(blocks))
 
 
 def _described(text: str) -> tuple[str, dict[str, Any]]:
@@ -137,7 +147,7 @@ def _layer(files: ArtifactFiles, one: Subclass) -> tuple[LayerQuantization, str]
     if len(shape) < 2 or bits is None or not prod(shape):
         raise broken_layer(files, one.stem, "torchao")
     sides = _block_sides(one, shape)
-    if sides is None:
+    if sides is None or not _parts_fit(one, shape, sides):
         raise broken_layer(files, one.stem, "torchao")
     if sides[-1] < shape[-1]:
         size, granularity = int(sides[-1]), "group"
@@ -156,8 +166,9 @@ def _block_sides(one: Subclass, shape: tuple[int, ...]) -> list[int] | None:
     """Sides of the blocks that share a scale; MX and NVFP4 give one number, that of weights along the input."""
     block = one.data.get("block_size")
     sides = [1] * (len(shape) - 1) + [block] if isinstance(block, int) else block
-    sound = isinstance(sides, list) and len(sides) == len(shape)
-    return sides if sound and all(type(side) is int and side > 0 for side in sides) else None
+    if not isinstance(sides, list) or len(sides) != len(shape):
+        return None
+    return sides if all(type(side) is int and side > 0 for side in sides) else None
 
 
 def _plain_bytes(one: Subclass, data: Tensor) -> tuple[float | None, tuple[int, ...]]:
@@ -197,6 +208,13 @@ _READERS: dict[str, Callable[[Subclass, Tensor], tuple[float | None, tuple[int, 
 }
 
 
+_NEEDED = {
+    "IntxUnpackedToInt8Tensor": ("scale", "zero_point"), "Int4Tensor": ("scale", "zero_point"),
+    "Int4PlainInt32Tensor": ("scale", "zero_point"), "Int4TilePackedTo4dTensor": ("scale_and_zero",),
+}  # fmt: skip
+"""Parts without which the codes mean nothing; for the others a scale."""
+
+
 def _has_offset(zero_point: Tensor | None) -> bool:
     return zero_point is not None and bool(zero_point.raw().any())
 
@@ -225,7 +243,9 @@ def _claimed_width(method: str | None) -> float | None:
 
 
 def _spelled_kind(one: Subclass) -> str:
-    return f"the unknown torchao kind {one.kind[:100]!r}" if one.kind else "a torchao kind that its header does not name"
+    return (
+        f"the unknown torchao kind {one.kind[:100]!r}" if one.kind else "a torchao kind that its header does not name"
+    )
 
 
 def _spelled(widths: set[float]) -> str:
