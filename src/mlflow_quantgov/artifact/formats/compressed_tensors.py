@@ -178,7 +178,9 @@ def _grouping(
     if groups > columns or not groups:
         raise broken_layer(files, one.stem, "compressed-tensors")
     if groups == 1:
-        return None, "channel"
+        # Blocks of rows that are as wide as the matrix.
+        is_block = len(scale.shape) == len(shape) and 1 < scale.shape[-2] < shape[-2]
+        return (columns, "group") if is_block else (None, "channel")
     index = one.get("weight_g_idx")
     if index is not None and index.dtype in {"I32", "I64"} and index.shape == (columns,):
         of_column = np.asarray(index.values())
