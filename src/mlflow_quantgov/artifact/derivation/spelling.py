@@ -96,6 +96,8 @@ def _cut(child: Mapping[str, Matrix], found: Matrices) -> None:
         sizes = [(one.columns if bias else one.rows) for one in parts if one is not None]
         if len(sizes) != len(parts) or sum(sizes) != (whole.columns if bias else whole.rows):
             continue
+        if not bias and any(one is not None and one.columns != whole.columns for one in parts):
+            continue
         del found[name]
         at = 0
         for one, size in zip(parts, sizes, strict=True):
@@ -106,8 +108,8 @@ def _cut(child: Mapping[str, Matrix], found: Matrices) -> None:
 
 
 def _unstack(child: Mapping[str, Matrix], found: Matrices) -> None:
-    """Experts out of the stacks that hold them."""
-    used = set()
+    """Experts out of the stacks that hold them; a stack that is not used up stays, and is missed."""
+    used: dict[str, int] = {}
     for name in sorted(child.keys() - found.keys()):
         match = _OF_STACK.match(name)
         if match is None:
@@ -119,9 +121,10 @@ def _unstack(child: Mapping[str, Matrix], found: Matrices) -> None:
         one = _expert(child[name], stack, match, in_turns=f"{fused}_bias" in found)
         if one is not None:
             found[name] = one
-            used.add(stack.name)
-    for name in used:
-        del found[name]
+            used[stack.name] = used.get(stack.name, 0) + one.rows * one.columns
+    for name, weights in used.items():
+        if weights == found[name].rows * found[name].columns:
+            del found[name]
 
 
 def _expert(child: Matrix, stack: Matrix, match: re.Match[str], *, in_turns: bool) -> Matrix | None:
