@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -156,6 +157,76 @@ def test_linear_layers_of_the_same_names_are_not_turned(tmp_path: Path) -> None:
     wrong = child | {square: np.ascontiguousarray(child[square].T)}
     found = compare(quantized, make.save(tmp_path / "wrong", wrong, {}))
     assert (found.verdict, set(problems(found))) == ("refuted", {square})
+
+
+def test_a_matrix_that_a_tool_left_out_is_not_turned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parent, child = gpt2(100)
+    square, wide = "transformer.h.0.attn.c_proj.weight", "transformer.h.0.mlp.c_fc.weight"
+    kept = child | {square: parent[square], wide: parent[wide]}
+    monkeypatch.setattr(make, "LINEAR", re.compile(r"(c_attn|mlp\.c_proj)\.weight$"))
+    folder = make.write_gptq(tmp_path / "mixed", kept, {}, 4, 32)
+    halves = {name: one.astype(np.float16).astype(np.float32) for name, one in parent.items()}
+    found = compare(folder, make.save(tmp_path / "parent", halves, {}))
+    assert problems(found) == {}
+
+
+def write_gguf(path: Path, architecture: str, tensors: Weights, kind: str) -> Path:
+    """A GGUF file by gguf's own writer and quantizer; vectors stay float32."""
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_block_count(1)
+    for name, one in tensors.items():
+        stored = gguf.GGMLQuantizationType[kind if one.ndim > 1 else "F32"]
+        writer.add_tensor(name, gguf.quants.quantize(one, stored), raw_dtype=stored)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("kind", ["F32", "Q8_0", "Q4_0"])
+def test_gpt2_as_gguf_has_its_names_and_its_matrices_turned(tmp_path: Path, kind: str) -> None:
+    parent, child = gpt2(100)
+    names = {"transformer.wte": "token_embd", "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output", "mlp.c_fc": "ffn_up",
+             "mlp.c_proj": "ffn_down", "transformer.h.0": "blk.0"}  # fmt: skip
+    tensors = {}
+    for name, one in child.items():
+        for theirs, ours in names.items():
+            name = name.replace(theirs, ours)
+        tensors[name] = one
+    path = write_gguf(tmp_path / "x.gguf", "gpt2", tensors, kind)
+    folder = make.save(tmp_path / "parent", parent, {})
+    found = compare(path, folder)
+    assert (found.verdict, problems(found)) == ("proved", {})
+    assert structure_problems(inspect(path).structure, _facts(folder)) == ()
+    assert compare(path, make.save(tmp_path / "other", gpt2(200)[0], {})).verdict == "refuted"
+
+
+@pytest.mark.parametrize(("steps", "verdict"), [(0.0, "proved"), (0.05, "unproved"), (3.0, "refuted")])
+def test_what_differs_by_less_than_rounding_is_not_called_another_model(
+    tmp_path: Path, steps: float, verdict: str
+) -> None:
+    """AutoRound's Q6_K and Q8_0 choose other codes than the nearest for a few weights in a thousand."""
+    tensors = {"token_embd.weight": numbers(256, HIDDEN, seed=1)}
+    path = write_gguf(tmp_path / "x.gguf", "gpt2", tensors, "Q8_0")
+    # A step is about a 127th of the largest of 32 weights.
+    changed = tensors["token_embd.weight"] + numbers(256, HIDDEN, seed=2) * np.float32(steps * 2.5 / 127)
+    found = compare(path, make.save(tmp_path / "parent", {"transformer.wte.weight": changed}, {}))
+    assert found.verdict == verdict
+
+
+def test_gguf_of_an_architecture_whose_names_are_not_mapped_is_compared_by_shape(tmp_path: Path) -> None:
+    tensors = {"token_embd.weight": numbers(32, HIDDEN, seed=1), "blk.0.ffn_up.weight": numbers(INNER, HIDDEN, seed=2)}
+    path = write_gguf(tmp_path / "x.gguf", "bloom", tensors, "Q8_0")
+    theirs = {"transformer.word_embeddings.weight": tensors["token_embd.weight"],
+              "transformer.h.0.mlp.dense_h_to_4h.weight": tensors["blk.0.ffn_up.weight"]}  # fmt: skip
+    folder = make.save(tmp_path / "parent", theirs, {})
+    assert structure_problems(inspect(path).structure, _facts(folder)) == ()
+    found = compare(path, folder)
+    assert (found.verdict, found.holds) == ("unproved", False)
+    assert "is not known here" in found.reason
+    wider = make.save(tmp_path / "wider", theirs | {"transformer.x.weight": numbers(3, HIDDEN, seed=3)}, {})
+    assert structure_problems(inspect(path).structure, _facts(wider))
 
 
 def test_symmetric_awq_clips_below_as_above(tmp_path: Path) -> None:

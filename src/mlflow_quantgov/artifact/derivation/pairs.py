@@ -11,6 +11,8 @@ from mlflow_quantgov.artifact.derivation.spelling import as_child_spells
 
 _EMBEDDING = "model.embed_tokens.weight"
 _OUTPUT = "lm_head.weight"
+_GGUF_NAMES = ("blk.", "token_embd", "enc.blk.", "dec.blk.")
+"""Begin the names of tensors that have no Hugging Face name, as nobody mapped their architecture's."""
 _MOST_COLUMNS = 1 << 20
 """Rows are the smallest piece that is read; the widest known model has 53,248 columns."""
 # Tables that follow from the config: no weights, and not every container keeps them.
@@ -53,6 +55,9 @@ def pair(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Pairs:
     if _OUTPUT in child and _OUTPUT not in parent and _EMBEDDING in parent:
         parent[_OUTPUT] = parent[_EMBEDDING]
     unknown = sorted(child.keys() - parent.keys())
+    if any(name.startswith(_GGUF_NAMES) for name in unknown):
+        problem = f"Which of the parent's tensors {unknown[0]} and {len(unknown) - 1} others are is not known here."
+        return _failed(child, parent, problem, False)
     if unknown:
         return _failed(child, parent, f"The parent has no tensor {unknown[0]} ({len(unknown)} such).", True)
     missing = sorted(name for name in parent.keys() - child.keys() if name != _OUTPUT)

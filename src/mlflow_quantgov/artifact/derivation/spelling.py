@@ -162,14 +162,18 @@ def _untie(child: Mapping[str, Matrix], found: Matrices) -> None:
 
 
 def _turned(child: Mapping[str, Matrix], found: Matrices) -> Matrices:
-    """Matrices of Conv1D as linear layers have them; one that is not square shows that the model has such."""
-    same = {name: one for name, one in child.items() if one.bits is not None and name in found and _CONV1D.search(name)}
-    if not any(len(one.shape) == 2 and found[name].shape == one.shape[::-1] != one.shape for name, one in same.items()):
-        return {}
+    """Matrices of Conv1D as linear layers have them; one that is not square shows that the model has such.
+
+    Of unquantized ones beside them none is turned where a tool left them as they were; GGUF turns them all.
+    """
+    same = {name: one for name, one in child.items() if name in found and _CONV1D.search(name) and len(one.shape) == 2}
+    shown = [one for name, one in same.items() if found[name].shape == one.shape[::-1] != one.shape]
+    plain_too = any(one.bits is None for one in shown)
     turned = {}
-    for name, one in same.items():
+    for name, one in same.items() if shown else ():
         columns_of = found[name].columns_of
-        if columns_of is not None and found[name].shape == one.shape[::-1]:
+        chosen = one in shown or one.bits is not None or plain_too
+        if columns_of is not None and found[name].shape == one.shape[::-1] and chosen:
             read = _turn(columns_of, 0, slice(0, one.rows))
             turned[name] = replace(found[name], shape=one.shape, read=read, columns_of=None)
     return turned
