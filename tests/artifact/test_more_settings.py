@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 from test_more_formats import ARTIFACTS, entries_of, header_of, write_raw
@@ -185,3 +186,42 @@ def test_gemmas_norms_may_have_had_one_added_and_taken_away(tmp_path: Path) -> N
         shutil.copy(PARENT / "config.json", tmp_path / name)
     assert compare(tmp_path / "child", tmp_path / "parent").verdict == "proved"
     assert compare(tmp_path / "other", tmp_path / "parent").verdict == "refuted"
+
+
+def write_gguf(path: Path, tensors: dict[str, Any], **texts: str) -> Path:
+    writer = gguf.GGUFWriter(path, "llama")
+    for key, text in texts.items():
+        writer.add_string(key.replace("__", "."), text)
+    for name, one in tensors.items():
+        writer.add_tensor(name, one)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize(("kind", "names", "called"), [
+    ("adapter", ("blk.0.attn_q.weight.lora_a",), "an adapter"), ("model", ("blk.0.attn_q.weight.lora_a",), "an adapter"),
+    ("imatrix", ("blk.0.attn_q.weight.in_sum2",), "an importance matrix"), ("model", (), "a vocabulary"),
+])  # fmt: skip
+def test_gguf_files_that_are_no_models_are_not_taken_for_full_precision(
+    tmp_path: Path, kind: str, names: tuple[str, ...], called: str
+) -> None:
+    path = write_gguf(tmp_path / "x.gguf", {name: np.zeros((8, 32), np.float32) for name in names}, general__type=kind)
+    with pytest.raises(ArtifactError, match=f"is {called}"):
+        inspect(path)
+
+
+def test_a_split_gguf_of_which_parts_are_missing_says_so(tmp_path: Path) -> None:
+    for place in (0, 2):
+        writer = gguf.GGUFWriter(tmp_path / f"m-{place + 1:05d}-of-00003.gguf", "llama")
+        writer.add_uint16("split.no", place)
+        writer.add_uint16("split.count", 3)
+        writer.add_tensor(f"blk.{place}.attn_q.weight", np.zeros((8, 32), np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    with pytest.raises(ArtifactError, match="it holds 2 of 3 parts of a model"):
+        inspect(tmp_path)
