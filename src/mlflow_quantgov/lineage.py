@@ -10,6 +10,7 @@ from typing import Literal
 
 from mlflow_quantgov.artifact.behaviour import behaviour_digest
 from mlflow_quantgov.artifact.derivation.descent import Descent
+from mlflow_quantgov.artifact.derivation.spelling import shapes_as_child_spells
 from mlflow_quantgov.artifact.inspect import inspect_model
 from mlflow_quantgov.artifact.manifest import build_manifest
 from mlflow_quantgov.artifact.quantization import Inspection, Quantization, Structure
@@ -169,8 +170,9 @@ def _tensor_problems(child: Structure, parent: Structure) -> list[str]:
 
     A matrix whose name a container lost has to have a counterpart of the very same shape on the other side, each its own.
     """
-    theirs = {name: shape for name, shape in parent.tensors.items() if len(shape) >= 2}
     mine = child.tensors
+    spelled = shapes_as_child_spells(mine, parent.tensors)
+    theirs = {name: shape for name, shape in spelled.items() if len(shape) >= 2}
     if not theirs and not parent.unnamed:
         return ["The parent's weight matrices could not be listed."]
     for name in sorted(theirs.keys() & mine.keys()):

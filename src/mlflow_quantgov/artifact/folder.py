@@ -159,11 +159,12 @@ def _one_gguf(root: Path, files: dict[str, GgufFile]) -> tuple[list[GgufFile], t
     models = {name: one for name, one in files.items() if one.metadata.get("general.architecture") != "clip"}
     warnings = tuple(f"not-inspected: {name} is a projector" for name in files if name not in models)
     models = models or files
+    counts = {_split_count(one) for one in models.values()}
+    if len(counts) == 1 and len(models) < max(counts):
+        raise _contradiction(root, f"it holds {len(models)} of {max(counts)} parts of a model")
     if len(models) > 1 and any(_split_count(one) != len(models) for one in models.values()):
         raise _several(root, sorted(models))
     parts = [models[name] for name in sorted(models)]
-    if len(parts) == 1 and _split_count(parts[0]) > 1:
-        raise _contradiction(root, f"it holds 1 of {_split_count(parts[0])} parts of a model")
     if len(parts) > 1:
         parts.sort(key=lambda one: str(one.metadata.get("split.no")).zfill(10))
         if [one.metadata.get("split.no") for one in parts] != list(range(len(parts))):

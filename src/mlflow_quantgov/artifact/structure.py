@@ -43,6 +43,16 @@ _EXPERTS = {"ffn_gate_exps": "gate_proj", "ffn_up_exps": "up_proj", "ffn_down_ex
 _MIXTRAL_EXPERTS = {"ffn_gate_exps": "w1", "ffn_up_exps": "w3", "ffn_down_exps": "w2"}
 _OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _BLOCK_NAME = re.compile(r"^blk\.(\d+)\.([a-z_]+)\.(weight|bias)$")
+_GPT2 = {
+    "attn_qkv": "attn.c_attn", "attn_output": "attn.c_proj", "ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj",
+    "attn_norm": "ln_1", "ffn_norm": "ln_2", "token_embd": "transformer.wte", "position_embd": "transformer.wpe",
+    "output_norm": "transformer.ln_f", "output": "lm_head",
+}  # fmt: skip
+UNNAMED_ARCHITECTURES = frozenset({
+    "bert", "bloom", "chatglm", "codeshell", "dbrx", "exaone", "falcon", "gptj", "gptneox", "internlm2", "jais", "jina-bert-v2",
+    "modern-bert", "mpt", "nomic-bert", "openelm", "phi2", "qwen", "refact", "starcoder", "starcoder2", "t5", "t5encoder",
+})  # fmt: skip
+"""Architectures whose Hugging Face names are not those of a llama-like decoder, and not mapped: names stay GGUF's."""
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 _EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|wte)\.weight$")
 # GGUF's architecture -> model_type of Hugging Face configs, where they differ.
@@ -98,9 +108,12 @@ def structure_of_gguf(metadata: dict[str, Any], shapes: dict[str, tuple[int, ...
     tensors: dict[str, tuple[int, ...]] = {}
     for name, shape in shapes.items():
         tensors |= _canonical(name, shape, names)
+    unnamed = (
+        tuple(sorted(shape for shape in tensors.values() if len(shape) > 1)) if own in UNNAMED_ARCHITECTURES else ()
+    )
     tokens = metadata.get("tokenizer.ggml.tokens")
     listed = tokens.length if isinstance(tokens, GgufArray) else len(tokens) if isinstance(tokens, list) else None
-    embedding = tensors.get("model.embed_tokens.weight")
+    embedding = shapes.get("token_embd.weight")
     structure = Structure(
         architecture=_MODEL_TYPES.get(own, own) if own else None,
         hidden_size=_whole(metadata.get(f"{own}.embedding_length")),
@@ -108,7 +121,8 @@ def structure_of_gguf(metadata: dict[str, Any], shapes: dict[str, tuple[int, ...
         num_heads=heads,
         num_kv_heads=_whole(metadata.get(f"{own}.attention.head_count_kv")) or heads,
         vocab_size=embedding[0] if embedding and len(embedding) == 2 else listed,
-        tensors=tensors,
+        tensors={} if unnamed else tensors,
+        unnamed=unnamed,
     )
     _check(structure, "the GGUF metadata")
     return structure
@@ -122,6 +136,12 @@ def canonical_name(name: str, architecture: str | None = None) -> str:
         architecture: GGUF's `general.architecture`; some name their norms otherwise.
     """
     found = _BLOCK_NAME.match(name)
+    if architecture in UNNAMED_ARCHITECTURES:
+        return name
+    if architecture == "gpt2":
+        part = _GPT2.get(found[2] if found else name.rpartition(".")[0])
+        return name if part is None else f"transformer.h.{found[1]}.{part}.{found[3]}" if found else \
+            f"{part}.{name.rpartition('.')[2]}"  # fmt: skip
     if found:
         part = _BLOCK_OF.get(architecture or "", {}).get(found[2]) or _BLOCK.get(found[2])
         return f"model.layers.{found[1]}.{part}.{found[3]}" if part else name

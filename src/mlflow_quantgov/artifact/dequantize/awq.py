@@ -39,7 +39,9 @@ def _matrix(files: ArtifactFiles, layer: LayerQuantization) -> Matrix:
         if zeros is not None:
             middles = _outputs(zeros.stored(), start, stop).astype(np.int16)
         scale = floats(scales, np.s_[:, start:stop]).T
-        return uniform(codes, scale[:, group], (-middles * scale).astype(np.float32)[:, group], 0, 15)
+        # A symmetric quantizer clips to as far below as above, and leaves the lowest code out.
+        lowest = int(bool((middles == 8).all()) and int(codes.min(initial=1)) > 0)
+        return uniform(codes, scale[:, group], (-middles * scale).astype(np.float32)[:, group], lowest, 15)
 
     return Matrix(name, layer.shape, "awq", parts, read, 4, layer.group_size, slack_of(scales))
 

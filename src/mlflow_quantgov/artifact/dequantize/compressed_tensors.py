@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,10 +46,13 @@ class _Integers:
         self.bits, self.half = int(layer.bits), 2 ** (int(layer.bits) - 1)
 
     def read(self, start: int, stop: int) -> Block:
-        scale = _per_weight(self.parts, self.parts["weight_scale"], start, stop, self.layer.shape)
+        scale = _per_weight(self.parts, self.parts["weight_scale"], start, stop, self.layer)
         codes, zeros = self._codes(start, stop), self._zeros(start, stop)
-        offset = np.float32(0) if zeros is None else -zeros * scale
-        return uniform(codes, scale, offset, -self.half, self.half - 1)
+        if zeros is None:
+            return uniform(codes, scale, np.float32(0), -self.half, self.half - 1)
+        block = uniform(codes, scale, -zeros * scale, -self.half, self.half - 1)
+        # The zero point is added in the precision of the model, and the sum is rounded before it becomes a code.
+        return replace(block, blur=np.abs(codes * scale) * np.float32(slack_of(self.parts["weight_scale"])))
 
     def _codes(self, start: int, stop: int) -> NDArray[Any]:
         packed, columns = self.parts.get("weight_packed"), self.layer.shape[-1]
@@ -67,14 +71,14 @@ class _Integers:
         if stored is None:
             return None
         if stored.dtype != "I32" or "weight_packed" not in self.parts:
-            return _per_weight(self.parts, stored, start, stop, self.layer.shape)
+            return _per_weight(self.parts, stored, start, stop, self.layer)
         columns = np.ascontiguousarray(np.asarray(stored.stored()).T)
         rows = self.layer.shape[0]
         dense = -(-rows * self.bits // 32) == columns.shape[1]
         zeros = unpack(columns, self.bits, start, stop) if dense else \
             unpack_padded(columns, self.bits, rows)[:, start:stop]  # fmt: skip
         chosen: Floats = zeros.T.astype(np.float32) - np.float32(self.half)
-        return np.asarray(chosen[:, _groups(self.parts, chosen.shape[1], self.layer.shape[-1])])
+        return np.asarray(chosen[:, _groups(self.parts, chosen.shape[1], self.layer)])
 
 
 class _Float8:
@@ -84,8 +88,8 @@ class _Float8:
         self.layer, self.parts = layer, parts
 
     def read(self, start: int, stop: int) -> Block:
-        weight = self.parts["weight"]
-        scale = _per_weight(self.parts, self.parts["weight_scale"], start, stop, self.layer.shape)
+        weight, scales = self.parts["weight"], self.parts["weight_scale"]
+        scale = _per_weight(self.parts, scales, start, stop, self.layer)
         codes = np.asarray(weight.raw().reshape(weight.shape)[start:stop])
         return lookup(codes, FLOAT8[weight.dtype], scale)
 
@@ -109,28 +113,38 @@ class _Float4:
         return lookup(nibbles(np.asarray(packed.stored()[start:stop])), E2M1, np.repeat(scale, width, axis=-1))
 
 
-def _per_weight(parts: dict[str, Tensor], stored: Tensor, start: int, stop: int, shape: tuple[int, ...]) -> Floats:
-    """Scales or zero points of some rows, broadcastable to [rows, columns]."""
+def _per_weight(parts: dict[str, Tensor], stored: Tensor, start: int, stop: int, layer: LayerQuantization) -> Floats:
+    """Scales or zero points of some rows, broadcastable to [rows, columns]; MXFP8 stores powers of two as bytes."""
+    exponents = stored.dtype == "U8" and layer.type == "float8"
+
+    def some(index: Any = ...) -> Floats:
+        found = floats(stored, index)
+        return powers_of_two(found) if exponents else found
+
     if stored.elements == 1:
-        return floats(stored).reshape(1, 1)
+        return some().reshape(1, 1)
     if len(stored.shape) == 1:
-        return floats(stored, slice(start, stop)).reshape(-1, 1)
-    if stored.shape[0] in {shape[0], 1}:
-        chosen = floats(stored, slice(start, stop) if stored.shape[0] > 1 else slice(0, 1))
+        return some(slice(start, stop)).reshape(-1, 1)
+    rows, parts_down = layer.shape[0], stored.shape[0]
+    if parts_down in {rows, 1}:
+        chosen = some(slice(start, stop) if parts_down > 1 else slice(0, 1))
     else:
-        tall = -(-shape[0] // stored.shape[0])
-        chosen = floats(stored, np.arange(start, stop) // tall)
-    return chosen if chosen.shape[1] == 1 else chosen[:, _groups(parts, chosen.shape[1], shape[1])]
+        # Blocks are as high as they are wide where that gives as many; the last one may be lower.
+        square = layer.group_size or rows
+        tall = square if -(-rows // square) == parts_down else -(-rows // parts_down)
+        chosen = some(np.arange(start, stop) // tall)
+    return chosen if chosen.shape[1] == 1 else chosen[:, _groups(parts, chosen.shape[1], layer)]
 
 
-def _groups(parts: dict[str, Tensor], groups: int, columns: int) -> NDArray[np.intp]:
+def _groups(parts: dict[str, Tensor], groups: int, layer: LayerQuantization) -> NDArray[np.intp]:
     """Group of each column; -1 everywhere in a stored index stands for no reordering."""
+    columns = layer.shape[-1]
     index = parts.get("weight_g_idx")
     if index is not None:
         stored = np.asarray(index.values()).astype(np.intp)
         if stored.shape == (columns,) and stored.min() >= 0:
             return stored
-    return np.arange(columns) // -(-columns // groups)
+    return np.arange(columns) // (layer.group_size or -(-columns // groups))
 
 
 _READERS: dict[str, type[_Integers | _Float8 | _Float4]] = {

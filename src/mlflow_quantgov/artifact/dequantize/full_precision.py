@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
-from mlflow_quantgov.artifact.dequantize.interface import Block, Matrix
+import numpy as np
+
+from mlflow_quantgov.artifact.dequantize.interface import Block, Floats, Matrix
 from mlflow_quantgov.artifact.dequantize.numbers import floats
 from mlflow_quantgov.artifact.tensors import FLOATS, Tensor
 
@@ -23,7 +26,12 @@ def plain_matrix(tensor: Tensor, name: str | None = None) -> Matrix:
     def read(start: int, stop: int) -> Block:
         return Block(floats(_flat(tensor), slice(start, stop)))
 
-    return Matrix(name or tensor.name, shape, tensor.dtype, (tensor.name,), read)
+    def columns_of(place: int, columns: slice) -> Floats:
+        stack = replace(tensor, shape=(tensor.elements // (shape[-2] * shape[-1]), *shape[-2:]))
+        return np.ascontiguousarray(floats(stack, np.s_[place, :, columns]).T)
+
+    found = Matrix(name or tensor.name, shape, tensor.dtype, (tensor.name,), read)
+    return replace(found, columns_of=columns_of) if len(shape) > 1 else found
 
 
 def _flat(tensor: Tensor) -> Tensor:

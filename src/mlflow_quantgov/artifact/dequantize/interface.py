@@ -32,6 +32,8 @@ class Block:
     None for weights that were not quantized, and for entries of a codebook."""
     above: Floats | None = None
     """The same upwards."""
+    blur: Floats | None = None
+    """What the stored precision of offsets leaves open beyond that, in units of the weights; None for nothing."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class Matrix:
     containers that name their tensors."""
     is_weight: bool = True
     """False for a graph's constant that no matrix product and no embedding takes; it may be no weight at all."""
+    columns_of: Callable[[int, slice], Floats] | None = None
+    """Some columns of one matrix of a stack (of the only one: number 0) as rows; None where only whole rows can be read."""
 
     @property
     def rows(self) -> int:

@@ -48,14 +48,20 @@ def matrices_of(files: ArtifactFiles, facts: Inspection) -> dict[str, Matrix]:
     if reader is not None:
         found = {one.name: one for one in reader(files, facts)}
     else:
-        found = {one.name: one for one in _without_reader(facts)}
+        found = {one.name: one for one in _without_reader(files, facts)}
     used = {part for one in found.values() for part in one.parts}
     rest = (tensor for name, tensor in files.tensors.items() if name not in used)
     return found | {one.name: one for one in plain_matrices(rest) if one.name not in found}
 
 
-def _without_reader(facts: Inspection) -> Iterator[Matrix]:
-    """Quantized matrices of a container that nobody dequantizes yet."""
-    name = facts.quantization.format
+def _without_reader(files: ArtifactFiles, facts: Inspection) -> Iterator[Matrix]:
+    """Quantized matrices of a container that nobody dequantizes yet; what stands below their names belongs to them."""
+    name, problem = facts.quantization.format, f"nothing dequantizes {facts.quantization.format} yet"
+    below: dict[str, list[str]] = {}
+    for tensor in files.tensors:
+        module, _, part = tensor.rpartition(".")
+        if part != "bias":
+            below.setdefault(module, []).append(tensor)
     for layer in facts.quantization.layers:
-        yield unreadable(f"{layer.name}.weight", layer.shape, name, (), layer.bits, f"nothing dequantizes {name} yet")
+        parts = tuple(below.get(layer.name, ()))
+        yield unreadable(f"{layer.name}.weight", layer.shape, name, parts, layer.bits, problem)

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlflow_quantgov.artifact.dequantize.interface import Block, Floats, Matrix, slack_of, unreadable
-from mlflow_quantgov.artifact.dequantize.numbers import E2M1, FLOAT8, floats, lookup, powers_of_two, uniform
+from mlflow_quantgov.artifact.dequantize.numbers import E2M1, E4M3, FLOAT8, floats, lookup, powers_of_two, uniform
 from mlflow_quantgov.artifact.dequantize.words import nibbles
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles
 from mlflow_quantgov.artifact.formats.torchao import Subclass, subclasses
@@ -26,17 +27,17 @@ def torchao_matrices(files: ArtifactFiles, facts: Inspection) -> Iterator[Matrix
 def _matrix(layer: LayerQuantization, one: Subclass) -> Matrix:
     parts = tuple(tensor.name for tensor in one.parts.values())
     reader, scale = _READERS.get(one.kind), one.parts.get("scale")
-    swizzled = one.data.get("is_swizzled_scales") is True
-    if reader is None or scale is None or len(layer.shape) != 2 or swizzled:
-        problem = f"the layout of torchao's {one.kind}{' with swizzled scales' if swizzled else ''}"
+    if reader is None or scale is None or len(layer.shape) != 2:
+        problem = f"the layout of torchao's {one.kind}"
         return unreadable(f"{layer.name}.weight", layer.shape, one.kind, parts, layer.bits, problem)
 
     def read(start: int, stop: int) -> Block:
         return reader(layer, one, start, stop)
 
-    # Codes are computed in the precision of the model.
+    # Codes are computed in the precision of the model; intx multiplies with a reciprocal that was rounded, too.
     dtype = one.data.get("dtype") or one.data.get("orig_dtype")
     slack = 2.0**-8 if "bfloat16" in str(dtype) else slack_of(scale)
+    slack *= 2 if one.kind == "IntxUnpackedToInt8Tensor" else 1
     return Matrix(f"{layer.name}.weight", layer.shape, one.kind, parts, read, layer.bits, layer.group_size, slack)
 
 
@@ -66,8 +67,8 @@ def _float8(layer: LayerQuantization, one: Subclass, start: int, stop: int) -> B
 
 def _mx(layer: LayerQuantization, one: Subclass, start: int, stop: int) -> Block:
     """float8 or float4 with a power of two per block."""
-    data, scales = one.parts["qdata"], one.parts["scale"]
-    powers = powers_of_two(np.asarray(scales.raw().reshape(scales.shape)[start:stop]))
+    data = one.parts["qdata"]
+    powers = powers_of_two(_scale_codes(layer, one, start, stop))
     scale = np.repeat(powers, layer.shape[-1] // powers.shape[-1], axis=-1)
     if data.dtype in FLOAT8:
         return lookup(np.asarray(data.raw().reshape(data.shape)[start:stop]), FLOAT8[data.dtype], scale)
@@ -76,12 +77,26 @@ def _mx(layer: LayerQuantization, one: Subclass, start: int, stop: int) -> Block
 
 def _nvfp4(layer: LayerQuantization, one: Subclass, start: int, stop: int) -> Block:
     """float4 with a float8 scale per block, perhaps times one scale of the tensor."""
-    scale = floats(one.parts["scale"], slice(start, stop))
+    scale = E4M3[_scale_codes(layer, one, start, stop)]
     whole = one.parts.get("per_tensor_scale")
     if whole is not None:
         scale = scale * floats(whole).reshape(-1)[0]
     scale = np.repeat(scale, layer.shape[-1] // scale.shape[-1], axis=-1)
     return lookup(nibbles(np.asarray(one.parts["qdata"].stored()[start:stop]).view(np.uint8)), E2M1, scale)
+
+
+def _scale_codes(layer: LayerQuantization, one: Subclass, start: int, stop: int) -> NDArray[np.uint8]:
+    """Stored scales of some rows, one byte per block.
+
+    Swizzled ones lie in tiles of 128 rows and 4 blocks, in which rows 32 apart stand side by side.
+    Source: cuBLAS, "1D block scaling factors layout"; `to_blocked` of torchao.
+    """
+    scales, groups = one.parts["scale"], layer.shape[-1] // (layer.group_size or layer.shape[-1])
+    if one.data.get("is_swizzled_scales") is not True:
+        return np.asarray(scales.raw().reshape(layer.shape[0], -1)[start:stop])
+    tiles = scales.raw().reshape(-1, -(-groups // 4), 32, 4, 4)
+    row, block = np.arange(start, stop)[:, None], np.arange(groups)
+    return np.asarray(tiles[row // 128, block // 4, row % 32, row % 128 // 32, block % 4])
 
 
 def _per_weight(stored: Tensor, start: int, stop: int, layer: LayerQuantization) -> Floats:

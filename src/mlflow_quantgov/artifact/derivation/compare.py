@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from mlflow_quantgov.artifact.derivation.plain import compare_plain, vector
 _SAMPLED = 6
 _PRECISION = {"F16": 2.0**-11, "BF16": 2.0**-8}
 _NO_FACTORS = Factors()
+_EXPERT = re.compile(r"\bexperts\.\d+\.")
 
 
 def compare(child: Path, parent: Path) -> Descent:
@@ -140,7 +142,10 @@ class _Comparison:
         """For every matrix the best column of all that share its input."""
         groups: dict[str, list[str]] = {}
         for name in self.pairs.quantized:
-            groups.setdefault(norm_before(name, self.pairs.norms) or name, []).append(name)
+            # Of experts each sees only the inputs that are sent to it.
+            expert = _EXPERT.search(name)
+            shared = norm_before(name, self.pairs.norms) or name
+            groups.setdefault(f"{shared} {expert[0]}" if expert else shared, []).append(name)
         found = {}
         for names in groups.values():
             same = len({self.pairs.child[name].columns for name in names}) == 1
@@ -160,7 +165,8 @@ class _Comparison:
         if name.endswith(".bias") and weight in self.rows:
             return compare_plain(child, parent, Factors(columns=self.rows[weight][0]))
         factor = self._norm_of(name, self.norms)
-        return compare_plain(child, parent, factor if factor.columns is not None else None)
+        shift = self.pairs.norm_shift if name.endswith("norm.weight") else 0.0
+        return compare_plain(child, parent, factor if factor.columns is not None else None, shift)
 
 
 def _over_all(

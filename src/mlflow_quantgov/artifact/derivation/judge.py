@@ -25,6 +25,8 @@ MOST_FAR = 2e-4
 """Share that may be more than a step away from where it is stored."""
 MOST_ENERGY = 6.0
 """Squared error over that of plain rounding which compensation may cost: twice the largest that was measured."""
+_AS_ROUNDING = 1.2
+"""Squared error over that of plain rounding up to which nothing says that it was another model, whatever the type."""
 _TELLING = 0.02
 _LUCK = 0.01
 _EXPLAINED = 0.1
@@ -126,7 +128,8 @@ def judge(child: Matrix, found: Measured, column: Column) -> tuple[LayerDescent,
 def _unfit(child: Matrix, found: Measured) -> tuple[LayerDescent, Verdict]:
     """A matrix that was not rounded from this parent as it stands."""
     scaled = scaled_columns(found)
-    if found.energy > MOST_ENERGY or (child.kind not in _OPTIMISED and scaled is None):
+    rounds = child.kind not in _OPTIMISED and scaled is None
+    if found.energy > MOST_ENERGY or (rounds and found.energy > _AS_ROUNDING):
         problem = (
             f"{found.share:.1%} of the parent's weights do not round to its codes ({found.chance:.0%} would not by "
             f"chance); the difference is {math.sqrt(found.energy):.1f} times that of rounding."

@@ -8,7 +8,10 @@ from math import prod
 from mlflow_quantgov.artifact.dequantize import Matrix
 from mlflow_quantgov.artifact.derivation.descent import LayerDescent
 from mlflow_quantgov.artifact.derivation.graph_tensors import MOST_COLUMNS, OUTPUT, align, share_output
+from mlflow_quantgov.artifact.derivation.spelling import as_child_spells
 
+_GGUF_NAMES = ("blk.", "token_embd", "enc.blk.", "dec.blk.")
+"""Begin the names of tensors that have no Hugging Face name, as nobody mapped their architecture's."""
 # Tables that follow from the config: no weights, and not every container keeps them.
 _TABLES = (".rotary_emb.inv_freq", ".rope_freqs.weight", ".rope_factors_long.weight", ".rope_factors_short.weight",
            ".attn.bias", ".attn.masked_bias", ".position_ids")  # fmt: skip
@@ -53,9 +56,13 @@ def pair(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Pairs:
         first, count = aligned.foreign[0], len(aligned.foreign)
         problem = f"The graph's matrix {first.name} {first.shape} is like none of the parent's ({count} such)."
         return _failed(child, parent, problem, True)
+    parent = as_child_spells(child, parent)
     if OUTPUT in child:
         share_output(parent)
     unknown = sorted(child.keys() - parent.keys())
+    if any(name.startswith(_GGUF_NAMES) for name in unknown):
+        problem = f"Which of the parent's tensors {unknown[0]} and {len(unknown) - 1} others are is not known here."
+        return _failed(child, parent, problem, False)
     if unknown:
         return _failed(child, parent, f"The parent has no tensor {unknown[0]} ({len(unknown)} such).", True)
     missing = sorted(name for name in parent.keys() - child.keys() if name != OUTPUT)

@@ -13,28 +13,34 @@ _SCALED_ERROR = 2.0**-7
 """Numbers that were multiplied with a factor in bfloat16 are off by two roundings."""
 
 
-def compare_plain(child: Matrix, parent: Matrix, factors: Factors | None = None) -> LayerDescent:
+def compare_plain(
+    child: Matrix, parent: Matrix, factors: Factors | None = None, norm_shift: float = 0.0
+) -> LayerDescent:
     """An unquantized tensor against the parent's.
 
     Args:
         child: The tensor of the quantized model.
         parent: The parent's, of the same shape.
         factors: Scales folded into the tensor; its numbers then agree up to rounding.
+        norm_shift: What the model adds to a norm. llm-compressor adds it too, and takes it away again: what the sum
+            rounded away does not come back.
     """
     store = STORED_AS.get(child.kind, unchanged)
-    unequal = dict.fromkeys(CASTS, 0)
+    unequal, unequal_shifted = dict.fromkeys(CASTS, 0), 0
+    shift = np.float32(norm_shift)
     error = signal = 0.0
     for start, stop in child.blocks():
         values, weights = child.block(start, stop).values, parent.block(start, stop).values
         weights = scaled(weights, factors, start, stop) if factors else weights
         for name, cast in CASTS.items():
             unequal[name] += _unequal(values, store(cast(weights)))
+        unequal_shifted += _unequal(values, store(store(weights + shift) - shift))
         with np.errstate(invalid="ignore", over="ignore"):
             error += float(np.square(values - weights, dtype=np.float64).sum())
             signal += float(np.square(weights, dtype=np.float64).sum())
     count = max(child.rows * child.columns, 1)
     off = float(np.sqrt(error / signal)) if signal else float(error > 0)
-    share = min(unequal.values()) / count
+    share = min(*unequal.values(), unequal_shifted) / count
     fits = share == 0 or (factors is not None and off < _SCALED_ERROR)
     return LayerDescent(
         name=child.name,

@@ -17,6 +17,8 @@ from mlflow_quantgov.errors import ArtifactError
 
 _COMPARE_CHUNK = 1 << 22
 _MOST_CLAIMED = 2**31
+_CODES = (".weight", ".weight_packed", ".qweight", "_qdata")
+"""Ends the names of tensors that mean nothing as whole numbers: what makes weights of them is missing."""
 _Key = TypeVar("_Key", bound=Hashable)
 
 
@@ -109,7 +111,8 @@ def assemble(
     """Facts of a safetensors model with quantized matrices.
 
     Raises:
-        ArtifactError: No quantized matrix was found, or a config claims another width or group size than the tensors.
+        ArtifactError: No quantized matrix was found, one lacks its scales, or a config claims another width or group size
+            than the tensors.
     """
     if not layers.found:
         raise files.contradiction("The config", f"the format {format}", "no quantized matrix")
@@ -119,6 +122,9 @@ def assemble(
     group = most(layers.weights_by(layer.group_size for layer in layers.found))
     check_claims(files, layers, claims)
     plain = {name: tensor for name, tensor in files.tensors.items() if name not in layers.used}
+    for name, tensor in plain.items():
+        if tensor.dtype not in FLOATS and name.endswith(_CODES):
+            raise broken_layer(files, name, format)
     shapes = layers.parameters | {name: tensor.shape for name, tensor in plain.items()}
     quantized = sum(prod(layer.shape) for layer in layers.found)
     total = quantized + logical_elements(plain, files.config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mlflow_quantgov.artifact.formats.assemble import Claims, Layers, assemble
 from mlflow_quantgov.artifact.formats.awq_layouts import PARTS, is_centred, is_output_packed, layout_of, read_layer
+from mlflow_quantgov.artifact.formats.gptq import producer_of
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
 from mlflow_quantgov.artifact.quantization import Inspection
 from mlflow_quantgov.errors import UnknownFormatError
@@ -43,7 +44,8 @@ class Awq(Format):
             format=self.name,
             method="awq",
             symmetric=all(centred),
-            producer=next((str(claim["producer"]) for _, claim in files.claims if claim.get("producer")), None),
+            producer=next((str(claim["producer"]) for _, claim in files.claims if claim.get("producer")), None)
+            or producer_of(files),
             calibration_required=True,
             claims=Claims.of(files, ("bits", "w_bit"), ("group_size", "q_group_size")),
         )

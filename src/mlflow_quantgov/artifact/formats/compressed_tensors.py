@@ -21,6 +21,7 @@ from mlflow_quantgov.artifact.tensors import Tensor
 
 _WORD = 32
 _SAMPLED_WORDS = 1 << 18
+_LARGEST_GROUP = 2**31
 _PARTS = ("weight", "weight_packed", "weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx",
           "weight_global_scale", "input_scale", "input_zero_point", "input_global_scale", "output_scale",
           "output_zero_point")  # fmt: skip
@@ -68,12 +69,12 @@ class CompressedTensors(Format):
         """See `Format`."""
         config = files.quantization_config
         schemes = _schemes(config)
-        claimed = {bits for scheme in schemes if (bits := _bits(scheme))}
+        claimed, sizes = {bits for scheme in schemes if (bits := _bits(scheme))}, _sizes(schemes)
         layers, parts = Layers(), []
         for name in sorted(files.tensors):
             if name.endswith(".weight_scale") and f"{name.removesuffix('.weight_scale')}.bitmask" not in files.tensors:
                 one = gather(files, name.removesuffix(".weight_scale"))
-                layer, granularity = read_layer(files, one, claimed)
+                layer, granularity = read_layer(files, one, claimed, sizes)
                 layers.add(layer, [tensor.name for tensor in one.tensors.values()], granularity)
                 parts.append(one)
         dense = tuple(layers.found)
@@ -102,13 +103,16 @@ def gather(files: ArtifactFiles, stem: str) -> Parts:
     return Parts(stem, {part: tensor for part, tensor in named if tensor is not None})
 
 
-def read_layer(files: ArtifactFiles, one: Parts, claimed: set[int]) -> tuple[LayerQuantization, str]:
+def read_layer(
+    files: ArtifactFiles, one: Parts, claimed: set[int], sizes: frozenset[int] = frozenset()
+) -> tuple[LayerQuantization, str]:
     """Width, shape and granularity of one matrix.
 
     Args:
         files: The artifact.
         one: Its tensors; a scale among them.
         claimed: Widths that the config names, for packings that two widths would give.
+        sizes: Sizes of groups and blocks that the config names, for rows whose last one is shorter.
 
     Raises:
         ArtifactError: Its tensors do not fit each other.
@@ -127,7 +131,7 @@ def read_layer(files: ArtifactFiles, one: Parts, claimed: set[int]) -> tuple[Lay
     if found is None or len(found[1]) < 2 or not prod(found[1]):
         raise broken_layer(files, one.stem, "compressed-tensors")
     bits, shape, kind = found
-    size, granularity = _grouping(files, one, scale, shape)
+    size, granularity = _grouping(files, one, scale, shape, sizes)
     return LayerQuantization(one.stem, bits, size, shape, kind), granularity
 
 
@@ -164,7 +168,9 @@ def _packed_floats(packed: Tensor, scale: Tensor) -> tuple[float, tuple[int, ...
     return None
 
 
-def _grouping(files: ArtifactFiles, one: Parts, scale: Tensor, shape: tuple[int, ...]) -> tuple[int | None, str]:
+def _grouping(
+    files: ArtifactFiles, one: Parts, scale: Tensor, shape: tuple[int, ...], sizes: frozenset[int]
+) -> tuple[int | None, str]:
     """Group size along the input, and the granularity. Blocks of rows and columns count as groups."""
     columns, groups = shape[-1], scale.shape[-1] if len(scale.shape) == len(shape) else 1
     if scale.elements == 1 and prod(shape[:-1]) > 1:
@@ -172,7 +178,9 @@ def _grouping(files: ArtifactFiles, one: Parts, scale: Tensor, shape: tuple[int,
     if groups > columns or not groups:
         raise broken_layer(files, one.stem, "compressed-tensors")
     if groups == 1:
-        return None, "channel"
+        # Blocks of rows that are as wide as the matrix.
+        is_block = len(scale.shape) == len(shape) and 1 < scale.shape[-2] < shape[-2]
+        return (columns, "group") if is_block else (None, "channel")
     index = one.get("weight_g_idx")
     if index is not None and index.dtype in {"I32", "I64"} and index.shape == (columns,):
         of_column = np.asarray(index.values())
@@ -180,7 +188,8 @@ def _grouping(files: ArtifactFiles, one: Parts, scale: Tensor, shape: tuple[int,
             return int(np.bincount(of_column).max()), "group"
         if int(of_column.min()) != -1 or int(of_column.max()) != -1:
             raise broken_layer(files, one.stem, "compressed-tensors")
-    return -(-columns // groups), "group"
+    likely = [size for size in sorted(sizes) if -(-columns // size) == groups]
+    return likely[0] if likely else -(-columns // groups), "group"
 
 
 def has_offset(one: Parts, layer: LayerQuantization) -> bool:
@@ -225,6 +234,14 @@ def _claimed_groups(schemes: list[dict[str, Any]]) -> tuple[tuple[str, int | Non
         else:
             return ()
     return tuple(sizes)
+
+
+def _sizes(schemes: list[dict[str, Any]]) -> frozenset[int]:
+    """Sizes of groups, and of blocks along the input, that the config names."""
+    blocks = [scheme.get("block_structure") for scheme in schemes]
+    named = [scheme.get("group_size") for scheme in schemes]
+    named += [block[-1] for block in blocks if isinstance(block, list) and block]
+    return frozenset(size for size in named if type(size) is int and 0 < size < _LARGEST_GROUP)
 
 
 def _check_widths(files: ArtifactFiles, layers: Layers, claimed: set[int]) -> None:

@@ -12,7 +12,10 @@ from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization,
 from mlflow_quantgov.artifact.structure import structure_of_gguf
 from mlflow_quantgov.artifact.tensors import Tensor
 from mlflow_quantgov.artifact.tensors.ggml_types import BY_NAME, FILE_TYPES, SYMMETRIC
+from mlflow_quantgov.errors import ArtifactError
 
+_NO_MODELS = {"adapter": "an adapter", "imatrix": "an importance matrix", "vocab": "a vocabulary"}
+"""`general.type` of files that are no models."""
 _IMATRIX = "quantize.imatrix."
 _NEEDS_IMATRIX = ("IQ1", "IQ2")
 _USUALLY_IMATRIX = ("IQ3", "IQ4")
@@ -33,6 +36,7 @@ class Gguf(Format):
         tensors = {name: tensor for part in files.ggufs for name, tensor in part.tensors.items()}
         matrices = {name: one for name, one in tensors.items() if BY_NAME[one.dtype].bits is not None}
         plain = {name: one for name, one in tensors.items() if name not in matrices}
+        _refuse_parts(files, metadata, tensors)
         layers = tuple(_layer(one) for one in matrices.values())
         by_type, by_width = _weights(matrices), _widths(matrices)
         main = BY_NAME[most(by_type)] if by_type else None
@@ -63,6 +67,24 @@ class Gguf(Format):
         shapes = {name: one.shape for name, one in tensors.items()}
         language = "tokenizer.ggml.model" in metadata or "token_embd.weight" in tensors
         return Inspection(facts, structure_of_gguf(metadata, shapes), language)
+
+
+def _refuse_parts(files: ArtifactFiles, metadata: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Refuse what llama.cpp keeps in GGUF files beside models: adapters, importance matrices, vocabularies.
+
+    Raises:
+        ArtifactError: It is one of these.
+    """
+    what = _NO_MODELS.get(str(metadata.get("general.type")))
+    if what is None and any(name.endswith((".lora_a", ".lora_b")) for name in tensors):
+        what = _NO_MODELS["adapter"]
+    if what is None and tensors:
+        return
+    raise ArtifactError(
+        f"The GGUF file of {files.root.name} is {what or 'a vocabulary without weights'}, no model of its own.",
+        why="What would be served is a model together with it; nothing here says which.",
+        fix="name the model's own GGUF file; merge an adapter first (llama-export-lora)",
+    )
 
 
 def _layer(tensor: Tensor) -> LayerQuantization:

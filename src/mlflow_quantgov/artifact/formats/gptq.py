@@ -63,7 +63,7 @@ class Gptq(Format):
             format=self.name,
             method="gptq",
             symmetric=symmetric,
-            producer=_producer(files),
+            producer=producer_of(files),
             calibration_required=True,
             desc_act=any(layer.act_order for layer in read),
             claims=claims,
@@ -137,7 +137,8 @@ def is_symmetric(layers: list[GptqLayer], *, minus_one: bool) -> bool:
     return True
 
 
-def _producer(files: ArtifactFiles) -> str | None:
+def producer_of(files: ArtifactFiles) -> str | None:
+    """Tool and version, where a config that gptqmodel, AutoGPTQ or AutoRound wrote names them."""
     for _, claim in files.claims:
         if claim.get("provider") == "auto-round":
             return " ".join(filter(None, ("auto-round", str(claim.get("autoround_version") or ""))))

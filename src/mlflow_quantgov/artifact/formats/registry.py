@@ -21,7 +21,7 @@ from mlflow_quantgov.artifact.formats.onnx import Onnx
 from mlflow_quantgov.artifact.formats.openvino import OpenVino
 from mlflow_quantgov.artifact.formats.quanto import Quanto
 from mlflow_quantgov.artifact.formats.torchao import TorchAo
-from mlflow_quantgov.artifact.formats.unread import format_of_tensors, is_unread_claim, unread
+from mlflow_quantgov.artifact.formats.unread import format_of_tensors, is_unread_claim, only_cache, unread
 from mlflow_quantgov.errors import ArtifactError, UsageError
 
 ENTRY_POINTS = "mlflow_quantgov.formats"
@@ -71,6 +71,8 @@ def _unfulfilled(files: ArtifactFiles, claimed: str | None) -> ArtifactError:
         return unread(files, found)
     if claimed is not None and claimed not in known:
         return unread(files, str(claimed))
+    if cache := only_cache(files):
+        return cache
     if not files.tensors:
         return unread(files, "empty: it holds no tensors, of a kind")
     return files.contradiction("The config", f"the format {claimed or 'of a quantizer'}", "no matrix packed that way")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -19,7 +19,7 @@ from mlflow_quantgov.artifact.tensors import Tensor
 from mlflow_quantgov.errors import ArtifactError
 
 _DATA = re.compile(r"^(?P<module>.*)\._(?P<parameter>[A-Za-z0-9_]+?)_qdata$")
-_WEIGHT_WIDTH = re.compile(r"(\d+)Weight|^(?:Int|UInt|Float)(\d+)")
+_WEIGHT_WIDTH = re.compile(r"(?:Int|Float)(\d+)Weight")
 _NARROW = re.compile(r"u?int(\d)")
 _MAX_METADATA = 100_000
 
@@ -73,6 +73,18 @@ class TorchAo(Format):
 
 def subclasses(files: ArtifactFiles) -> list[Subclass]:
     """Every quantized parameter with its parts."""
+    found = _by_name(files)
+    if all(one.kind for one in found):
+        return found
+    # transformers renames the tensors of some models when it saves them, and not what the header calls them.
+    known = {one.stem for one in found if one.kind}
+    left = {text for name, text in files.metadata.items() if name.removesuffix(".weight") not in known}
+    kinds = [kind for text in sorted(left) if (kind := _described(text))[0] in _READERS]
+    return [one if one.kind else _of_only_kind(one, kinds) for one in found]
+
+
+def _by_name(files: ArtifactFiles) -> list[Subclass]:
+    """Quantized parameters with what the header says under the names of their tensors, if anything."""
     prefixes = {}
     for name in sorted(files.tensors):
         if found := _DATA.match(name):
@@ -88,6 +100,32 @@ def subclasses(files: ArtifactFiles) -> list[Subclass]:
     return list(prefixes.values())
 
 
+def _of_only_kind(one: Subclass, kinds: list[tuple[str, dict[str, Any]]]) -> Subclass:
+    """A parameter that the header does not name, as the only one of its descriptions whose blocks fit the scales."""
+    fitting = [replace(one, kind=kind, data=data) for kind, data in kinds]
+    fitting = [found for found in fitting if _is_sound(found)]
+    return fitting[0] if len(fitting) == 1 else one
+
+
+def _is_sound(one: Subclass) -> bool:
+    _, shape = _READERS[one.kind](one, one.parts["qdata"])
+    sides = _block_sides(one, shape)
+    return sides is not None and _parts_fit(one, shape, sides)
+
+
+def _parts_fit(one: Subclass, shape: tuple[int, ...], sides: list[int]) -> bool:
+    """Whether nothing is missing, and there is a scale for each block of the matrix."""
+    if any(part not in one.parts for part in _NEEDED.get(one.kind, ("scale",))):
+        return False
+    blocks = [-(-whole // side) for whole, side in zip(shape, sides, strict=True)]
+    if one.data.get("is_swizzled_scales") is True:
+        # Tiles of 128 rows and 4 blocks are filled up.
+        blocks = [prod(blocks[:-2]), -(-blocks[-2] // 128) * 128, -(-blocks[-1] // 4) * 4]
+    scale = one.parts.get("scale")
+    within = all(side <= whole for whole, side in zip(shape, sides, strict=True))
+    return scale is None or (within and scale.elements == prod(blocks))
+
+
 def _described(text: str) -> tuple[str, dict[str, Any]]:
     """Class name and attributes from the header's metadata; empty where they cannot be read."""
     try:
@@ -101,20 +139,15 @@ def _layer(files: ArtifactFiles, one: Subclass) -> tuple[LayerQuantization, str]
     reader = _READERS.get(one.kind)
     if reader is None:
         raise ArtifactError(
-            f"The layer {one.stem} of {files.root.name} is of the unknown torchao kind {one.kind!r}.",
+            f"The layer {one.stem[:200]} of {files.root.name} is of {_spelled_kind(one)}.",
             why="Its width cannot be read from its bytes.",
             fix="quantize it as int8, int4 or intx weight-only, int8 dynamic, float8, MX or NVFP4",
         )
     bits, shape = reader(one, one.parts["qdata"])
     if len(shape) < 2 or bits is None or not prod(shape):
         raise broken_layer(files, one.stem, "torchao")
-    block = one.data.get("block_size")
-    # MX and NVFP4 give one number: weights along the input that share a scale.
-    sides = [1] * (len(shape) - 1) + [block] if isinstance(block, int) else block
-    known = (
-        isinstance(sides, list) and len(sides) == len(shape) and all(type(side) is int and side > 0 for side in sides)
-    )
-    if not known or not isinstance(sides, list):
+    sides = _block_sides(one, shape)
+    if sides is None or not _parts_fit(one, shape, sides):
         raise broken_layer(files, one.stem, "torchao")
     if sides[-1] < shape[-1]:
         size, granularity = int(sides[-1]), "group"
@@ -127,6 +160,15 @@ def _layer(files: ArtifactFiles, one: Subclass) -> tuple[LayerQuantization, str]
     if claimed and int(claimed[1]) != bits:
         raise files.contradiction(f"The header of {one.stem}", f"{claimed[1]} bit", f"{bits:g} bit")
     return LayerQuantization(one.stem, bits, size, shape, one.kind), granularity
+
+
+def _block_sides(one: Subclass, shape: tuple[int, ...]) -> list[int] | None:
+    """Sides of the blocks that share a scale; MX and NVFP4 give one number, that of weights along the input."""
+    block = one.data.get("block_size")
+    sides = [1] * (len(shape) - 1) + [block] if isinstance(block, int) else block
+    if not isinstance(sides, list) or len(sides) != len(shape):
+        return None
+    return sides if all(type(side) is int and side > 0 for side in sides) else None
 
 
 def _plain_bytes(one: Subclass, data: Tensor) -> tuple[float | None, tuple[int, ...]]:
@@ -166,14 +208,23 @@ _READERS: dict[str, Callable[[Subclass, Tensor], tuple[float | None, tuple[int, 
 }
 
 
+_NEEDED = {
+    "IntxUnpackedToInt8Tensor": ("scale", "zero_point"), "Int4Tensor": ("scale", "zero_point"),
+    "Int4PlainInt32Tensor": ("scale", "zero_point"), "Int4TilePackedTo4dTensor": ("scale_and_zero",),
+}  # fmt: skip
+"""Parts without which the codes mean nothing; for the others a scale."""
+
+
 def _has_offset(zero_point: Tensor | None) -> bool:
     return zero_point is not None and bool(zero_point.raw().any())
 
 
 def _activation_bits(one: Subclass) -> int | None:
-    named = one.data.get("activation_quantization")
-    if one.data.get("act_quant_kwargs") is not None:
-        return 4 if one.kind == "NVFP4Tensor" else 8
+    named, settings = one.data.get("activation_quantization"), one.data.get("act_quant_kwargs")
+    if settings is not None:
+        return 4 if one.kind == "NVFP4Tensor" or "float4" in str(settings) else 8
+    if "float8" in str(one.data.get("activation_dtype")):
+        return 8
     return 8 if named is not None and "int8" in str(named).lower() else None
 
 
@@ -186,9 +237,15 @@ def _method(config: dict[str, Any]) -> str | None:
 
 
 def _claimed_width(method: str | None) -> float | None:
-    """Weight width that the configuration's name tells: 4 for `Int8DynamicActivationInt4WeightConfig`."""
+    """Weight width that the configuration's name tells: 4 for `Int8DynamicActivationInt4WeightConfig`, none for `Intx`."""
     found = _WEIGHT_WIDTH.search(method or "")
-    return float(found[1] or found[2]) if found else None
+    return float(found[1]) if found else None
+
+
+def _spelled_kind(one: Subclass) -> str:
+    return (
+        f"the unknown torchao kind {one.kind[:100]!r}" if one.kind else "a torchao kind that its header does not name"
+    )
 
 
 def _spelled(widths: set[float]) -> str:

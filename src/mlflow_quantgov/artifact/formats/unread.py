@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles
-from mlflow_quantgov.artifact.tensors import Tensor
+from mlflow_quantgov.artifact.tensors import FLOATS, Tensor
 from mlflow_quantgov.errors import UnknownFormatError
 
 # quant_method of a config. Source: the quantizers of transformers 5.24.
@@ -32,12 +32,25 @@ def format_of_tensors(tensors: dict[str, Tensor]) -> str | None:
         for suffix, found in _BY_SUFFIX.items():
             if name.endswith(suffix):
                 return found
-    return "float8 without scales" if any(one.dtype.startswith("F8_") for one in tensors.values()) else None
+    narrow = (one for one in tensors.values() if one.dtype.startswith("F8_") and not one.name.endswith("_zero_point"))
+    return "float8 without scales" if any(narrow) else None
 
 
 def unread(files: ArtifactFiles, name: str) -> UnknownFormatError:
     """The error that names a format which no reader knows."""
     return unknown_format(files.root.name or str(files.root), name)
+
+
+def only_cache(files: ArtifactFiles) -> UnknownFormatError | None:
+    """The error for float weights beside which a config asks for a narrow KV cache; None for anything else."""
+    asked = any(isinstance(claim.get("kv_cache_scheme"), dict) for _, claim in files.claims)
+    if not asked or any(one.dtype not in FLOATS for one in files.tensors.values()):
+        return None
+    return UnknownFormatError(
+        f"{files.root.name} quantizes its KV cache and no weights, which is not read yet.",
+        why="It answers otherwise than its parent, and by its weights it could not be told from it.",
+        fix="quantize its weights too, or serve the full-precision model and let the runtime narrow the cache",
+    )
 
 
 def unknown_format(source: str, name: str) -> UnknownFormatError:
