@@ -31,6 +31,8 @@ class Block:
     None for weights that were not quantized."""
     above: Floats | None = None
     """The same upwards."""
+    blur: Floats | None = None
+    """What the stored precision of offsets leaves open beyond that, in units of the weights; None for nothing."""
 
 
 @dataclass(frozen=True)

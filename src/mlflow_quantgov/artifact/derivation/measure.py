@@ -141,6 +141,8 @@ def _add(found: Measured, weights: Floats, block: Block, slack: Floats | float) 
     # A weight at the border of its cell is up to half a step larger than its level.
     tolerance = (np.abs(block.values) + width) * np.asarray(slack, dtype=np.float32)
     tolerance += width * np.float32(_EDGE)
+    if block.blur is not None:
+        tolerance += block.blur
     difference = weights - block.values
     outside = (difference > above + tolerance) | (difference < -(below + tolerance))
     found.weights += weights.size

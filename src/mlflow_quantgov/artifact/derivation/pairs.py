@@ -7,6 +7,7 @@ from math import prod
 
 from mlflow_quantgov.artifact.dequantize import Matrix
 from mlflow_quantgov.artifact.derivation.descent import LayerDescent
+from mlflow_quantgov.artifact.formats.scaled import ACTIVATION_SCALES, CACHE_SCALES
 
 _EMBEDDING = "model.embed_tokens.weight"
 _OUTPUT = "lm_head.weight"
@@ -15,6 +16,8 @@ _MOST_COLUMNS = 1 << 20
 # Tables that follow from the config: no weights, and not every container keeps them.
 _TABLES = ("rotary_emb.inv_freq", "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight",
            "attn.bias", "attn.masked_bias", "position_ids")  # fmt: skip
+_MEASURED = (*ACTIVATION_SCALES, *CACHE_SCALES, ".output_scale")
+"""Scales of activations and of the cache, measured on data; no parent has them."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Pairs:
 
 def pair(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Pairs:
     """Match both sides by name; a shared output matrix is stored once or twice."""
-    child = {name: one for name, one in child.items() if not name.endswith(_TABLES)}
+    child = {name: one for name, one in child.items() if not name.endswith((*_TABLES, *_MEASURED))}
     parent = {name: one for name, one in parent.items() if not name.endswith(_TABLES)}
     quantized = [name for name, one in parent.items() if one.bits is not None]
     if quantized:
