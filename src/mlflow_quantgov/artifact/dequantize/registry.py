@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from mlflow_quantgov.artifact.dequantize.auto_round import auto_round_matrices
 from mlflow_quantgov.artifact.dequantize.awq import awq_matrices
 from mlflow_quantgov.artifact.dequantize.bitsandbytes import bitsandbytes_matrices
 from mlflow_quantgov.artifact.dequantize.compressed_tensors import compressed_matrices
@@ -23,6 +24,7 @@ from mlflow_quantgov.artifact.formats.registry import reader_of
 from mlflow_quantgov.artifact.quantization import Inspection
 
 _QUANTIZED: dict[str, Callable[[ArtifactFiles, Inspection], Iterator[Matrix]]] = {
+    "auto-round": auto_round_matrices,
     "awq": awq_matrices,
     "bitsandbytes": bitsandbytes_matrices,
     "compressed-tensors": compressed_matrices,

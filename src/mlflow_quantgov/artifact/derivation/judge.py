@@ -31,8 +31,11 @@ _EXPLAINED = 0.1
 _CLOSE = 0.3
 _COMPENSATING = {"gptq", "int"}
 """Storage types that GPTQ writes. The others only ever come from rounding."""
-_OPTIMISED = _COMPENSATING | {"awq", "Q4_0", "Q4_1", "Q5_0", "Q5_1"}
-"""Storage types whose quantizers may choose codes that are not the nearest (AutoRound; an importance matrix)."""
+_OPTIMISED = _COMPENSATING | {
+    "auto-round", "awq", "float8", "mxfp4", "nvfp4", "Q4_0", "Q4_1", "Q5_0", "Q5_1",
+}  # fmt: skip
+"""Storage types whose quantizers may choose codes that are not the nearest (AutoRound, which exports to compressed-tensors
+too; an importance matrix)."""
 _STEPS = 50
 _MANY = 1000
 
