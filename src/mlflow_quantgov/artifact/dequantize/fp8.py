@@ -69,7 +69,9 @@ def _per_weight(scale: Tensor, shape: tuple[int, ...], sides: tuple[int, int], s
     down, across = -(-rows // sides[0]), -(-columns // sides[1])
     row = np.arange(start, stop)
     place = row // rows * down + row % rows // sides[0]
-    chosen = _numbers(replace(scale, shape=(scale.elements // across, across)), place if scale.elements > 1 else 0 * place)
+    chosen = _numbers(
+        replace(scale, shape=(scale.elements // across, across)), place if scale.elements > 1 else 0 * place
+    )
     return chosen if across == 1 else chosen[:, np.arange(columns) // sides[1]]
 
 

@@ -60,9 +60,7 @@ def _matrix(files: ArtifactFiles, layer: LayerQuantization) -> Matrix:
     return Matrix(name, layer.shape, "hqq", parts, read, layer.bits, group_size, slack_of(scales))
 
 
-def _codes(
-    packed: Tensor, places: tuple[int, ...], rows: int, width: int, start: int, stop: int
-) -> NDArray[np.uint8]:
+def _codes(packed: Tensor, places: tuple[int, ...], rows: int, width: int, start: int, stop: int) -> NDArray[np.uint8]:
     """Some codes of a matrix [rows, width] that was cut into parts, which lie in one another's words.
 
     Args:

@@ -38,7 +38,9 @@ def _matrix(layer: LayerQuantization, blocks: Tensor, scales: Tensor) -> Matrix:
         for expert in range(start // in_features, -(-stop // in_features)):
             first, last = max(start - expert * in_features, 0), min(stop - expert * in_features, in_features)
             pieces.append(_decoded(blocks, scales, layer.shape, expert, slice(0, out_features), slice(first, last)))
-        return Block(*(np.concatenate([getattr(one, part).T for one in pieces]) for part in ("values", "below", "above")))
+        return Block(
+            *(np.concatenate([getattr(one, part).T for one in pieces]) for part in ("values", "below", "above"))
+        )
 
     return Matrix(layer.name, shape, "mxfp4", (blocks.name, scales.name), read, 4, _GROUP, _EXACT)
 
