@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlflow_quantgov.artifact.dequantize.interface import Block, Floats, Matrix, slack_of
 from mlflow_quantgov.artifact.dequantize.numbers import E2M1, FLOAT8, floats, lookup, powers_of_two
@@ -68,19 +69,17 @@ def _per_weight(scale: Tensor, shape: tuple[int, ...], sides: tuple[int, int], s
     rows, columns = shape[-2:]
     down, across = -(-rows // sides[0]), -(-columns // sides[1])
     row = np.arange(start, stop)
-    place = row // rows * down + row % rows // sides[0]
-    chosen = _numbers(
-        replace(scale, shape=(scale.elements // across, across)), place if scale.elements > 1 else 0 * place
-    )
+    place = row // rows * down + row % rows // sides[0] if scale.elements > 1 else np.zeros_like(row)
+    chosen = _numbers(replace(scale, shape=(scale.elements // across, across)), place)
     return chosen if across == 1 else chosen[:, np.arange(columns) // sides[1]]
 
 
 def _of_matrix(second: Tensor, shape: tuple[int, ...], start: int, stop: int) -> Floats:
     """The scale over all scales, one or one per matrix of a stack, for some rows."""
-    stored = floats(second).reshape(-1)
-    return stored[np.arange(start, stop) // shape[-2] if stored.size > 1 else 0 * np.arange(start, stop)].reshape(-1, 1)
+    stored = floats(second).reshape(-1, 1)
+    return stored if len(stored) == 1 else stored[np.arange(start, stop) // shape[-2]]
 
 
-def _numbers(scale: Tensor, rows: np.typing.NDArray[np.intp]) -> Floats:
+def _numbers(scale: Tensor, rows: NDArray[np.intp]) -> Floats:
     """Some rows of scales; whole bytes are exponents."""
     return powers_of_two(np.asarray(scale.stored()[rows])) if scale.dtype == "U8" else floats(scale, rows)

@@ -39,8 +39,9 @@ def _matrix(files: ArtifactFiles, layer: LayerQuantization) -> Matrix:
     """`weight = (code - zero) * scale`, in groups along the flattened matrix (axis 1) or across it (axis 0)."""
     stem, count, columns = layer.name, prod(layer.shape), layer.shape[-1]
     packed, scales, zeros = (files.tensors[f"{stem}.{part}"] for part in ("W_q", "scale", "zero"))
-    groups, across = scales.elements, number_of(files, stem, "axis") == 0 and scales.elements > 1
-    width = columns if groups == 1 else groups if across else count // groups
+    groups, whole = scales.elements, number_of(files, stem, "channel_wise") == 0
+    across = number_of(files, stem, "axis") == 0 and not whole
+    width = count // layer.shape[0] if whole else groups if across else count // groups
     places = _PLACES[text_of(files, stem, "packing") or ""]
     # With 1.58 bit three of the four codes are levels.
     top = round(2 ** (number_of(files, stem, "nbits") or layer.bits) - 1)
