@@ -25,8 +25,11 @@ import numpy as np
 from descent_parents import EXPERTS, PARENT, activations, gpt_oss, parents
 
 from mlflow_quantgov.artifact.derivation import Descent, compare
+from mlflow_quantgov.artifact.derivation.casts import to_bfloat16
 
 Quantizer = Callable[[Path, Path], Path]
+Source = tuple[str, float, Path]
+"""Label, distance from the parent, and folder."""
 Results = dict[str, dict[str, Descent]]
 _ABOUT = (
     "Written by `python benchmarks/descent.py --write docs/explanation/descent-table.md`. Error: largest relative error "
@@ -171,14 +174,13 @@ def is_right(distance: float, found: Descent) -> bool:
     return found.verdict != "proved" or (found.resolution is not None and distance <= found.resolution)
 
 
-def run(source: Path, which: Any, makers: dict[str, Quantizer], scratch: Path) -> tuple[Results, list[str], int]:
+def run(sources: list[Source], makers: dict[str, Quantizer], scratch: Path) -> tuple[Results, list[str], int]:
     """Quantize every model with every quantizer.
 
     Returns:
         What was found, the lines of the table, and the number of wrong verdicts.
     """
     wrong, results, lines = 0, Results(), list[str]()
-    sources = list(parents(source, scratch / "parents", which)) if makers else []
     for quantizer, maker in makers.items():
         for label, distance, one in sources:
             found = compare(maker(one, scratch / "child"), sources[0][2])
@@ -198,12 +200,13 @@ def main(destination: Path | None, only: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         print("\n".join(_HEAD))
-        for source, which, makers in (
-            (PARENT, make.LINEAR, quantizers(scratch)),
-            (gpt_oss(scratch / "gpt-oss"), EXPERTS, expert_quantizers()),
+        experts = gpt_oss(scratch / "gpt-oss")
+        for sources, makers in (
+            (parents(PARENT, scratch / "models"), quantizers(scratch)),
+            (parents(experts, scratch / "experts", EXPERTS, to_bfloat16), expert_quantizers()),
         ):
             chosen = {label: maker for label, maker in makers.items() if only in label}
-            found, more, bad = run(source, which, chosen, scratch / source.name)
+            found, more, bad = run(list(sources) if chosen else [], chosen, scratch)
             results, lines, wrong = results | found, lines + more, wrong + bad
     if destination is not None:
         text = destination.read_text(encoding="utf-8") if only else ""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mlflow_quantgov.artifact.dequantize.interface import Block, Floats, Matrix
 from mlflow_quantgov.artifact.derivation.casts import Cast
+from mlflow_quantgov.artifact.derivation.lattice import unseen_step
 
 Sums = NDArray[np.float64]
 _EDGE = 1e-4
@@ -46,7 +47,7 @@ class Measured:
     """Weights more than a whole step away from where they are stored."""
     outside_by_chance: int = 0
     tolerance: float = 0.0
-    """Sum over weights of what the stored precision allows beyond a cell."""
+    """Sum over weights of how far each may be moved over a border before it is seen outside its cell."""
     borders: float = 0.0
     """Sum over weights of the reciprocal width of closed cells; half of it for cells that are open on one side."""
     outside_of_column: NDArray[np.int64] = field(init=False)
@@ -153,7 +154,8 @@ def _add(found: Measured, weights: Floats, block: Block, slack: Floats | float) 
     found.outside += int(outside.sum())
     found.far += int((outside & (np.abs(difference) > width + tolerance)).sum())
     found.outside_of_column += outside.sum(axis=0)
-    found.tolerance += float(tolerance.sum(dtype=np.float64))
+    unseen = unseen_step(weights, block)
+    found.tolerance += float((tolerance if unseen is None else tolerance + unseen).sum(dtype=np.float64))
     sides = 1 - (open_below.astype(np.float32) + open_above) / 2
     found.borders += float(np.divide(sides, width, out=np.zeros_like(width), where=width > 0).sum(dtype=np.float64))
     found.column_product += (weights * block.values).sum(axis=0, dtype=np.float64)
