@@ -43,8 +43,10 @@ def _plain(files: ArtifactFiles, layer: LayerQuantization) -> Matrix:
             return lookup(np.asarray(flat.raw().reshape(flat.shape)[start:stop]), FLOAT8[data.dtype], scale)
         return uniform(np.asarray(flat.stored()[start:stop]), scale, np.float32(0), -128, 127)
 
+    # quanto only rounds; `int` is what others, which do more, write as well.
+    kind = str(layer.type) if data.dtype in FLOAT8 else "quanto"
     name, parts = f"{layer.name}.weight", tuple(parts_of(files, layer.name))
-    return Matrix(name, layer.shape, str(layer.type), parts, read, layer.bits, layer.group_size, slack_of(scales))
+    return Matrix(name, layer.shape, kind, parts, read, layer.bits, layer.group_size, slack_of(scales))
 
 
 def _packed(files: ArtifactFiles, layer: LayerQuantization, data: Tensor) -> Matrix:
