@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,24 @@ from typing import Any
 import numpy as np
 import pytest
 from blocks import PROJECTIONS, parent_weight, whole
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlflow_quantgov.artifact.dequantize import matrices
 from mlflow_quantgov.artifact.dequantize.numbers import rounding_of
 from mlflow_quantgov.artifact.derivation import Descent, compare
-from mlflow_quantgov.artifact.tensors import write_safetensors
+from mlflow_quantgov.artifact.tensors import open_safetensors, write_safetensors
+from mlflow_quantgov.artifact.tensors.safetensors import BITS_PER_ELEMENT
+from mlflow_quantgov.errors import ArtifactError
 
 ARTIFACTS = Path(__file__).parents[1] / "data" / "artifacts"
 LAYOUTS = {name: dict(np.load(ARTIFACTS / f"{name}.npz")) for name in ("hqq-layouts", "quanto-layouts")}
 MATRICES = [
     (name, key.removeprefix("back.")) for name, one in LAYOUTS.items() for key in one if key.startswith("back.")
 ]
+
+BROKEN = ["fp8-block", "modelopt-fp8-kv", "modelopt-nvfp4", "mxfp4-gpt-oss", "hqq-w4g32", "hqq-w3g32-axis0", "hqq-layouts",
+          "quanto-int4", "quanto-layouts", "autoround-w4g32-asym", "autoround-w4g32-mixed"]  # fmt: skip
 
 
 @pytest.mark.parametrize(("folder", "matrix"), MATRICES)
@@ -130,3 +136,46 @@ def test_tuned_codes_prove_nothing_and_refute_nothing(artifacts: Path) -> None:
 def test_layouts_of_one_kernel_stay_unproved(artifacts: Path, name: str) -> None:
     found = outcome(artifacts, name)
     assert (found.verdict, "cannot be dequantized here" in found.reason) == ("unproved", True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_broken_tensors_are_an_error_and_no_traceback(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Any bytes, another type of the same width, fewer rows: refused, or judged as what they are."""
+    name = data.draw(st.sampled_from(BROKEN))
+    source = ARTIFACTS / name / "model.safetensors"
+    entries = {
+        key: (one.dtype, list(one.shape), one.raw().tobytes()) for key, one in open_safetensors(source).tensors.items()
+    }
+    key = data.draw(st.sampled_from(sorted(one for one in entries if "proj" in one or "part" in one)))
+    kind, shape, content = entries[key]
+    change = data.draw(st.sampled_from(["bytes", "type", "rows"]))
+    if change == "bytes":
+        content = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1))).bytes(len(content))
+    elif change == "type":
+        same = [one for one, bits in BITS_PER_ELEMENT.items() if bits == BITS_PER_ELEMENT[kind]]
+        kind = data.draw(st.sampled_from(same))
+    elif shape and shape[0] > 1:
+        rows = data.draw(st.integers(1, shape[0] - 1))
+        content, shape = content[: len(content) * rows // shape[0]], [rows, *shape[1:]]
+    folder = tmp_path_factory.mktemp("broken")
+    write_entries(folder / "model.safetensors", entries | {key: (kind, shape, content)})
+    (folder / "config.json").write_bytes((ARTIFACTS / name / "config.json").read_bytes())
+    parent = "gpt-oss-parent" if "oss" in name else "parent-bf16"
+    with contextlib.suppress(ArtifactError):
+        for one in matrices(folder).values():
+            if one.problem is None:
+                assert one.block(0, one.rows).values.shape == (one.rows, one.columns)
+        assert compare(folder, ARTIFACTS / parent).verdict in {"proved", "unproved", "refuted"}
+
+
+def write_entries(path: Path, entries: dict[str, tuple[str, list[int], bytes]]) -> None:
+    """A safetensors file of any types."""
+    header, body = {}, b""
+    for name, (kind, shape, content) in entries.items():
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [len(body), len(body) + len(content)]}
+        body += content
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + body)

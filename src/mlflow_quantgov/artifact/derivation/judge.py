@@ -140,6 +140,8 @@ def _scaled_columns(found: Measured) -> str | None:
     For any other difference the least-squares factors explain one part in as many as a channel has weights.
     """
     signal = found.column_signal
+    if not (np.isfinite(found.column_product).all() and np.isfinite(signal).all()):
+        return None
     slopes = np.divide(found.column_product, signal, out=np.ones_like(signal), where=signal > 0)
     explained = float((np.square(slopes - np.median(slopes)) * signal).sum()) / max(found.error, 1e-30)
     if explained < _EXPLAINED + 4 / max(found.rows, 1):

@@ -128,7 +128,8 @@ def _is_centred(files: ArtifactFiles, layer: LayerQuantization) -> bool:
     """Whether every shift is the middle of the range: half of it, times the scale where it is a float."""
     scale, shift = (files.tensors[f"{layer.name}.weight.{part}"] for part in ("_scale", "_shift"))
     middle = 2 ** (int(layer.bits) - 1)
-    expected = np.asarray(scale.values()) * middle if shift.dtype in FLOATS else middle
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = np.asarray(scale.values()) * middle if shift.dtype in FLOATS else middle
     return bool(np.all(np.asarray(shift.values()).reshape(-1) == np.asarray(expected).reshape(-1)))
 
 
