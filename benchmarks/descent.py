@@ -1,10 +1,11 @@
 """Which parents can be told apart: every quantizer, made from the true parent and from models that are not it.
 
-    python benchmarks/descent.py [--only ONNX] [--write docs/explanation/descent-table.md]
+    python benchmarks/descent.py [--only FP8] [--write docs/explanation/descent-table.md]
 
-Needs the extras `transformers` and `gguf` and, for their rows, bitsandbytes, torchao, onnxruntime-genai and nncf; about three minutes on two
-cores. The parent is the small trained model of the demonstration. What is not quantized stays the parent's own in every
-false parent, so that only the matrices can tell.
+Needs the extras `transformers`, `gguf` and `onnx` and, for their rows, bitsandbytes, torchao and nncf; about six minutes on two
+cores. The parent is the small trained model of the demonstration, or, for MXFP4, a random gpt-oss. What is not
+quantized stays the parent's own in every false parent, so that only the matrices can tell. With `--only`, quantizers
+whose names hold that text; `--write` then changes their lines of the table.
 """
 
 from __future__ import annotations
@@ -13,125 +14,57 @@ import argparse
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).parent))
+import descent_floats as narrow
 import descent_graphs as graphs
 import descent_quantizers as make
+import numpy as np
+from descent_parents import EXPERTS, PARENT, activations, gpt_oss, parents
 
 from mlflow_quantgov.artifact.derivation import Descent, compare
+from mlflow_quantgov.artifact.derivation.casts import to_bfloat16
 
-ROOT = Path(__file__).parents[1]
-PARENT = ROOT / "src" / "mlflow_quantgov" / "demo" / "models" / "skills"
 Quantizer = Callable[[Path, Path], Path]
 NO_TRACE = {"GGUF IQ1_M, importance matrix", "GGUF Q4_0, importance matrix"}
 """Quantizers that choose neither the nearest codes nor a sign by rule: `unproved` is the truth for their parent."""
 _SAME = 2.0**-10
+Source = tuple[str, float, Path]
+"""Label, distance from the parent, and folder."""
+Results = dict[str, dict[str, Descent]]
 _ABOUT = (
     "Written by `python benchmarks/descent.py --write docs/explanation/descent-table.md`. Error: largest relative error "
     "of a matrix. Of rounding: what rounding to the stored grid costs. Outside: largest share of the parent's weights "
     "outside the cells of their codes (of the first column where errors were compensated). Sees: smallest change of the "
     "parent that every matrix would have shown. See [descent](descent.md)."
 )
-
-
-def activations(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """Inputs of every linear layer, [tokens, channels], while the model reads some of this package."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    text = b"".join(path.read_bytes() for path in sorted((ROOT / "src" / "mlflow_quantgov" / "policy").glob("*.py")))
-    tokens = torch.tensor(list(text[: 64 * 128])).reshape(64, 128)
-    seen: dict[str, np.ndarray[Any, Any]] = {}
-
-    def keep(name: str) -> Callable[..., None]:
-        def hook(module: object, inputs: tuple[torch.Tensor, ...], output: object) -> None:
-            seen[name] = inputs[0].reshape(-1, inputs[0].shape[-1]).double().numpy()
-
-        return hook
-
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear):
-            module.register_forward_hook(keep(f"{name}.weight"))
-    with torch.no_grad():
-        model(tokens)
-    return seen
-
-
-def fine_tuned(folder: Path, steps: int, rate: float) -> make.Weights:
-    """The parent after some steps of AdamW on this repository's policy files."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    text = b"".join(path.read_bytes() for path in sorted((ROOT / "policies").rglob("*.yaml")))
-    tokens = torch.tensor(list(text))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
-    for _ in range(steps):
-        starts = torch.randint(0, len(tokens) - 129, (8,)).tolist()
-        batch = torch.stack([tokens[start : start + 128] for start in starts])
-        loss = model(input_ids=batch, labels=batch).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return {name: one.detach().numpy() for name, one in model.named_parameters()}
-
-
-def parents(scratch: Path) -> Iterator[tuple[str, float, Path]]:
-    """Label, distance (relative Frobenius norm over all matrices) and folder of every model to quantize."""
-    weights, config = make.load(PARENT)
-    tuned = fine_tuned(PARENT, 20, 2e-4)
-    made = {
-        "the parent": weights,
-        "another seed": make.another_seed(weights),
-        "changed by 0.1 %": make.changed(weights, 0.001),
-        "changed by 0.3 %": make.changed(weights, 0.003),
-        "changed by 1 %": make.changed(weights, 0.01),
-        "changed by 3 %": make.changed(weights, 0.03),
-        "changed by 3 %, rank 4": make.changed(weights, 0.03, rank=4),
-        "changed by 10 %": make.changed(weights, 0.1),
-        "fine-tuned, 20 steps of AdamW": {**weights, **{n: w for n, w in tuned.items() if make.LINEAR.search(n)}},
-        "quantized before, 8 bit": make.once_quantized(weights, 8, -1),
-        "quantized before, 4 bit": make.once_quantized(weights, 4, 32),
-    }
-    for label, one in made.items():
-        folder = scratch / "parents" / label.replace(" ", "-").replace("%", "percent").replace(",", "")
-        # float32: rounding to bfloat16 would move the matrices by 0.2 % more.
-        make.save(folder, one, config | {"dtype": "float32", "torch_dtype": "float32"})
-        for extra in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
-            shutil.copy(PARENT / extra, folder)
-        names = [name for name in weights if make.LINEAR.search(name)]
-        moved = sum(float(np.square(one[name] - weights[name]).sum()) for name in names)
-        whole = sum(float(np.square(weights[name]).sum()) for name in names)
-        yield label, (moved / whole) ** 0.5, folder
+_HEAD = [
+    "| quantizer | made from | distance | error | error of rounding | outside | verdict | would have shown |",
+    "| --- | --- | ---: | ---: | ---: | ---: | --- | ---: |",
+]
 
 
 def quantizers(scratch: Path) -> dict[str, Quantizer]:
-    """Every quantizer by label: takes a full-precision folder and a place to write to."""
+    """Every quantizer of the demonstration's model by label: takes a full-precision folder and a place to write to."""
     inputs = activations(PARENT)
     hessians = {name: one.T @ one for name, one in inputs.items()}
     magnitudes = {name: np.abs(one).mean(0) for name, one in inputs.items()}
 
-    def by_gptq(bits: int, group: int, act_order: bool = False) -> Quantizer:
-        return lambda source, target: make.write_gptq(
-            target, *make.load(source), bits, group, hessians, act_order=act_order
-        )  # fmt: skip
+    def by(write: Callable[..., Path], *settings: Any, **more: Any) -> Quantizer:
+        return lambda source, target: write(target, *make.load(source), *settings, **more)
 
     found: dict[str, Quantizer] = {
-        "GPTQ 8 bit, group 128": by_gptq(8, 128),
-        "GPTQ 4 bit, group 128": by_gptq(4, 128),
-        "GPTQ 4 bit, group 128, act-order": by_gptq(4, 128, True),
-        "GPTQ 3 bit, group 64": by_gptq(3, 64),
-        "GPTQ 2 bit, group 32": by_gptq(2, 32),
-        "Rounding 4 bit, group 128": lambda source, target: make.write_gptq(target, *make.load(source), 4, 128),
-        "AWQ 4 bit, group 128": lambda source, target: make.write_awq(target, *make.load(source), 128, magnitudes),
-        "SmoothQuant int8": lambda source, target: make.write_smoothquant(target, *make.load(source), magnitudes),
+        "GPTQ 8 bit, group 128": by(make.write_gptq, 8, 128, hessians),
+        "GPTQ 4 bit, group 128": by(make.write_gptq, 4, 128, hessians),
+        "GPTQ 4 bit, group 128, act-order": by(make.write_gptq, 4, 128, hessians, act_order=True),
+        "GPTQ 3 bit, group 64": by(make.write_gptq, 3, 64, hessians),
+        "GPTQ 2 bit, group 32": by(make.write_gptq, 2, 32, hessians),
+        "Rounding 4 bit, group 128": by(make.write_gptq, 4, 128),
+        "AWQ 4 bit, group 128": by(make.write_awq, 128, magnitudes),
+        "SmoothQuant int8": by(make.write_smoothquant, magnitudes),
     }
     for kind in ("Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q4_0", "Q3_K", "Q2_K", "IQ4_NL", "MXFP4", "NVFP4", "TQ2_0", "Q1_0"):
         found[f"GGUF {kind}"] = _by_llama_cpp(kind, scratch)
@@ -140,7 +73,24 @@ def quantizers(scratch: Path) -> dict[str, Quantizer]:
         found[f"GGUF {kind}, importance matrix"] = _by_llama_cpp(kind, scratch, squares)
     for label, config in _transformers_configs().items():
         found[label] = _by_transformers(config)
-    return found | graphs.quantizers()
+    return (
+        found
+        | graphs.quantizers()
+        | {
+            "FP8, blocks of 128x128": by(narrow.write_fp8_blocks, 128),
+            "FP8 per channel": by(narrow.write_fp8_rows),
+            "HQQ 4 bit, group 64": by(narrow.write_hqq, 4, 64),
+            "HQQ 8 bit, group 64": by(narrow.write_hqq, 8, 64),
+            "quanto int8": by(narrow.write_quanto, 8, "float32"),
+            "quanto int4, group 128": by(narrow.write_quanto, 4, "float32"),
+            "quanto int4, group 128, in bfloat16": by(narrow.write_quanto, 4, "bfloat16"),
+        }
+    )
+
+
+def expert_quantizers() -> dict[str, Quantizer]:
+    """Those of a gpt-oss."""
+    return {"MXFP4, experts of gpt-oss": lambda source, target: narrow.write_mxfp4(target, *make.load(source))}
 
 
 def _by_llama_cpp(kind: str, scratch: Path, squares: dict[str, np.ndarray[Any, Any]] | None = None) -> Quantizer:
@@ -208,7 +158,7 @@ def row(quantizer: str, label: str, distance: float, found: Descent) -> str:
     )
 
 
-def summary(results: dict[str, dict[str, Descent]]) -> list[str]:
+def summary(results: Results) -> list[str]:
     """One line per quantizer, one column per model that it was made from: verdict and share outside."""
     labels = list(next(iter(results.values())))
     head = ["quantizer", "error", "of rounding", "sees", *labels]
@@ -249,56 +199,64 @@ def adds_nothing(child: Path, source: Path) -> bool:
     return max(one.relative_error for one in matrices) < _SAME
 
 
+def run(sources: list[Source], makers: dict[str, Quantizer], scratch: Path) -> tuple[Results, list[str], int]:
+    """Quantize every model with every quantizer.
+
+    Returns:
+        What was found, the lines of the table, and the number of wrong verdicts.
+    """
+    wrong, results, lines = 0, Results(), list[str]()
+    for quantizer, maker in makers.items():
+        for label, distance, one in sources:
+            child = maker(one, scratch / "child")
+            found = compare(child, sources[0][2])
+            results.setdefault(quantizer, {})[label] = found
+            if not is_right(quantizer, distance, found):
+                kept = adds_nothing(child, one)
+                wrong += not kept
+                label += ", on the same grid" if kept else " **wrong**"
+            lines.append(row(quantizer, label, distance, found))
+            print(lines[-1], flush=True)
+            shutil.rmtree(scratch / "child", ignore_errors=True)
+    return results, lines, wrong
+
+
 def main(destination: Path | None, only: str) -> int:
-    """Print the table of quantizers that have some words in their label, write it, and count the wrong verdicts."""
-    lines = [
-        "| quantizer | made from | distance | error | error of rounding | outside | verdict | would have shown |",
-        "| --- | --- | ---: | ---: | ---: | ---: | --- | ---: |",
-    ]
-    wrong, results = 0, dict[str, dict[str, Descent]]()
+    """Print the table, write it where asked, and return the number of wrong verdicts."""
+    results, lines, wrong = Results(), list[str](), 0
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        sources = list(parents(scratch))
-        true = sources[0][2]
-        for quantizer, run in quantizers(scratch).items():
-            if only not in quantizer:
-                continue
-            for label, distance, source in sources:
-                child = run(source, scratch / "child")
-                found = compare(child, true)
-                results.setdefault(quantizer, {})[label] = found
-                if not is_right(quantizer, distance, found):
-                    kept = adds_nothing(child, source)
-                    wrong += not kept
-                    label += ", on the same grid" if kept else " **wrong**"
-                lines.append(row(quantizer, label, distance, found))
-                print(lines[-1], flush=True)
-                shutil.rmtree(scratch / "child", ignore_errors=True)
+        print("\n".join(_HEAD))
+        experts = gpt_oss(scratch / "gpt-oss")
+        for sources, makers in (
+            (parents(PARENT, scratch / "models"), quantizers(scratch)),
+            (parents(experts, scratch / "experts", EXPERTS, to_bfloat16), expert_quantizers()),
+        ):
+            chosen = {label: maker for label, maker in makers.items() if only in label}
+            found, more, bad = run(list(sources) if chosen else [], chosen, scratch)
+            results, lines, wrong = results | found, lines + more, wrong + bad
     if destination is not None:
-        written = [
-            "# Every verdict",
-            "",
-            _ABOUT,
-            "",
-            "## In short",
-            "",
-            *summary(results),
-            "",
-            "## In full",
-            "",
-            *lines,
-        ]
-        destination.write_text("\n".join(written) + "\n", encoding="utf-8")
-    print("\n".join(summary(results)))
-    print(f"{wrong} wrong verdicts of {len(lines) - 2}")
+        text = destination.read_text(encoding="utf-8") if only else ""
+        destination.write_text(table(results, lines, text), encoding="utf-8")
+    print(f"{wrong} wrong verdicts of {len(lines)}")
     return wrong
+
+
+def table(results: Results, lines: list[str], before: str = "") -> str:
+    """The page, with the lines of other quantizers that stood on it before."""
+    short = summary(results)
+    kept = [line for line in before.splitlines() if line.startswith("| ") and line.split(" | ")[0][2:] not in results]
+    full = [line for line in kept if line.count("|") == _HEAD[0].count("|")]
+    brief = [line for line in kept if line not in full]
+    in_short = [*short[:2], *[line for line in brief if line not in short[:2]], *short[2:]]
+    in_full = [*_HEAD, *[line for line in full if line not in _HEAD], *lines]
+    parts = ["# Every verdict", _ABOUT, "## In short", "\n".join(in_short), "## In full", "\n".join(in_full)]
+    return "\n\n".join(parts) + "\n"
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", type=Path, help="file for the table")
-    parser.add_argument("--only", default="", metavar="WORDS", help="only quantizers with this in their label")
-    given = parser.parse_args()
-    if given.write and given.only:
-        parser.error("--write writes the whole table; run it without --only")
-    sys.exit(1 if main(given.write, given.only) else 0)
+    parser.add_argument("--only", default="", help="part of the names of the quantizers to run")
+    arguments = parser.parse_args()
+    sys.exit(1 if main(arguments.write, arguments.only) else 0)

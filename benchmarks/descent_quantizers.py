@@ -196,32 +196,3 @@ def write_smoothquant(folder: Path, weights: Weights, config: dict[str, Any], ma
     group = {"targets": ["Linear"], "weights": scheme, "input_activations": activations, "format": "int-quantized"}
     claim = {"quant_method": "compressed-tensors", "format": "int-quantized", "config_groups": {"group_0": group}}
     return save(folder, tensors, config | {"quantization_config": claim})
-
-
-def another_seed(weights: Weights, seed: int = 1) -> Weights:
-    """Matrices of the same spread from other random numbers; all else stays, which makes it harder to tell."""
-    random = np.random.default_rng(seed)
-    return {
-        name: (random.standard_normal(one.shape) * one.std()).astype(np.float32) if LINEAR.search(name) else one
-        for name, one in weights.items()
-    }
-
-
-def changed(weights: Weights, distance: float, *, rank: int | None = None, seed: int = 2) -> Weights:
-    """Matrices moved by a part of their norm, in all directions or in a few (as LoRA does); all else stays."""
-    random = np.random.default_rng(seed)
-    moved = dict(weights)
-    for name, one in weights.items():
-        if LINEAR.search(name):
-            step = random.standard_normal(one.shape) if rank is None else \
-                random.standard_normal((one.shape[0], rank)) @ random.standard_normal((rank, one.shape[1]))  # fmt: skip
-            moved[name] = (one + step * (distance * np.linalg.norm(one) / np.linalg.norm(step))).astype(np.float32)
-    return moved
-
-
-def once_quantized(weights: Weights, bits: int, group: int) -> Weights:
-    """Matrices rounded to a few bits and written back as floats."""
-    return {
-        name: dequantized(*round_to_nearest(one, bits, group, symmetric=True)) if LINEAR.search(name) else one
-        for name, one in weights.items()
-    }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,11 +11,12 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+from blocks import PROJECTIONS, parent_weight, whole
 from gguf import GGMLQuantizationType as Kind
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_quantgov.artifact.dequantize import Block, Matrix, matrices
+from mlflow_quantgov.artifact.dequantize import matrices
 from mlflow_quantgov.artifact.dequantize.gguf_blocks import DECODERS
 from mlflow_quantgov.artifact.dequantize.gguf_codebooks import CODEBOOKS, from_tables
 from mlflow_quantgov.artifact.dequantize.numbers import E2M1, E4M3, E5M2, lookup, uniform
@@ -24,8 +24,6 @@ from mlflow_quantgov.artifact.dequantize.words import nibbles, unpack, unpack_pa
 from mlflow_quantgov.artifact.tensors import read_safetensors, write_safetensors
 from mlflow_quantgov.artifact.tensors.ggml_types import BY_NAME
 from mlflow_quantgov.errors import ArtifactError
-
-PROJECTIONS = [f"self_attn.{one}_proj" for one in "qkvo"] + [f"mlp.{one}_proj" for one in ("gate", "up", "down")]
 
 
 def make_script() -> ModuleType:
@@ -35,23 +33,6 @@ def make_script() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def whole(matrix: Matrix) -> Block:
-    """All rows, read in three uneven blocks."""
-    cuts = sorted({0, matrix.rows // 3, matrix.rows // 3 + 1, matrix.rows})
-    parts = [matrix.read(start, stop) for start, stop in pairwise(cuts) if stop > start]
-
-    def joined(name: str) -> Any:
-        found = [getattr(part, name) for part in parts]
-        return None if found[0] is None else np.concatenate([np.broadcast_to(one, parts[i].values.shape)
-                                                             for i, one in enumerate(found)])  # fmt: skip
-
-    return Block(joined("values"), joined("below"), joined("above"))
-
-
-def parent_weight(artifacts: Path, name: str) -> np.ndarray[Any, Any]:
-    return np.array(dict(read_safetensors(artifacts / "parent-bf16" / "model.safetensors"))[name], dtype=np.float32)
 
 
 @given(bits=st.integers(1, 8), data=st.data())

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,17 +25,10 @@ from mlflow_quantgov.artifact.tensors import read_gguf
 from mlflow_quantgov.artifact.tensors.ggml_types import BY_NAME
 from mlflow_quantgov.demo.models import SKILLS
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import descent_parents as others
+import descent_quantizers as make
 
-def _load_quantizers() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "descent_quantizers.py"
-    spec = importlib.util.spec_from_file_location("descent_quantizers", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-make = _load_quantizers()
 DISTANCES = {"the parent": 0.0, "changed by 1 %": 0.01, "changed by 10 %": 0.1, "another seed": 1.4}
 KINDS = ["Q8_0", "Q4_K", "IQ4_XS", "MXFP4", "NVFP4", "TQ1_0", "TQ2_0", "Q1_0", *CODEBOOKS]
 WITH_MATRIX = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "IQ3_XXS", "IQ3_S", "IQ2_S"]
@@ -52,9 +44,9 @@ def twins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Pat
     weights, config = make.load(SKILLS)
     models = {
         "the parent": weights,
-        "changed by 1 %": make.changed(weights, 0.01),
-        "changed by 10 %": make.changed(weights, 0.1),
-        "another seed": make.another_seed(weights),
+        "changed by 1 %": others.changed(weights, 0.01),
+        "changed by 10 %": others.changed(weights, 0.1),
+        "another seed": others.another_seed(weights),
     }
     found = {}
     for label, one in models.items():
@@ -176,7 +168,7 @@ def test_levels_at_which_the_parent_lies_say_little_of_changes(kind: str) -> Non
     for change in (0.01, 0.05):
         verdict, layer, _ = of_rows(weights + np.float32(change) * noise, kind, weights)
         assert verdict == "proved" and layer.resolution is not None and layer.resolution > change
-    assert of_rows(weights + np.float32(0.6) * noise, kind, weights)[0] == "refuted"
+    assert of_rows(weights + np.float32(0.6) * noise, kind, weights)[0] != "proved"
 
 
 @pytest.mark.parametrize("spread", ["normal", "laplace", "student"])

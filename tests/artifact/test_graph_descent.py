@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
+import sys
 import tracemalloc
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,17 +18,10 @@ from mlflow_quantgov.artifact.dequantize import Block, Matrix
 from mlflow_quantgov.artifact.derivation import Descent, compare
 from mlflow_quantgov.artifact.derivation.graph_tensors import align
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import descent_parents as others
+import descent_quantizers as make
 
-def _load_quantizers() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "descent_quantizers.py"
-    spec = importlib.util.spec_from_file_location("descent_quantizers", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-make = _load_quantizers()
 ARTIFACTS = Path(__file__).parents[1] / "data" / "artifacts"
 # Graph -> parent, and the share of its norm by which the parent is changed so that it must show.
 FIXTURES = {
@@ -65,9 +57,9 @@ def test_graphs_of_real_tools_come_from_their_parent(name: str) -> None:
 @pytest.mark.parametrize("name", FIXTURES)
 def test_graphs_of_real_tools_do_not_come_from_another_parent(tmp_path: Path, name: str) -> None:
     parent, amount = FIXTURES[name]
-    other = compare(ARTIFACTS / name, changed_parent(tmp_path / "other", parent, make.another_seed))
+    other = compare(ARTIFACTS / name, changed_parent(tmp_path / "other", parent, others.another_seed))
     assert other.verdict == "refuted"
-    near = changed_parent(tmp_path / "near", parent, lambda weights: make.changed(weights, amount))
+    near = changed_parent(tmp_path / "near", parent, lambda weights: others.changed(weights, amount))
     true = compare(ARTIFACTS / name, ARTIFACTS / parent)
     assert true.resolution is not None and true.resolution < amount
     assert compare(ARTIFACTS / name, near).verdict != "proved"
@@ -75,7 +67,7 @@ def test_graphs_of_real_tools_do_not_come_from_another_parent(tmp_path: Path, na
 
 @pytest.mark.parametrize("name", ["onnx-int8-dynamic", "openvino-int8-static"])
 def test_a_parent_that_was_quantized_before_shows(tmp_path: Path, name: str) -> None:
-    other = changed_parent(tmp_path / "other", "parent-bf16", lambda weights: make.once_quantized(weights, 8, -1))
+    other = changed_parent(tmp_path / "other", "parent-bf16", lambda weights: others.once_quantized(weights, 8, -1))
     assert compare(ARTIFACTS / name, other).verdict != "proved"
 
 
@@ -200,10 +192,10 @@ def test_graphs_without_names_and_with_joined_matrices(
     found = compare(child, make.save(tmp_path / "parent", WEIGHTS, CONFIG))
     assert (found.verdict, problems(found)) == ("proved", {})
     assert {one.name for one in found.layers} == set(WEIGHTS)
-    other = compare(child, make.save(tmp_path / "other", make.another_seed(WEIGHTS), CONFIG))
+    other = compare(child, make.save(tmp_path / "other", others.another_seed(WEIGHTS), CONFIG))
     assert other.verdict == "refuted"
     assert named or "like none of the parent's" in other.reason
-    near = compare(child, make.save(tmp_path / "near", make.changed(WEIGHTS, 0.01), CONFIG))
+    near = compare(child, make.save(tmp_path / "near", others.changed(WEIGHTS, 0.01), CONFIG))
     assert near.verdict == "unproved"
 
 
@@ -257,7 +249,7 @@ def test_both_copies_of_a_matrix_are_compared(tmp_path: Path, onnx: Any) -> None
     same = written(tmp_path / "same", onnx, WEIGHTS, named=True, more=lambda graph: graph.add(name, WEIGHTS[name]))
     found = compare(same, parent)
     assert (found.verdict, len(found.layers)) == ("proved", len(WEIGHTS) + 1)
-    wrong = make.changed(WEIGHTS, 0.05)[name]
+    wrong = others.changed(WEIGHTS, 0.05)[name]
     child = written(tmp_path / "wrong", onnx, WEIGHTS, named=True, more=lambda graph: graph.add(name, wrong))
     assert compare(child, parent).verdict == "unproved"
 
@@ -266,7 +258,7 @@ def test_both_copies_of_a_matrix_are_compared(tmp_path: Path, onnx: Any) -> None
 def test_matrices_of_both_branches_are_compared(tmp_path: Path, onnx: Any, changed: bool) -> None:
     # As in a merged decoder: with and without a cache, and each branch with tensors of its own.
     branches = []
-    for weights in (WEIGHTS, make.changed(WEIGHTS, 0.05) if changed else WEIGHTS):
+    for weights in (WEIGHTS, others.changed(WEIGHTS, 0.05) if changed else WEIGHTS):
         graph = Graph(onnx, named=True)
         for name, one in weights.items():
             graph.add(name, one)

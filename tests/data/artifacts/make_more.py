@@ -1,7 +1,7 @@
 """Makes the artifacts of more tools: `python tests/data/artifacts/make_more.py [NAME ...]` (without names: all).
 
 From the parent that `make.py` made. By the tools themselves, on a CPU: hqq 0.2.8, optimum-quanto 0.2.7, auto-round 0.16
-(`iters=0`, which needs no data), nvidia-modelopt 0.47, peft 0.21, transformers 5 (its own float8 operation), and
+(`iters=0`, which needs no data; one tuned on random words), nvidia-modelopt 0.47, peft 0.21, transformers 5 (its own float8 operation), and
 compressed-tensors 0.10 in an environment of its own (the last versions with 2:4 layouts). Packed here with numpy, as
 their writers need a GPU: gpt-oss' MXFP4 (checked with transformers' own unpacking) and AutoAWQ's GEMV.
 """
@@ -152,7 +152,8 @@ def make_quanto() -> None:
 
 
 def make_auto_round() -> None:
-    """GPTQ's packing with one layer of another width, AWQ's packing with zero points."""
+    """GPTQ's packing with one layer of another width, AWQ's packing with zero points; the first tuned for 20 steps."""
+    import torch
     from auto_round import AutoRound
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
@@ -160,14 +161,16 @@ def make_auto_round() -> None:
     words = Tokenizer(models.WordLevel({f"t{index}": index for index in range(128)}, unk_token="t0"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="t0", pad_token="t0")
     mixed = {"model.layers.0.mlp.down_proj": {"bits": 8}}
+    texts = torch.randint(3, 128, (16, 1, 32), generator=torch.Generator().manual_seed(0))
+    tuned = {"iters": 20, "dataset": list(texts), "nsamples": 16, "seqlen": 32, "batch_size": 4}
     for name, settings in (
         ("autoround-w4g32-mixed", {"scheme": "W4A16", "group_size": 32, "layer_config": mixed}),
         ("autoround-w4g32-asym", {"scheme": "W4A16", "group_size": 32, "sym": False}),
+        ("autoround-w4g32-tuned", {"scheme": "W4A16", "group_size": 32, **tuned}),
     ):
         with tempfile.TemporaryDirectory() as scratch:
-            quantizer = AutoRound(
-                parent_model(), tokenizer, iters=0, disable_opt_rtn=True, device_map="cpu", enable_torch_compile=False, **settings
-            )  # fmt: skip
+            rounded = {"iters": 0, "disable_opt_rtn": True} | settings
+            quantizer = AutoRound(parent_model(), tokenizer, device_map="cpu", enable_torch_compile=False, **rounded)
             quantizer.quantize_and_save(scratch, format="auto_round")
             shutil.rmtree(HERE / name, ignore_errors=True)
             shutil.copytree(next(Path(scratch).rglob("config.json")).parent, HERE / name)

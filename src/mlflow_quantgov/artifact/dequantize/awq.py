@@ -21,14 +21,17 @@ _PLACES = (0, 4, 1, 5, 2, 6, 3, 7)
 def awq_matrices(files: ArtifactFiles, facts: Inspection) -> Iterator[Matrix]:
     """Every packed matrix."""
     for layer in facts.quantization.layers:
-        yield _matrix(files, layer)
+        yield awq_matrix(files, layer)
 
 
-def _matrix(files: ArtifactFiles, layer: LayerQuantization) -> Matrix:
+def awq_matrix(files: ArtifactFiles, layer: LayerQuantization) -> Matrix:
+    """One matrix; the layouts of other kernels are not dequantized."""
     named = {part: files.tensors.get(f"{layer.name}.{part}") for part in ("qweight", "qzeros", "scales")}
     parts = tuple(tensor.name for tensor in named.values() if tensor is not None)
     weight, zeros, scales = named["qweight"], named["qzeros"], named["scales"]
     name, columns = f"{layer.name}.weight", layer.shape[-1]
+    if layer.type != "gemm":
+        return unreadable(name, layer.shape, "awq", parts, layer.bits, f"AWQ's layout {layer.type}")
     if layer.bits != 4 or weight is None or scales is None:
         return unreadable(name, layer.shape, "awq", parts, layer.bits, f"the order of {layer.bits:g}-bit AWQ codes")
     group = np.arange(columns) // (columns // scales.shape[0])

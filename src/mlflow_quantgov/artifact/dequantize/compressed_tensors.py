@@ -18,17 +18,19 @@ from mlflow_quantgov.artifact.tensors import Tensor
 
 _PARTS = ("weight", "weight_packed", "weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx",
           "weight_global_scale", "input_scale", "input_zero_point", "input_global_scale", "output_scale",
-          "output_zero_point")  # fmt: skip
+          "output_zero_point", "scale_packed")  # fmt: skip
 
 
 def compressed_matrices(files: ArtifactFiles, facts: Inspection) -> Iterator[Matrix]:
     """Every compressed matrix."""
     for layer in facts.quantization.layers:
-        named = {part: files.tensors.get(f"{layer.name}.{part}") for part in _PARTS}
-        yield _matrix(layer, {part: tensor for part, tensor in named.items() if tensor is not None})
+        yield compressed_matrix(files, layer)
 
 
-def _matrix(layer: LayerQuantization, parts: dict[str, Tensor]) -> Matrix:
+def compressed_matrix(files: ArtifactFiles, layer: LayerQuantization) -> Matrix:
+    """One matrix."""
+    named = {part: files.tensors.get(f"{layer.name}.{part}") for part in _PARTS}
+    parts = {part: tensor for part, tensor in named.items() if tensor is not None}
     name, used = f"{layer.name}.weight", tuple(tensor.name for tensor in parts.values())
     kind = str(layer.type)
     reader = _READERS.get(kind)

@@ -19,10 +19,10 @@ def gptq_matrices(files: ArtifactFiles, facts: Inspection) -> Iterator[Matrix]:
     """Every packed matrix."""
     second = any("gptq_v2" in (claim.get("checkpoint_format"), claim.get("format")) for _, claim in files.claims)
     for layer in facts.quantization.layers:
-        yield _matrix(files, layer, 0 if second else 1)
+        yield gptq_matrix(files, layer, 0 if second else 1)
 
 
-def _matrix(files: ArtifactFiles, layer: LayerQuantization, shift: int) -> Matrix:
+def gptq_matrix(files: ArtifactFiles, layer: LayerQuantization, shift: int) -> Matrix:
     """One matrix; version 1 stores zero points less one (`shift`)."""
     parts = tuple(name for part in _PARTS if (name := f"{layer.name}.{part}") in files.tensors)
     weight, zeros, scales = (files.tensors[f"{layer.name}.{part}"] for part in _PARTS[:3])

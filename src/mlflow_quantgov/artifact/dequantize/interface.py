@@ -95,7 +95,9 @@ class Matrix:
             ArtifactError: Scales, zero points or tables do not fit the codes, or the file changed.
         """
         try:
-            found = self.read(start, stop)
+            # Scales that are not finite, or too large, give weights that are not finite; these are judged.
+            with np.errstate(over="ignore", invalid="ignore"):
+                found = self.read(start, stop)
         except (ValueError, IndexError, KeyError, TypeError, OverflowError, ZeroDivisionError) as error:
             raise self._unsound(str(error)) from error
         if found.values.shape != (stop - start, self.columns):

@@ -65,6 +65,17 @@ def widened(bits: NDArray[Any]) -> Floats:
     return wide
 
 
+def rounding_of(values: Floats, precision: float) -> Floats:
+    """Largest error of rounding numbers to a float type: half the distance between neighbours there.
+
+    Args:
+        values: The numbers.
+        precision: Largest relative error of the type; 2 ** -8 for bfloat16.
+    """
+    _, power = np.frexp(values)
+    return np.asarray(np.ldexp(np.float32(precision), power - 1), dtype=np.float32)
+
+
 def floats(tensor: Tensor, index: Any = ...) -> Floats:
     """A part of a tensor as float32; only that part is read."""
     if tensor.dtype in FLOAT8:

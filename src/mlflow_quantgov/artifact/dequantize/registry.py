@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from mlflow_quantgov.artifact.dequantize.auto_round import auto_round_matrices
 from mlflow_quantgov.artifact.dequantize.awq import awq_matrices
 from mlflow_quantgov.artifact.dequantize.bitsandbytes import bitsandbytes_matrices
 from mlflow_quantgov.artifact.dequantize.compressed_tensors import compressed_matrices
+from mlflow_quantgov.artifact.dequantize.fp8 import fp8_matrices
 from mlflow_quantgov.artifact.dequantize.full_precision import plain_matrices
 from mlflow_quantgov.artifact.dequantize.gguf import gguf_matrices
 from mlflow_quantgov.artifact.dequantize.gptq import gptq_matrices
+from mlflow_quantgov.artifact.dequantize.hqq import hqq_matrices
 from mlflow_quantgov.artifact.dequantize.interface import Matrix, unreadable
+from mlflow_quantgov.artifact.dequantize.mxfp4 import mxfp4_matrices
 from mlflow_quantgov.artifact.dequantize.onnx import onnx_matrices
 from mlflow_quantgov.artifact.dequantize.openvino import openvino_matrices
+from mlflow_quantgov.artifact.dequantize.quanto import quanto_matrices
 from mlflow_quantgov.artifact.dequantize.torchao import torchao_matrices
 from mlflow_quantgov.artifact.folder import open_artifact
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles
@@ -21,13 +26,19 @@ from mlflow_quantgov.artifact.formats.registry import reader_of
 from mlflow_quantgov.artifact.quantization import Inspection
 
 _QUANTIZED: dict[str, Callable[[ArtifactFiles, Inspection], Iterator[Matrix]]] = {
+    "auto-round": auto_round_matrices,
     "awq": awq_matrices,
     "bitsandbytes": bitsandbytes_matrices,
     "compressed-tensors": compressed_matrices,
+    "fp8": fp8_matrices,
     "gguf": gguf_matrices,
     "gptq": gptq_matrices,
     "onnx": onnx_matrices,
     "openvino": openvino_matrices,
+    "hqq": hqq_matrices,
+    "mxfp4": mxfp4_matrices,
+    "nvfp4": fp8_matrices,
+    "quanto": quanto_matrices,
     "torchao": torchao_matrices,
 }
 

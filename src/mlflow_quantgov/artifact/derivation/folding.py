@@ -98,7 +98,7 @@ def row_factors(child: Matrix, parent: Matrix, cast: Cast, factors: Factors) -> 
 def _most_agreed(weights: Floats, block: Block) -> tuple[Floats, Floats]:
     """Per row: each weight w with the cell [low, high] bounds the factor to [low / w, high / w]; where most overlap."""
     assert block.below is not None and block.above is not None
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         one, other = (block.values - block.below) / weights, (block.values + block.above) / weights
     usable = np.isfinite(one) & np.isfinite(other) & (weights != 0)
     starts = np.where(usable, np.minimum(one, other), np.inf)

@@ -33,8 +33,11 @@ _EXPLAINED = 0.1
 _CLOSE = 0.3
 _COMPENSATING = {"gptq", "int", "MatMulNBits", "I4", "U4"}
 """Storage types that GPTQ writes. The others only ever come from rounding."""
-_OPTIMISED = _COMPENSATING | {"awq", "Q4_0", "Q4_1", "Q5_0", "Q5_1"}
-"""Storage types whose quantizers may choose codes that are not the nearest (AutoRound; an importance matrix)."""
+_OPTIMISED = _COMPENSATING | {
+    "auto-round", "awq", "float8", "mxfp4", "nvfp4", "Q4_0", "Q4_1", "Q5_0", "Q5_1",
+}  # fmt: skip
+"""Storage types whose quantizers may choose codes that are not the nearest (AutoRound, which exports to compressed-tensors
+too; an importance matrix)."""
 _SIZE = 0.02
 """What the sizes of a type with two levels may be off by: ggml stores the mean, which fits best."""
 _STEPS = 50
@@ -149,6 +152,8 @@ def scaled_columns(found: Measured) -> str | None:
     For any other difference the least-squares factors explain one part in as many as a channel has weights.
     """
     signal = found.column_signal
+    if not (np.isfinite(found.column_product).all() and np.isfinite(signal).all()):
+        return None
     slopes = np.divide(found.column_product, signal, out=np.ones_like(signal), where=signal > 0)
     explained = float((np.square(slopes - np.median(slopes)) * signal).sum()) / max(found.error, 1e-30)
     if explained < _EXPLAINED + 4 / max(found.rows, 1):

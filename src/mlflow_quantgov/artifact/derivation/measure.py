@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mlflow_quantgov.artifact.dequantize.interface import Block, Codebook, Floats, Matrix
 from mlflow_quantgov.artifact.derivation.casts import Cast
+from mlflow_quantgov.artifact.derivation.lattice import unseen_step
 from mlflow_quantgov.artifact.derivation.signs import SAMPLE, wrong_signs
 
 Sums = NDArray[np.float64]
@@ -51,7 +52,7 @@ class Measured:
     """Weights more than a whole step away from where they are stored."""
     outside_by_chance: int = 0
     tolerance: float = 0.0
-    """Sum over weights of what the stored precision allows beyond a cell."""
+    """Sum over weights of how far each may be moved over a border before it is seen outside its cell."""
     borders: float = 0.0
     """Sum over weights of the reciprocal width of closed cells; half of it for cells that are open on one side."""
     sides: float = 0.0
@@ -196,7 +197,8 @@ def _add_cells(found: Measured, weights: Floats, block: Block, slack: Floats | f
     found.outside += int(outside.sum())
     found.far += int((outside & (np.abs(difference) > width + tolerance)).sum())
     found.outside_of_column += outside.sum(axis=0)
-    found.tolerance += float(tolerance.sum(dtype=np.float64))
+    unseen = unseen_step(weights, block)
+    found.tolerance += float((tolerance if unseen is None else tolerance + unseen).sum(dtype=np.float64))
     sides = 1 - (open_below.astype(np.float32) + open_above) / 2
     found.sides += float(sides.sum(dtype=np.float64))
     reciprocal = np.divide(np.float32(1), width, out=np.zeros_like(width), where=width > 0)

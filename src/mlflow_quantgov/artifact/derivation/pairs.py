@@ -9,6 +9,7 @@ from mlflow_quantgov.artifact.dequantize import Matrix
 from mlflow_quantgov.artifact.derivation.descent import LayerDescent
 from mlflow_quantgov.artifact.derivation.graph_tensors import MOST_COLUMNS, OUTPUT, align, share_output
 from mlflow_quantgov.artifact.derivation.spelling import as_child_spells
+from mlflow_quantgov.artifact.formats.scaled import ACTIVATION_SCALES, CACHE_SCALES
 
 _GGUF_NAMES = ("blk.", "token_embd", "enc.blk.", "dec.blk.")
 """Begin the names of tensors that have no Hugging Face name, as nobody mapped their architecture's."""
@@ -16,6 +17,8 @@ _GGUF_NAMES = ("blk.", "token_embd", "enc.blk.", "dec.blk.")
 _TABLES = (".rotary_emb.inv_freq", ".rope_freqs.weight", ".rope_factors_long.weight", ".rope_factors_short.weight",
            ".attn.bias", ".attn.masked_bias", ".position_ids")  # fmt: skip
 _STRANGE = "The graph holds it, and no tensor of the parent that is left has its shape and numbers."
+_MEASURED = (*ACTIVATION_SCALES, *CACHE_SCALES, ".output_scale")
+"""Scales of activations and of the cache, measured on data; no parent has them."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ def pair(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Pairs:
     # What a graph adds in a module that is called like a table is no table.
     child = {name: one for name, one in child.items() if one.claim is not None or not _is_table(name)}
     parent = {name: one for name, one in parent.items() if not _is_table(name)}
+    child = {name: one for name, one in child.items() if not name.endswith(_MEASURED)}
     quantized = [name for name, one in parent.items() if one.bits is not None]
     if quantized:
         return _failed(child, parent, f"The parent is itself quantized ({parent[quantized[0]].kind}).", False)

@@ -30,7 +30,9 @@ def outside_of_change(change: float, found: Measured, *, anywhere: bool = False)
     if change <= 0 or not found.weights or not found.borders:
         return 0.0
     tolerance, width = found.tolerance / found.weights, found.sides / found.borders
-    near = np.full(PARTS, 2 * found.borders / PARTS) if anywhere else found.near
+    evenly = np.full(PARTS, 2 * found.borders / PARTS)
+    # Weights on the very border, as those of 16-bit types may be, cross it no sooner than their neighbours.
+    near = evenly if anywhere else np.minimum(found.near, evenly)
     beyond = [_beyond(tolerance + width * part / PARTS, change) for part in range(PARTS + 1)]
     crossed = sum(PARTS * count * (beyond[part] - beyond[part + 1]) for part, count in enumerate(near))
     return float(min(crossed / found.weights, 1.0))

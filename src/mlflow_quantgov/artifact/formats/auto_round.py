@@ -64,9 +64,14 @@ class AutoRound(Format):
         )
 
 
+def stores_zeros_less_one(files: ArtifactFiles) -> bool:
+    """Whether zero points of GPTQ's packing are those of its version 1."""
+    return not any(str(claim.get("packing_format")) in _AS_THEY_ARE for _, claim in files.claims)
+
+
 def _gptq(files: ArtifactFiles, layers: Layers, claims: Claims) -> Iterator[bool]:
     """Matrices packed along their input; whether each is symmetric."""
-    minus_one = not any(str(claim.get("packing_format")) in _AS_THEY_ARE for _, claim in files.claims)
+    minus_one = stores_zeros_less_one(files)
     sizes = [size for _, size in claims.group_size if size]
     for stem in _stems(files, ".qweight"):
         if awq_layouts.layout_of(files, stem) != "gemm":

@@ -17,9 +17,10 @@ from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
 from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization
 from mlflow_quantgov.artifact.tensors import FLOATS, Tensor
 
-_PARTS = ("W_q", "scale", "zero", "shape", "nbits", "group_size", "axis", "packing", "unpack_view_dtype", "view_as_float",
-          "quant_scale", "quant_zero", "compute_dtype", "offload_meta", "encoded_state_dict", "stores_quant_config",
-          "channel_wise", "optimize", "round_zero")  # fmt: skip
+PARTS = ("W_q", "scale", "zero", "shape", "nbits", "group_size", "axis", "packing", "unpack_view_dtype", "view_as_float",
+         "quant_scale", "quant_zero", "compute_dtype", "offload_meta", "encoded_state_dict", "stores_quant_config",
+         "channel_wise", "optimize", "round_zero")  # fmt: skip
+"""Tensors of one matrix."""
 _WIDTHS = {"8bit_u8": 8, "4bit_u8": 4, "3bit_32": 3, "2bit_u8": 2, "1bit_u8": 1}
 _LONGEST_TEXT = 100
 _SAMPLED_BYTES = 1 << 22
@@ -41,7 +42,7 @@ class Hqq(Format):
             if name.endswith(".W_q"):
                 stem = name.removesuffix(".W_q")
                 layer, granularity = _layer(files, stem)
-                used = [f"{stem}.{part}" for part in _PARTS if f"{stem}.{part}" in files.tensors]
+                used = [f"{stem}.{part}" for part in PARTS if f"{stem}.{part}" in files.tensors]
                 layers.add(layer, used, granularity)
                 zero = files.tensors[f"{stem}.zero"]
                 centred.append(bool(np.all(np.asarray(zero.values()) == 2 ** (int(layer.bits) - 1))))
@@ -59,7 +60,7 @@ class Hqq(Format):
 
 def _layer(files: ArtifactFiles, stem: str) -> tuple[LayerQuantization, str]:
     codes, scale, zero = (files.tensors.get(f"{stem}.{part}") for part in ("W_q", "scale", "zero"))
-    if _number(files, stem, "quant_scale") or _number(files, stem, "quant_zero"):
+    if number_of(files, stem, "quant_scale") or number_of(files, stem, "quant_zero"):
         raise broken_layer(files, stem, "HQQ (its scales are quantized again, which safetensors never held)")
     sides = files.tensors.get(f"{stem}.shape")
     known = codes is not None and scale is not None and zero is not None and sides is not None
@@ -70,8 +71,8 @@ def _layer(files: ArtifactFiles, stem: str) -> tuple[LayerQuantization, str]:
     shape = tuple(int(side) for side in np.asarray(sides.values()).reshape(-1))
     if min(shape) <= 0 or max(shape) >= 2**31:
         raise broken_layer(files, stem, "HQQ")
-    whole = _number(files, stem, "channel_wise") == 0
-    group, axis = _number(files, stem, "group_size"), _number(files, stem, "axis")
+    whole = number_of(files, stem, "channel_wise") == 0
+    group, axis = number_of(files, stem, "group_size"), number_of(files, stem, "axis")
     if axis not in {0, 1} or (not whole and (group is None or group < 1 or prod(shape) % int(group))):
         raise broken_layer(files, stem, "HQQ")
     size = prod(shape) if whole else int(group or 0)
@@ -87,7 +88,7 @@ def _layer(files: ArtifactFiles, stem: str) -> tuple[LayerQuantization, str]:
 
 def _bits(files: ArtifactFiles, stem: str, codes: Tensor, rows: int, count: int) -> float:
     """Width, from the packing that gives so many bytes; where a byte holds one code, from the codes in use."""
-    packing, claimed = _text(files, stem, "packing"), _number(files, stem, "nbits")
+    packing, claimed = text_of(files, stem, "packing"), number_of(files, stem, "nbits")
     width = _WIDTHS.get(packing or "")
     columns = count // rows
     stored = {
@@ -107,7 +108,7 @@ def _bits(files: ArtifactFiles, stem: str, codes: Tensor, rows: int, count: int)
     return width
 
 
-def _number(files: ArtifactFiles, stem: str, part: str) -> float | None:
+def number_of(files: ArtifactFiles, stem: str, part: str) -> float | None:
     """A setting that is stored as a tensor of one number; None where it is not."""
     tensor = files.tensors.get(f"{stem}.{part}")
     if tensor is None or tensor.elements != 1 or tensor.dtype not in {"U8", "I32", "I64", "F32"}:
@@ -116,7 +117,8 @@ def _number(files: ArtifactFiles, stem: str, part: str) -> float | None:
     return round(found, 2) if abs(found) < 2**31 else None
 
 
-def _text(files: ArtifactFiles, stem: str, part: str) -> str | None:
+def text_of(files: ArtifactFiles, stem: str, part: str) -> str | None:
+    """A setting that is stored as bytes; None where it is not."""
     tensor = files.tensors.get(f"{stem}.{part}")
     if tensor is None or tensor.dtype != "U8":
         return None

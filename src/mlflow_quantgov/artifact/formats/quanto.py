@@ -34,7 +34,8 @@ _TYPES = {
 }
 _GROUPS = (128, 96, 64, 32)
 """Sizes that quanto chooses among; a matrix of no more than 128 columns has none."""
-_UNSHAPED = "int, shape unknown"
+UNSHAPED = "int, shape unknown"
+"""Type of a matrix in groups whose shape nothing tells."""
 
 
 class Quanto(Format):
@@ -52,14 +53,14 @@ class Quanto(Format):
         for name in sorted(files.tensors):
             stem = next((name.removesuffix(one) for one in _DATA if name.endswith(one)), None)
             if stem is not None and name.endswith(".weight._data._data"):
-                layers.add(_packed(files, stem, claimed.get(stem, (None, None))[0]), _parts(files, stem))
+                layers.add(_packed(files, stem, claimed.get(stem, (None, None))[0]), parts_of(files, stem))
                 centred.append(_is_centred(files, layers.found[-1]))
             elif stem is not None:
                 layer = _plain(files, stem)
-                layers.add(layer, _parts(files, stem), "channel" if _scales(files, stem) > 1 else "tensor")
+                layers.add(layer, parts_of(files, stem), "channel" if _scales(files, stem) > 1 else "tensor")
         _check(files, layers, claimed)
         active = {activation for _, activation in claimed.values() if activation not in {None, "none"}}
-        unshaped = [layer.name for layer in layers.found if layer.type == _UNSHAPED]
+        unshaped = [layer.name for layer in layers.found if layer.type == UNSHAPED]
         warnings = (f"shape-unknown: neither bias nor config tell that of {unshaped[0][:100]}",) if unshaped else ()
         return assemble(
             replace(files, warnings=files.warnings + warnings),
@@ -75,7 +76,8 @@ class Quanto(Format):
         )
 
 
-def _parts(files: ArtifactFiles, stem: str) -> list[str]:
+def parts_of(files: ArtifactFiles, stem: str) -> list[str]:
+    """Names of the stored tensors of one module."""
     names = [f"{stem}{one}" for one in (*_DATA, ".weight._scale", ".weight._shift", ".input_scale", ".output_scale")]
     return [name for name in names if name in files.tensors]
 
@@ -116,7 +118,7 @@ def _packed(files: ArtifactFiles, stem: str, claimed: str | None) -> LayerQuanti
     if shape == stored or (shape is None and stored[1] not in _GROUPS):
         return LayerQuantization(stem, bits, None, stored, "int")
     if shape is None:
-        return LayerQuantization(stem, bits, stored[1], stored, _UNSHAPED)
+        return LayerQuantization(stem, bits, stored[1], stored, UNSHAPED)
     if shape[-1] % stored[1]:
         raise broken_layer(files, stem, "quanto")
     return LayerQuantization(stem, bits, stored[1], shape, "int")
@@ -126,7 +128,8 @@ def _is_centred(files: ArtifactFiles, layer: LayerQuantization) -> bool:
     """Whether every shift is the middle of the range: half of it, times the scale where it is a float."""
     scale, shift = (files.tensors[f"{layer.name}.weight.{part}"] for part in ("_scale", "_shift"))
     middle = 2 ** (int(layer.bits) - 1)
-    expected = np.asarray(scale.values()) * middle if shift.dtype in FLOATS else middle
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = np.asarray(scale.values()) * middle if shift.dtype in FLOATS else middle
     return bool(np.all(np.asarray(shift.values()).reshape(-1) == np.asarray(expected).reshape(-1)))
 
 

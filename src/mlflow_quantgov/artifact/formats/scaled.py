@@ -104,26 +104,42 @@ def _blocks(
 ) -> tuple[int | None, str]:
     """Weights of a row that share a scale, and the granularity; blocks of rows and columns count as groups."""
     shape = one.weight.shape
+    sides = block_sides(shape, scale, claimed)
+    if sides is None:
+        raise broken_layer(files, one.stem, "float8")
+    if sides == shape[-2:]:
+        return None, "tensor"
+    if sides in {(1, shape[-1]), (shape[-2], 1)}:
+        return None, "channel"
+    return min(sides[1], shape[-1]), "group"
+
+
+def block_sides(
+    shape: tuple[int, ...], scale: Tensor, claimed: tuple[int, int] | None = None
+) -> tuple[int, int] | None:
+    """Rows and columns of a block that shares a scale; None where the scales do not fit the matrix.
+
+    Args:
+        shape: Of the matrix, or of a stack of them.
+        scale: Its scales: one, one per matrix, per row, per column, or per block.
+        claimed: Rows and columns of a block by the config, for matrices that are no multiple of it.
+    """
     stack, rows, columns = shape[:-2], shape[-2], shape[-1]
     if scale.elements == 1 or (stack and scale.elements == prod(stack)):
-        return None, "tensor"
+        return rows, columns
     # One scale for each row, the last side left out.
     if scale.shape == shape[:-1] or (not stack and scale.elements == rows and len(scale.shape) == 1):
-        return None, "channel"
+        return 1, columns
     if len(scale.shape) != len(shape) or scale.shape[:-2] != stack:
-        raise broken_layer(files, one.stem, "float8")
+        return None
     down, across = scale.shape[-2:]
     if not 0 < down <= rows or not 0 < across <= columns:
-        raise broken_layer(files, one.stem, "float8")
+        return None
     if (down, across) in {(rows, 1), (1, columns)}:
-        return None, "channel"
-    high, wide = (
-        _side(rows, down, claimed[0] if claimed else None),
-        _side(columns, across, claimed[1] if claimed else None),
-    )
-    if -(-rows // high) != down or -(-columns // wide) != across:
-        raise broken_layer(files, one.stem, "float8")
-    return min(wide, columns), "group"
+        return -(-rows // down), -(-columns // across)
+    high = _side(rows, down, claimed[0] if claimed else None)
+    wide = _side(columns, across, claimed[1] if claimed else None)
+    return (high, wide) if -(-rows // high) == down and -(-columns // wide) == across else None
 
 
 def _side(whole: int, parts: int, claimed: int | None) -> int:
