@@ -11,7 +11,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_derivation import make, problems
 
@@ -280,6 +280,9 @@ SHAPES = st.lists(st.integers(0, 6), max_size=4).map(tuple)
 
 
 @settings(max_examples=200)
+@example(
+    {"model.layers.0.mlp.experts.0.up_proj.bias": ()}, {"model.layers.0.mlp.experts.gate_up_proj_bias": (1, 2)}
+)  # a bias without a dimension
 @given(st.dictionaries(NAMES, SHAPES), st.dictionaries(NAMES, SHAPES))
 def test_any_shapes_are_compared_without_a_fault(child: Any, parent: Any) -> None:
     found = shapes_as_child_spells(child, parent)

@@ -129,7 +129,7 @@ def _unstack(child: Mapping[str, Matrix], found: Matrices) -> None:
 
 def _expert(child: Matrix, stack: Matrix, match: re.Match[str], *, in_turns: bool) -> Matrix | None:
     """One expert's matrix or bias; None where the stack has another shape."""
-    expert, size = int(match["expert"]), child.shape[-1] if match["kind"] == "bias" else child.rows
+    expert, size = int(match["expert"]), child.columns if match["kind"] == "bias" else child.rows
     if match["part"] == "down":
         places = slice(0, size)
     elif in_turns:
