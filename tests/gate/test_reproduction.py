@@ -30,7 +30,7 @@ def release(gated: Any, logged: Callable[..., str], tmp_path: Path) -> Any:
     return make
 
 
-def attach(store: Any, child: Path, *, parent: str | None = None, differs: bool = False) -> None:
+def attach(store: Any, child: Path, *, parent: str | None = None, differs: bool = False, bits: int = 4) -> None:
     """Attach a second run's statement; it really gave these bytes unless `differs`."""
     facts = store.quantgov_facts("chat", "1")
     parts = [MadePart(name=p.name, sha256=p.sha256, dtype=p.dtype, shape=p.shape) for p in weight_parts(child)]
@@ -42,7 +42,7 @@ def attach(store: Any, child: Path, *, parent: str | None = None, differs: bool 
         provenance=provenance(),
         weights=facts.model.weights,
         parent=parent or facts.lineage.parent.weights,
-        recipe=Recipe(quantizer="gptqmodel", version="7.6.0", arguments={"bits": 4}),
+        recipe=Recipe(quantizer="gptqmodel", version="7.6.0", arguments={"bits": bits}),
         ran_version="7.6.0",
         machine=this_machine(),
         made=tuple(parts),
@@ -80,6 +80,13 @@ def test_a_later_run_that_differs_takes_the_level_away(release: Any, tmp_path: P
     attach(store, tmp_path / "child" / "model")
     attach(store, tmp_path / "child" / "model", differs=True)
     assert not store.quantgov_check("chat", "1", "@champion").allowed
+
+
+def test_another_recipe_that_makes_something_else_takes_nothing_away(release: Any, tmp_path: Path) -> None:
+    store = release("reproduced")
+    attach(store, tmp_path / "child" / "model")
+    attach(store, tmp_path / "child" / "model", differs=True, bits=8)
+    assert store.quantgov_check("chat", "1", "@champion").allowed
 
 
 def test_a_run_from_another_parent_says_nothing(release: Any, tmp_path: Path) -> None:

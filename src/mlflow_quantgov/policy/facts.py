@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from mlflow_quantgov.artifact.weights import json_digest
 from mlflow_quantgov.evidence.predicates import Lookup, Predicate, Reproduction
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.targets import Target
@@ -72,18 +73,27 @@ class Facts:
 
 
 def reproductions(facts: Facts) -> tuple[Evidence, ...]:
-    """Second runs of the recipe on this very parent, newest last."""
+    """The newest run of every recipe on this very parent; those that gave the same bytes come last.
+
+    A recipe that makes something else says nothing about the one that made this.
+    """
     parent = facts.lineage.parent if facts.lineage else None
-    return tuple(
-        one
-        for one in facts.of_kind(Reproduction.KIND)
-        if isinstance(one.content, Reproduction)
-        and parent is not None
-        and (one.content.weights, one.content.parent) == (one.subject, parent.weights)
-    )
+    newest: dict[str, Evidence] = {}
+    for one in facts.of_kind(Reproduction.KIND):
+        content = one.content
+        if not isinstance(content, Reproduction) or parent is None:
+            continue
+        if (content.weights, content.parent) == (one.subject, parent.weights):
+            recipe = json_digest(content.recipe.model_dump(mode="json"))
+            newest.pop(recipe, None)
+            newest[recipe] = one
+    return tuple(sorted(newest.values(), key=_gave_the_same_bytes))
 
 
 def was_reproduced(facts: Facts) -> bool:
-    """Whether the last second run gave the same bytes."""
-    found = reproductions(facts)
-    return bool(found) and found[-1].content.recompute()["outcome"] == "pass"
+    """Whether the last run of some recipe gave the same bytes."""
+    return any(_gave_the_same_bytes(one) for one in reproductions(facts))
+
+
+def _gave_the_same_bytes(one: Evidence) -> bool:
+    return bool(one.content.recompute()["outcome"] == "pass")
