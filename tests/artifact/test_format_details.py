@@ -231,3 +231,6 @@ def test_a_projector_beside_the_model(tmp_path: Path) -> None:
     facts = inspect(tmp_path).quantization
     assert facts.method == "Q4_0"
     assert "not-inspected: mmproj.gguf is a projector" in facts.warnings
+    alone = inspect(tmp_path / "mmproj.gguf")
+    assert not alone.is_language_model
+    assert alone.quantization.warnings[-1].startswith("projector-only")

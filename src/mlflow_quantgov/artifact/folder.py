@@ -11,6 +11,7 @@ from mlflow_quantgov.artifact.formats.interface import NOTES, SIDE_CONFIGS, Arti
 from mlflow_quantgov.artifact.formats.unread import unknown_format
 from mlflow_quantgov.artifact.graph_files import GRAPH_SUFFIXES, companions, graphs_of, open_graph
 from mlflow_quantgov.artifact.tensors import GgufFile, Tensor, open_safetensors, read_gguf
+from mlflow_quantgov.artifact.tensors.gguf import PROJECTOR
 from mlflow_quantgov.errors import ArtifactError
 
 SINGLE = "model.safetensors"
@@ -156,7 +157,7 @@ def _whole_gguf(path: Path) -> GgufFile:
 
 def _one_gguf(root: Path, files: dict[str, GgufFile]) -> tuple[list[GgufFile], tuple[str, ...]]:
     """The one model among a folder's GGUF files, and what else was seen: parts of it, a projector beside it."""
-    models = {name: one for name, one in files.items() if one.metadata.get("general.architecture") != "clip"}
+    models = {name: one for name, one in files.items() if one.metadata.get("general.architecture") != PROJECTOR}
     warnings = tuple(f"not-inspected: {name} is a projector" for name in files if name not in models)
     models = models or files
     counts = {_split_count(one) for one in models.values()}

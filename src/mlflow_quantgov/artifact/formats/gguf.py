@@ -12,6 +12,7 @@ from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization,
 from mlflow_quantgov.artifact.structure import structure_of_gguf
 from mlflow_quantgov.artifact.tensors import Tensor
 from mlflow_quantgov.artifact.tensors.ggml_types import BY_NAME, FILE_TYPES, SYMMETRIC
+from mlflow_quantgov.artifact.tensors.gguf import PROJECTOR
 from mlflow_quantgov.errors import ArtifactError
 
 _NO_MODELS = {"adapter": "an adapter", "imatrix": "an importance matrix", "vocab": "a vocabulary"}
@@ -44,6 +45,8 @@ class Gguf(Format):
         total = _logical_elements(tensors)
         if not matrices and lies_on_grid(plain):
             warnings += (ON_GRID,)
+        if metadata.get("general.architecture") == PROJECTOR:
+            warnings += ("projector-only: it turns pictures or sound into a language model's input, which is not here",)
         facts = Quantization(
             format=self.name,
             method=method,

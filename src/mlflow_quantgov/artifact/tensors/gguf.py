@@ -13,6 +13,8 @@ from mlflow_quantgov.artifact.tensors.types import Tensor, check_layout, check_n
 from mlflow_quantgov.errors import ArtifactError
 
 MAGIC = b"GGUF"
+PROJECTOR = "clip"
+"""Architecture that llama.cpp gives to whatever turns pictures or sound into a language model's input."""
 MAX_TENSORS = 1_000_000
 MAX_KEYS = 100_000
 MAX_STRING = 16_000_000
