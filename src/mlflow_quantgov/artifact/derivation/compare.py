@@ -13,7 +13,6 @@ from mlflow_quantgov.artifact.dequantize.interface import Floats
 from mlflow_quantgov.artifact.derivation.casts import AS_STORED, CASTS, Cast
 from mlflow_quantgov.artifact.derivation.descent import Descent, LayerDescent, Verdict
 from mlflow_quantgov.artifact.derivation.folding import (
-    columns_for,
     is_foldable_norm,
     norm_before,
     norm_factors,
@@ -82,8 +81,9 @@ class _Comparison:
     def _folded_norms(self) -> list[str]:
         """Norms that a scale was moved out of; believed only where the matrices behind them bear it out."""
         found = []
+        matrices = [name for name, one in self.pairs.child.items() if one.rows > 1]
         for name in self.pairs.plain:
-            if is_foldable_norm(name) and self.pairs.child[name].rows == 1:
+            if is_foldable_norm(name, self.pairs.norms, matrices) and self.pairs.child[name].rows == 1:
                 folded = self._factors(name, CASTS[AS_STORED])
                 if folded.columns is not None and self._is_better(name, folded):
                     found.append(name)
@@ -127,16 +127,23 @@ class _Comparison:
         producer = producer_of(name)
         if producer in self.rows:
             scale, width = self.rows[producer]
-            columns = columns_for(scale, child.columns)
-            if columns is not None:
-                factors = Factors(columns=np.reciprocal(columns), uncertainty=width)
+            factors = Factors(columns=np.reciprocal(scale), uncertainty=width)
         found = measure(child, parent, self.cast, factors)
-        feeds = child.codebook is None and any(producer_of(other) == name for other in self.pairs.quantized)
+        feeds = child.codebook is None and self._passes_on(name)
         if feeds and found.finite and found.share > 0.01 and rows_were_scaled(found):
             scale, width = row_factors(child, parent, self.cast, factors)
             self.rows[name] = scale, width
             found = measure(child, parent, self.cast, Factors(factors.columns, scale, factors.uncertainty))
         return found
+
+    def _passes_on(self, name: str) -> bool:
+        """Whether factors of its rows can be taken back in every matrix behind it, one factor to a column.
+
+        Grouped heads share their rows, and nothing undoes that here: then no factor is believed.
+        """
+        behind = [other for other in self.pairs.quantized if producer_of(other) == name]
+        rows = self.pairs.child[name].rows
+        return bool(behind) and all(self.pairs.child[other].columns == rows for other in behind)
 
     def _best_columns(self) -> dict[str, Column]:
         """For every matrix the best column of all that share its input."""

@@ -21,8 +21,11 @@ _NORM = re.compile(r"^(?P<layer>.*layers\.\d+\.)(?P<norm>input_layernorm|post_at
                    r"pre_feedforward_layernorm)\.weight$")  # fmt: skip
 _ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.qkv_proj")
 _FEED = re.compile(r"^(mlp\.(gate_proj|up_proj|gate_up_proj|gate)|mlp\.experts\.\d+\.(gate_proj|up_proj)|"
+                   r"mlp\.(shared_expert_gate|shared_experts?\.(gate_proj|up_proj))|"
                    r"block_sparse_moe\.(gate|experts\.\d+\.(w1|w3)))$")  # fmt: skip
 _BEFORE = {"self_attn.o_proj.weight": "self_attn.v_proj.weight", "down_proj.weight": "up_proj.weight"}
+_OUTPUTS = ("o_proj.weight", "down_proj.weight", "w2.weight")
+"""Matrices of a block that read no norm, but what others of the block computed."""
 _LEAST_FACTOR = 2e-3
 """Norms that differ by less were not scaled by anybody: they were trained, or stored otherwise."""
 _LEAST_ROWS = 0.1
@@ -45,9 +48,27 @@ def norm_before(name: str, norms: Iterable[str]) -> str | None:
     return None
 
 
-def is_foldable_norm(name: str) -> bool:
-    """Whether a scale can be moved out of this norm."""
-    return _NORM.match(name) is not None
+def is_foldable_norm(name: str, norms: Iterable[str], matrices: Iterable[str]) -> bool:
+    """Whether a scale can be moved out of this norm: whatever reads it is known, and takes the scale back.
+
+    Blocks of other layouts (attention and MLP side by side, norms behind them) are left alone.
+
+    Args:
+        name: The norm.
+        norms: All norms.
+        matrices: Names of all matrices.
+    """
+    found = _NORM.match(name)
+    if not found:
+        return False
+    layer, known = found["layer"], set(norms)
+    behind, before = (f"{layer}{place}_feedforward_layernorm.weight" for place in ("post", "pre"))
+    needed = {f"{layer}input_layernorm.weight", f"{layer}post_attention_layernorm.weight"}
+    if not needed <= known or (behind in known) != (before in known):
+        return False
+    return all(
+        norm_before(one, known) is not None for one in matrices if one.startswith(layer) and not one.endswith(_OUTPUTS)
+    )
 
 
 def producer_of(name: str) -> str | None:
@@ -116,10 +137,3 @@ def _most_agreed(weights: Floats, block: Block) -> tuple[Floats, Floats]:
     low, high = np.where(sound, low, 1), np.where(sound, high, 1)
     middle = (low + high) / 2
     return middle.astype(np.float32), ((high - low) / (2 * middle)).astype(np.float32)
-
-
-def columns_for(factors: Floats, columns: int) -> Floats | None:
-    """Factors of value rows, one per column of the output projection; grouped heads repeat those of their group."""
-    if len(factors) == columns:
-        return factors
-    return None

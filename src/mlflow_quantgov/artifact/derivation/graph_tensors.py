@@ -77,6 +77,20 @@ def align(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Aligned:
     return found
 
 
+def is_shared(parent: dict[str, Matrix]) -> bool:
+    """Whether the parent's output matrix is its embedding, number by number."""
+    output = parent[OUTPUT]
+    for name in EMBEDDINGS:
+        one = parent.get(name)
+        if one is output:
+            return True
+        if one is None or (one.rows, one.columns) != (output.rows, output.columns):
+            continue
+        if all(np.array_equal(one.block(*at).values, output.block(*at).values) for at in one.blocks()):
+            return True
+    return False
+
+
 def share_output(parent: dict[str, Matrix]) -> None:
     """Name an output matrix that is the embedding."""
     shared = next((name for name in EMBEDDINGS if name in parent), None)

@@ -27,6 +27,10 @@ MOST_ENERGY = 6.0
 """Squared error over that of plain rounding which compensation may cost: twice the largest that was measured."""
 _AS_ROUNDING = 1.2
 """Squared error over that of plain rounding up to which nothing says that it was another model, whatever the type."""
+_MOST_ERROR = 1.1
+"""Relative error above which nothing is left of a weight but its sign; writing zeros has an error of 1."""
+_MOST_CLIPPED = 0.1
+"""Share of weights that a quantizer may cut off at its outermost levels. Of true parents at most 1.1 % were (MXFP4), but for types of two levels."""
 _TELLING = 0.02
 _LUCK = 0.01
 _EXPLAINED = 0.1
@@ -113,6 +117,9 @@ def judge(child: Matrix, found: Measured, column: Column) -> tuple[LayerDescent,
         return layer_of(child, found, found.share, None, "none", problem), "unproved"
     inside = found.outside <= allowance(MOST_OUTSIDE, found.weights)
     inside = inside and found.far <= allowance(MOST_FAR, found.weights)
+    unlike = _unlike_rounding(found) if inside else None
+    if unlike:
+        return layer_of(child, found, found.share, None, "none", unlike), "unproved"
     if inside and 2 * found.sides <= found.weights and abs(found.factor - 1) > _SIZE:
         problem = (
             f"It stores signs and one size for many weights, and the sizes fit weights {found.factor:.2f} times those "
@@ -126,6 +133,15 @@ def judge(child: Matrix, found: Measured, column: Column) -> tuple[LayerDescent,
         resolution = change_of_outside(column.excluded, found, anywhere=True)
         return layer_of(child, found, column.outside / column.rows, resolution, "compensated", None), "proved"
     return _unfit(child, found)
+
+
+def _unlike_rounding(found: Measured) -> str | None:
+    """Why levels are none that anybody rounds to, whose cells hold everything; None where they are."""
+    if found.relative_error > _MOST_ERROR:
+        return f"The difference is {found.relative_error:.1f} times the weights themselves: these levels keep nothing of them."
+    if found.clipped > _MOST_CLIPPED * found.weights and 2 * found.sides > found.weights:
+        return f"{found.clipped / found.weights:.0%} of the parent's weights lie beyond its outermost levels."
+    return None
 
 
 def _unfit(child: Matrix, found: Measured) -> tuple[LayerDescent, Verdict]:

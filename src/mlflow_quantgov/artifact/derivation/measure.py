@@ -50,6 +50,8 @@ class Measured:
     outside: int = 0
     far: int = 0
     """Weights more than a whole step away from where they are stored."""
+    clipped: int = 0
+    """Weights beyond the outermost level by more than half a step: its cell has no end, so they lie inside."""
     outside_by_chance: int = 0
     tolerance: float = 0.0
     """Sum over weights of how far each may be moved over a border before it is seen outside its cell."""
@@ -195,6 +197,7 @@ def _add_cells(found: Measured, weights: Floats, block: Block, slack: Floats | f
     outside = (difference > above + tolerance) | (difference < -(below + tolerance))
     found.noise += float((low * low - low * high + high * high).sum(dtype=np.float64)) / 3
     found.outside += int(outside.sum())
+    found.clipped += int((~outside & (np.abs(difference) > np.maximum(low, high) + tolerance)).sum())
     found.far += int((outside & (np.abs(difference) > width + tolerance)).sum())
     found.outside_of_column += outside.sum(axis=0)
     unseen = unseen_step(weights, block)

@@ -7,7 +7,7 @@ from math import prod
 
 from mlflow_quantgov.artifact.dequantize import Matrix
 from mlflow_quantgov.artifact.derivation.descent import LayerDescent
-from mlflow_quantgov.artifact.derivation.graph_tensors import MOST_COLUMNS, OUTPUT, align, share_output
+from mlflow_quantgov.artifact.derivation.graph_tensors import MOST_COLUMNS, OUTPUT, align, is_shared, share_output
 from mlflow_quantgov.artifact.derivation.spelling import as_child_spells
 from mlflow_quantgov.artifact.formats.scaled import ACTIVATION_SCALES, CACHE_SCALES
 
@@ -69,7 +69,7 @@ def pair(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Pairs:
         return _failed(child, parent, problem, False)
     if unknown:
         return _failed(child, parent, f"The parent has no tensor {unknown[0]} ({len(unknown)} such).", True)
-    missing = sorted(name for name in parent.keys() - child.keys() if name != OUTPUT)
+    missing = sorted(name for name in parent.keys() - child.keys() if not (name == OUTPUT and is_shared(parent)))
     if missing:
         unread = next(
             (f" {one.name[:100]} cannot be read: {one.problem}." for one in aligned.strange if one.problem), ""
