@@ -65,13 +65,7 @@ class Lineage:
     """The weights of both, compared; None where nobody asked for it, or a lower level already failed."""
 
     def reaches(self, wanted: LineageLevel) -> bool:
-        """Whether a demanded level holds.
-
-        A recipe that was run again is somebody's word. It does not stand in for a comparison that found nothing, so
-        whoever demands `numeric` gets what was compared.
-        """
-        if wanted == "numeric":
-            return self.descent is not None and self.descent.holds
+        """Whether a demanded level holds."""
         return LEVELS.index(self.level) >= LEVELS.index(wanted)
 
 
@@ -120,14 +114,14 @@ def _with_descent(lineage: Lineage, descent: Descent) -> Lineage:
 def with_reproduction(lineage: Lineage) -> Lineage:
     """The link after a second run of the recorded recipe gave the same bytes.
 
-    Weights that another model explains better say that the second run did not start from this parent.
+    A second run is somebody's word. It stands in for no comparison: the weights must have been proved before.
     """
-    if lineage.level not in {"structure", "numeric"}:
-        return lineage
+    if lineage.level == "numeric":
+        return replace(lineage, level="reproduced")
     if lineage.descent is not None and lineage.descent.verdict == "refuted":
         problem = "The recipe is said to give these bytes from this parent; the weights themselves deny it."
         return replace(lineage, problems=(*lineage.problems, problem))
-    return replace(lineage, level="reproduced")
+    return lineage
 
 
 def _as_tied(child: Structure, parent: Structure) -> Structure:

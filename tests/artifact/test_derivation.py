@@ -224,9 +224,14 @@ def test_unquantized_tensors_must_be_the_parents(parent: Path, tmp_path: Path, n
         assert found.verdict != "proved"
 
 
-@pytest.mark.parametrize(("name", "counts"), [("h.0.attn.bias", False), ("h.0.attn.c_attn.bias", True)])
-def test_masks_of_gpt_2_are_tables_and_its_biases_are_not(tmp_path: Path, name: str, counts: bool) -> None:
-    made = [make.save(tmp_path / str(at), WEIGHTS | {name: np.full(8, at, np.float32)}, CONFIG) for at in (1, 2)]
+@pytest.mark.parametrize(
+    ("name", "shape", "counts"),
+    [("h.0.attn.bias", (1, 1, 8, 8), False), ("h.0.attn.bias", (8,), True), ("h.0.attn.c_attn.bias", (8,), True)],
+)
+def test_masks_of_gpt_2_are_tables_and_its_biases_are_not(
+    tmp_path: Path, name: str, shape: tuple[int, ...], counts: bool
+) -> None:
+    made = [make.save(tmp_path / str(at), WEIGHTS | {name: np.full(shape, at, np.float32)}, CONFIG) for at in (1, 2)]
     found = compare(*made)
     assert problems(found).keys() == ({name} if counts else set())
     assert found.verdict == ("refuted" if counts else "proved")

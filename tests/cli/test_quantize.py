@@ -71,13 +71,13 @@ def test_what_is_wrong_with_a_recipe_is_one_clear_line(run: Run, skills: Path, t
     code, _, err = run("quantize", "nowhere", "made", "--recipe", recipe)
     assert code == 2 and "nowhere does not exist" in err
     assert run("log-parent", str(skills), "--name", "parent", "--register", "skills")[0] == 0
-    code, _, err = run("log-parent", str(skills), "--name", "parent", "--register", "skills", "--recipe", recipe)
-    assert code == 2
     good = write_recipe(tmp_path / "good.yaml", type="Q8_0")
     assert run("quantize", str(skills), "made", "--recipe", good)[0] == 0
     code, _, err = run("quantize", str(skills), "made", "--recipe", good)
     assert code == 2 and "made exists" in err
     to = ["--parent", "models:/skills/1", "--target", "cpu-llamacpp", "--name", "q8", "--register", "skills"]
+    code, _, err = run("log", "made/model-Q8_0.gguf", *to, "--recipe", recipe)
+    assert code == 2 and "takes no argument 'tpye'" in " ".join(err.split())
     assert run("log", "made/model-Q8_0.gguf", *to)[0] == 0
     code, _, err = run("reproduce", "models:/skills/2")
     assert code == 2 and "No recipe of models:/skills/2 is known" in err and "--recipe recipe.yaml" in err

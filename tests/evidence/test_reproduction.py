@@ -138,7 +138,7 @@ def statement(made: list[MadePart], weights: str) -> Statement:
         weights=weights,
         parent="sha256:" + "b" * 64,
         recipe=recipe(),
-        ran_version="1",
+        ran_version=recipe().version,
         machine=this_machine(),
         made=tuple(made),
     )

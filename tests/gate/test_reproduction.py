@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import pytest
 
 from mlflow_quantgov.artifact.quantizers.recipe import Recipe
-from mlflow_quantgov.artifact.weights import weight_parts
+from mlflow_quantgov.artifact.weights import WeightPart, weight_parts, weights_digest
 from mlflow_quantgov.evidence.measure.fingerprint import this_machine
 from mlflow_quantgov.evidence.measure.provenance import provenance
 from mlflow_quantgov.evidence.predicates import Difference, MadePart, Reproduction
 from mlflow_quantgov.evidence.statement import Statement
+from mlflow_quantgov.flavor.layout import LINEAGE_FILE
 from mlflow_quantgov.pages.report import render_report
 
 
@@ -104,11 +106,37 @@ def test_a_claimed_run_does_not_stand_against_the_weights(release: Any, tmp_path
     assert "the weights themselves deny it" in decision.checks[0].reason
 
 
-def test_a_claimed_run_does_not_stand_in_for_a_comparison(release: Any, tmp_path: Path) -> None:
-    """Both models round to those codes, so that nothing is proved: `numeric` is not reached by a statement."""
-    store = release("numeric", "gptq-w4g32-desc", "dequantized-bf16")
+@pytest.mark.parametrize("level", ["numeric", "reproduced"])
+def test_a_claimed_run_does_not_stand_in_for_a_comparison(release: Any, tmp_path: Path, level: str) -> None:
+    """Both models round to those codes, so that nothing is proved: copying their digests proves no more."""
+    store = release(level, "gptq-w4g32-desc", "dequantized-bf16")
     attach(store, tmp_path / "child" / "model")
     facts = store.quantgov_facts("chat", "1")
-    assert facts.lineage.descent.verdict == "unproved" and facts.lineage.level == "reproduced"
+    assert facts.lineage.descent.verdict == "unproved" and facts.lineage.level == "structure"
     (check,) = store.quantgov_check("chat", "1", "@champion").checks
-    assert check.outcome == "fail" and "numeric is demanded" in check.reason
+    assert check.outcome == "fail" and f"{level} is demanded" in check.reason
+
+
+def test_where_a_recipe_was_recorded_no_other_counts(release: Any, tmp_path: Path) -> None:
+    store = release("reproduced")
+    attach(store, tmp_path / "child" / "model")
+    place = tmp_path / "child" / LINEAGE_FILE
+    record = json.loads(place.read_text())
+    for bits, outcome in ((4, "pass"), (8, "missing")):
+        record["recipe"] = {"quantizer": "gptqmodel", "version": "7.6.0", "arguments": {"bits": bits}}
+        place.write_text(json.dumps(record))
+        assert store.quantgov_check("chat", "1", "@champion").checks[0].outcome == outcome
+
+
+def test_a_run_in_another_version_is_none_of_the_recipe() -> None:
+    part = MadePart(name="a", sha256="0" * 64, dtype="F16", shape=(1,))
+    content = Reproduction.measured(
+        provenance=provenance(),
+        weights=weights_digest([WeightPart("a", "0" * 64, "F16", (1,))]),
+        parent="sha256:" + "b" * 64,
+        recipe=Recipe(quantizer="gptqmodel", version="7.6.0"),
+        ran_version="7.7.0",
+        machine=this_machine(),
+        made=(part,),
+    )
+    assert content.stated()["outcome"] == "fail"

@@ -14,6 +14,7 @@ from mlflow_quantgov.artifact.manifest import refuse_part
 from mlflow_quantgov.artifact.objects import save_object
 from mlflow_quantgov.artifact.quantization import Inspection
 from mlflow_quantgov.artifact.quantizers.recipe import Recipe, read_recipe
+from mlflow_quantgov.artifact.quantizers.registry import find_quantizer, quantizer_names
 from mlflow_quantgov.errors import ArtifactError, LineageError, UsageError
 from mlflow_quantgov.evidence.calibration_data import CalibrationData
 from mlflow_quantgov.evidence.predicates.calibration import Calibration
@@ -101,6 +102,8 @@ def _recipe(given: Recipe | str | Path, prepared: Prepared) -> Recipe:
             why="A recipe says how a model was quantized from its parent.",
             fix="leave the recipe out, or log the quantized model",
         )
+    if recipe.quantizer in quantizer_names():
+        find_quantizer(recipe.quantizer).check(recipe.arguments, has_texts=recipe.calibration is not None)
     recorded = prepared.calibration.data.digest if prepared.calibration else recipe.calibration
     if recorded != recipe.calibration:
         raise UsageError(

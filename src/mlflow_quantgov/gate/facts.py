@@ -102,6 +102,7 @@ class _Gathering:
             role=role,
             lineage=lineage,
             target=target,
+            recipe=found.record.recipe if found.record else None,
             kernel=lookup(found.model.quantization, target) if target else None,
             evidence=tuple(evidence),
             problems=found.problems + tuple(problems),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from mlflow_quantgov.artifact.quantizers.recipe import Recipe
 from mlflow_quantgov.artifact.weights import json_digest
 from mlflow_quantgov.evidence.predicates import Lookup, Predicate, Reproduction
 from mlflow_quantgov.evidence.statement import Statement
@@ -56,6 +57,8 @@ class Facts:
     """Manifest digest written when the model was logged; None where it was logged by another flavor."""
     lineage: Lineage | None = None
     target: Target | None = None
+    recipe: Recipe | None = None
+    """How it was quantized, as written down at logging."""
     kernel: Lookup | None = None
     """What the gate's own kernel table says of these weights on this target."""
     evidence: tuple[Evidence, ...] = ()
@@ -75,13 +78,15 @@ class Facts:
 def reproductions(facts: Facts) -> tuple[Evidence, ...]:
     """The newest run of every recipe on this very parent; those that gave the same bytes come last.
 
-    A recipe that makes something else says nothing about the one that made this.
+    Where a recipe was recorded, only that one counts; another that makes something else says nothing about it.
     """
     parent = facts.lineage.parent if facts.lineage else None
     newest: dict[str, Evidence] = {}
     for one in facts.of_kind(Reproduction.KIND):
         content = one.content
         if not isinstance(content, Reproduction) or parent is None:
+            continue
+        if facts.recipe is not None and content.recipe != facts.recipe:
             continue
         if (content.weights, content.parent) == (one.subject, parent.weights):
             recipe = json_digest(content.recipe.model_dump(mode="json"))

@@ -25,6 +25,7 @@ from mlflow_quantgov.artifact.derivation.judge_codebook import judge_codebook
 from mlflow_quantgov.artifact.derivation.measure import Factors, Measured, measure
 from mlflow_quantgov.artifact.derivation.pairs import Pairs, pair
 from mlflow_quantgov.artifact.derivation.plain import compare_plain, vector
+from mlflow_quantgov.artifact.derivation.rotary import FACTORS, problem_of
 
 _SAMPLED = 6
 _PRECISION = {"F16": 2.0**-11, "BF16": 2.0**-8}
@@ -44,7 +45,11 @@ def compare(child: Path, parent: Path) -> Descent:
     Raises:
         ArtifactError: One of them cannot be inspected.
     """
-    pairs = pair(matrices(child), matrices(parent))
+    ours, theirs = matrices(child), matrices(parent)
+    for name in FACTORS:
+        if name in ours and (problem := problem_of(ours[name], theirs.get(name), parent)):
+            return Descent("unproved", problem, (), AS_STORED, None)
+    pairs = pair(ours, theirs)
     if pairs.problem is not None:
         return Descent("refuted" if pairs.contradicts else "unproved", pairs.problem, (), AS_STORED, None)
     return _Comparison(pairs).run()

@@ -48,8 +48,8 @@ class Pairs:
 def pair(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Pairs:
     """Match both sides by name; a shared output matrix is stored once or twice."""
     # What a graph adds in a module that is called like a table is no table.
-    child = {name: one for name, one in child.items() if one.claim is not None or not _is_table(name)}
-    parent = {name: one for name, one in parent.items() if not _is_table(name)}
+    child = {name: one for name, one in child.items() if one.claim is not None or not _is_table(one)}
+    parent = {name: one for name, one in parent.items() if not _is_table(one)}
     child = {name: one for name, one in child.items() if not name.endswith(_MEASURED)}
     quantized = [name for name, one in parent.items() if one.bits is not None]
     if quantized:
@@ -95,9 +95,11 @@ def pair(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Pairs:
     )
 
 
-def _is_table(name: str) -> bool:
-    """Whether a tensor follows from the config; `c_attn.bias` of GPT-2 does not."""
-    return f".{name}".endswith(_TABLES)
+def _is_table(one: Matrix) -> bool:
+    """Whether a tensor follows from the config; a bias of attention is one only where it is a square mask."""
+    if f".{one.name}".endswith(".attn.bias") and (len(one.shape) < 2 or one.shape[-1] != one.shape[-2]):
+        return False
+    return f".{one.name}".endswith(_TABLES)
 
 
 def _adds_one(child: dict[str, Matrix]) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from mlflow_quantgov.yaml_files import parse_yaml, read_yaml, validate
 
@@ -21,13 +21,13 @@ class Recipe(BaseModel):
         ```
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     quantizer: Annotated[str, Field(min_length=1, max_length=100)]
     """Name under which it is found: `llama.cpp`, `bitsandbytes`, `gptqmodel`, ..."""
     version: Annotated[str, Field(min_length=1, max_length=100)]
     """Of the quantizer's own distribution."""
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
     """Plain JSON values; every quantizer lists those that it takes."""
     calibration: Annotated[str, Field(pattern=_DIGEST)] | None = None
     """Digest of the file that it saw; None where it saw none."""

@@ -50,9 +50,9 @@ class Reproduction(Predicate):
     summary: dict[str, Any]
 
     def recompute(self) -> dict[str, Any]:
-        """`pass` only if what was made has the very weights digest of the version."""
+        """`pass` only if the recipe's own version made the very weights digest."""
         made = weights_digest(WeightPart(one.name, one.sha256, one.dtype, one.shape) for one in self.made)
-        same = made == self.weights
+        same = made == self.weights and self.ran_version == self.recipe.version
         return {
             "outcome": "pass" if same and not self.differences else "fail",
             "weights": made,

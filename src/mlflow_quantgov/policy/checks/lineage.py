@@ -47,16 +47,14 @@ def _too_low(question: Question, found: Lineage) -> CheckResult:
     """The level that the gate demands is not reached, and what would reach it."""
     wanted, facts = question.gate.lineage_level, question.facts
     said = f"Proved up to {found.level}, {wanted} is demanded:"
-    if wanted == "reproduced" and found.level in {"structure", "numeric"}:
+    if wanted == "reproduced" and found.level == "numeric":
         tried, fix = reproductions(facts), f"quantgov reproduce {question.uri}"
         if not tried:
             return result(NAME, "missing", f"{said} nobody has run its recipe again.", fix)
         summary = tried[-1].content.stated()
         problem = f"run again, the recipe gave {summary['different']} of {summary['parts']} parts otherwise."
-        if found.problems and summary["outcome"] == "pass":
-            problem = found.problems[-1]
         return result(NAME, "fail", f"{said} {problem}", fix, tried[-1:])
-    problem = found.problems[0] if found.problems else "More has not been shown."
+    problem = found.problems[-1] if found.problems else "More has not been shown."
     return result(NAME, "fail", f"{said} {problem}", "log it again with its real parent")
 
 
