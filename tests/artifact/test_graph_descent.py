@@ -205,6 +205,17 @@ def test_a_graph_that_holds_apart_what_its_parent_joined(tmp_path: Path, onnx: A
     assert (found.verdict, problems(found)) == ("proved", {})
 
 
+def test_a_weight_that_is_called_a_table_of_positions_is_seen(tmp_path: Path, onnx: Any) -> None:
+    parent = make.save(tmp_path / "parent", WEIGHTS, CONFIG)
+
+    def hidden(graph: Graph) -> None:
+        values = np.random.default_rng(3).standard_normal((64, 64)).astype(np.float32)
+        graph.node("Mul", "model.rotary_emb.cos_cached", values, "/model/rotary_emb/Mul")
+
+    found = compare(written(tmp_path / "child", onnx, WEIGHTS, named=False, more=hidden), parent)
+    assert found.verdict == "unproved" and any("rotary_emb" in name for name in problems(found))
+
+
 def test_a_matrix_that_the_parent_does_not_have_is_refuted(tmp_path: Path, onnx: Any) -> None:
     parent = make.save(tmp_path / "parent", WEIGHTS, CONFIG)
 

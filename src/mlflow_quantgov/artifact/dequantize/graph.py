@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from mlflow_quantgov.artifact.dequantize.interface import Matrix, slack_of, unreadable
 from mlflow_quantgov.artifact.dequantize.planes import Grid, Plane, plain_reader
+from mlflow_quantgov.artifact.dequantize.positions import tells_positions
 from mlflow_quantgov.artifact.formats.codes import place_of
 from mlflow_quantgov.artifact.formats.graph import BUFFER
 from mlflow_quantgov.artifact.graph_structure import scope_name, stored_name
@@ -93,12 +94,17 @@ def vectors(tensor: Tensor, takers: Iterable[tuple[Node, int]]) -> Iterator[Matr
             yield _vector(tensor, claim)
 
 
+def unplaced(tensor: Tensor) -> Matrix:
+    """A stored constant of which nobody knows where it goes."""
+    return _vector(tensor, "")
+
+
 def _is_position(tensor: Tensor, node: Node, place: int) -> bool:
-    """Whether a constant tells positions; a matrix that is multiplied with is one of the weights, whatever its name."""
-    if place in _POSITIONS.get(node.op, ()):
-        return True
+    """Whether a constant tells positions: by its use or its name, and by what it holds."""
     named = BUFFER.search(tensor.name) or BUFFER.search(node.name)
-    return bool(named) and (node.op not in _PRODUCTS or sum(side > 1 for side in tensor.shape) < 2)
+    used = place in _POSITIONS.get(node.op, ())
+    multiplied = node.op in _PRODUCTS and sum(side > 1 for side in tensor.shape) > 1
+    return (used or (bool(named) and not multiplied)) and tells_positions(tensor)
 
 
 def _vector(tensor: Tensor, claim: str) -> Matrix:

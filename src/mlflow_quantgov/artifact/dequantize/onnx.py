@@ -11,7 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlflow_quantgov.artifact.dequantize.graph import Collected, Stored, is_left_over, plain, quantized, vectors
+from mlflow_quantgov.artifact.dequantize.graph import (
+    Collected,
+    Stored,
+    is_left_over,
+    plain,
+    quantized,
+    unplaced,
+    vectors,
+)
 from mlflow_quantgov.artifact.dequantize.interface import Block, Matrix
 from mlflow_quantgov.artifact.dequantize.numbers import BNB_FP4, E2M1, FLOAT8, NF4, floats, lookup
 from mlflow_quantgov.artifact.dequantize.planes import LIMITS, Grid, Plane, Spread
@@ -45,7 +53,8 @@ def onnx_matrices(files: ArtifactFiles, facts: Inspection) -> Iterator[Matrix]:
     for name, tensor in uses.graph.tensors.items():
         if is_left_over(tensor, collected.used):
             takers = [(one.node, one.place) for one in uses.terminals(name)]
-            for vector in vectors(tensor, takers):
+            # What no operation takes by its own name comes out of a branch, or is passed on in a way not followed here.
+            for vector in vectors(tensor, takers) if takers else [unplaced(tensor)]:
                 collected.add(vector, tensor)
     yield from collected.found.values()
 
