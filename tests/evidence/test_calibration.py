@@ -26,7 +26,7 @@ def test_like_files_pass_with_the_whole_contract(python_texts: list[str], write_
     assert found["outcome"] == "pass", found["reason"]
     assert found["documents"] == {"calibration": 150, "production": 150}
     assert (found["generic_set"], found["leaked_documents"], found["shared_with_production"]) == (None, 0, 0)
-    assert found["expectations"] == {"evaluated": 0, "failed": []}
+    assert (found["expectations"]["evaluated"], found["expectations"]["failed"]) == (0, [])
     assert set(found["tests"][0]) == {"name", "estimate", "lower", "upper", "threshold", "outcome"}
     assert {"feature", "calibration", "production"} <= set(found["most_different"][0])
     assert found["reason"]
@@ -195,16 +195,3 @@ def test_any_file_is_read_or_refused(tmp_path: Path, content: bytes) -> None:
 def test_normalising_twice_changes_nothing(text: str) -> None:
     assert normalise(normalise(text)) == normalise(text)
     assert text_digest(text) == text_digest(f"  {text}\n")
-
-
-@pytest.mark.slow
-def test_great_expectations_names_what_is_wrong(python_texts: list[str], write_jsonl: Write) -> None:
-    pytest.importorskip("great_expectations")
-    good = assess(write_jsonl("a.jsonl", python_texts[:60]), None)
-    assert (good.expectations["evaluated"], good.expectations["failed"]) == (3, [])
-    bad = assess(write_jsonl("b.jsonl", ["", "short", "twice the same text", "twice the same text"]), None)
-    assert set(bad.expectations["failed"]) == {
-        "expect_column_values_to_not_be_null",
-        "expect_column_values_to_be_unique",
-        "expect_column_value_lengths_to_be_between",
-    }

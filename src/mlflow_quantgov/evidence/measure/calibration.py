@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_quantgov.evidence.likeness import MIN_DOCUMENTS, THRESHOLD
-from mlflow_quantgov.evidence.measure.calibration_expectations import check_documents, installed
+from mlflow_quantgov.evidence.measure.calibration_expectations import check_quality
 from mlflow_quantgov.evidence.measure.calibration_features import most_different, out_of_fold_scores, sample
 from mlflow_quantgov.evidence.measure.calibration_generic import recognise
 from mlflow_quantgov.evidence.measure.calibration_overlap import evaluation_digests, leaked, shared
@@ -47,14 +47,14 @@ def assess(
     documents = [one for one in raw if one.strip()]
     traffic = read_documents(production) if production is not None else []
     return Calibration.measured(
-        provenance=provenance("scikit-learn", "numpy", *(["great-expectations"] if expectations else [])),
+        provenance=provenance("scikit-learn", "numpy", *(["great-expectations", "py3langid"] if expectations else [])),
         data=_record(data, documents, source, license),
         production=_record(production, traffic, None, None) if production is not None else None,
         generic_set=recognise(documents, source=source, file_name=data.name),
         leaked_documents=leaked(documents, evaluation_items or ()),
         shared_with_production=shared(documents, traffic),
         likeness=_likeness(documents, traffic),
-        expectations=check_documents(raw) if expectations and installed() else {"evaluated": 0, "failed": []},
+        expectations=check_quality(raw, traffic, wanted=expectations),
         most_different=tuple(most_different(documents, traffic)) if traffic else (),
     )
 
