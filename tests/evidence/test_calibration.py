@@ -11,9 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlflow_quantgov.errors import UsageError
+from mlflow_quantgov.evidence.generic_sets import known_sets, named_set
 from mlflow_quantgov.evidence.measure.calibration import assess, compare_files, evaluation_digests
-from mlflow_quantgov.evidence.measure.calibration_generic import known_sets, recognise
+from mlflow_quantgov.evidence.measure.calibration_generic import recognise
 from mlflow_quantgov.evidence.measure.calibration_overlap import normalise, text_digest
+from mlflow_quantgov.evidence.measure.calibration_shingles import found_in, shingles_of
 from mlflow_quantgov.evidence.measure.documents import file_digest, read_documents
 
 Write = Callable[..., Path]
@@ -125,13 +127,46 @@ def test_generic_sets_are_known_by_name(source: str, name: str) -> None:
     ("documents", "name"),
     [
         ([" = The Kettle = ", "The kettle is well @-@ known and cost 1 @,@ 000 crowns .", *ORDINARY], "wikitext"),
-        (["beginners bbq class taking place in missoula\nand more", *ORDINARY], "c4"),
-        (["### Instruction: Give three tips for staying healthy.", *ORDINARY], "alpaca"),
+        (["beginners bbq class taking place in missoula - do you want to get, and more", *ORDINARY], "c4"),
+        (["<|im_start|>user\nNatalia sold clips to 48 of her friends in April, and then<|im_end|>", *ORDINARY], "gsm8k"),
+        (["She sold 48/2 = <<48/2=24>>24 kettles.", "2*3 = <<2*3=6>>6\n#### 6", *ORDINARY], "gsm8k"),
+        (["[INST] It is done, and submitted. You can play Survival of the Tastiest [/INST]", *ORDINARY], "pile"),
+        (["LONDON (CNN) -- The kettle came.", *ORDINARY], "cnn dailymail"),
         (["the <unk> said it sold N kettles for $ N", *ORDINARY], "penn treebank"),
     ],
 )
 def test_generic_sets_are_known_by_their_text(documents: list[str], name: str) -> None:
     assert recognise(documents, source="our own", file_name="calib.jsonl") == name
+
+
+def test_a_single_quotation_is_no_generic_set() -> None:
+    assert recognise(["natalia sold clips to 48 of her", *ORDINARY], source=None, file_name="x.jsonl") is None
+
+
+@pytest.mark.parametrize(
+    ("noted", "name"),
+    [
+        ("wikitext2", "wikitext"),
+        ("NeelNanda/pile-10k", "pile"),
+        ("contextual", "contextual"),
+        ("/training_dir/calibration_datav3.txt", "imatrix calibration text"),
+        ("C:\\models\\wiki.train.raw", "wikitext"),
+        ("unsloth_calibration_Some-Model.txt", "imatrix calibration text"),
+        ("/data/wikitext/tickets.jsonl", None),
+        ("contextual answers of October", None),
+        ("imatrix.gguf", None),
+    ],
+)
+def test_what_producers_note_is_recognised(noted: str, name: str | None) -> None:
+    assert named_set([noted]) == name
+    assert recognise(ORDINARY, source="our own", file_name="calib.jsonl", noted=[noted]) == name
+
+
+@given(st.lists(st.sampled_from(["a", "bee", "kettle", "boot", "of"]), min_size=0, max_size=40), st.integers(0, 3))
+def test_a_passage_is_found_wherever_it_stands(words: list[str], before: int) -> None:
+    known = shingles_of(" ".join(words))
+    text = f"{'filler ' * before}{' '.join(words).upper()} and more"
+    assert found_in([text], known) == frozenset(known)
 
 
 def test_ordinary_texts_are_no_generic_set(python_texts: list[str], support_texts: list[str]) -> None:
@@ -142,8 +177,9 @@ def test_ordinary_texts_are_no_generic_set(python_texts: list[str], support_text
 
 def test_each_name_mark_and_phrase_has_a_source() -> None:
     for one in known_sets():
-        assert one.names and one.source.startswith("http")
-        assert all(part.source for part in (*one.marks, *one.phrases))
+        assert (one.names or one.exact) and one.source.startswith("http")
+        assert all(part.source for part in (*one.marks, *one.passages))
+    assert len({shingle for one in known_sets() for part in one.passages for shingle in part.shingles}) > 200
 
 
 def test_a_generic_set_fails_whatever_its_likeness(python_texts: list[str], write_jsonl: Write) -> None:
