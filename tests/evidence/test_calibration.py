@@ -128,7 +128,10 @@ def test_generic_sets_are_known_by_name(source: str, name: str) -> None:
     [
         ([" = The Kettle = ", "The kettle is well @-@ known and cost 1 @,@ 000 crowns .", *ORDINARY], "wikitext"),
         (["beginners bbq class taking place in missoula - do you want to get, and more", *ORDINARY], "c4"),
-        (["<|im_start|>user\nNatalia sold clips to 48 of her friends in April, and then<|im_end|>", *ORDINARY], "gsm8k"),
+        (
+            ["<|im_start|>user\nNatalia sold clips to 48 of her friends in April, and then<|im_end|>", *ORDINARY],
+            "gsm8k",
+        ),
         (["She sold 48/2 = <<48/2=24>>24 kettles.", "2*3 = <<2*3=6>>6\n#### 6", *ORDINARY], "gsm8k"),
         (["[INST] It is done, and submitted. You can play Survival of the Tastiest [/INST]", *ORDINARY], "pile"),
         (["LONDON (CNN) -- The kettle came.", *ORDINARY], "cnn dailymail"),

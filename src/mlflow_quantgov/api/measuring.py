@@ -126,9 +126,11 @@ def assess_calibration(
     from mlflow_quantgov.evidence.measure import calibration
 
     model = local_model(uri)
+    facts = model.facts()
     sample = Path(production) if production is not None else None
-    found = calibration.assess(Path(data), sample, source=source, license=license)
-    return attach_content(model, model.manifest().weights_digest, found)
+    noted = facts.quantization.calibration_data
+    found = calibration.assess(Path(data), sample, source=source, license=license, noted=noted)
+    return attach_content(model, facts.weights, found)
 
 
 def confirm_kernels(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +21,11 @@ class CalibrationData:
     """Where the data came from, in words."""
     license: str | None = None
 
-    def assess(self) -> Calibration:
+    def assess(self, noted: Sequence[str] = ()) -> Calibration:
         """Read the data and compare it with production.
+
+        Args:
+            noted: Names of data sets that the artifact's own metadata give.
 
         Raises:
             UsageError: A file does not exist or holds no documents.
@@ -29,4 +33,4 @@ class CalibrationData:
         from mlflow_quantgov.evidence.measure.calibration import assess
 
         production = Path(self.production) if self.production is not None else None
-        return assess(Path(self.data), production, source=self.source, license=self.license)
+        return assess(Path(self.data), production, source=self.source, license=self.license, noted=noted)

@@ -28,6 +28,7 @@ def assess(
     source: str | None = None,
     license: str | None = None,
     evaluation_items: Collection[str] | None = None,
+    noted: Sequence[str] = (),
     expectations: bool = True,
 ) -> Calibration:
     """Record calibration data and measure how like production it is.
@@ -38,6 +39,7 @@ def assess(
         source: What the author says the data is.
         license: Its licence, as the author says.
         evaluation_items: Digests of evaluation items (`evaluation_digests` of a task folder), to find leaks.
+        noted: Names of data sets that the artifact's own metadata give.
         expectations: Whether to run great-expectations where it is installed.
 
     Raises:
@@ -50,7 +52,8 @@ def assess(
         provenance=provenance("scikit-learn", "numpy", *(["great-expectations", "py3langid"] if expectations else [])),
         data=_record(data, documents, source, license),
         production=_record(production, traffic, None, None) if production is not None else None,
-        generic_set=recognise(documents, source=source, file_name=data.name),
+        generic_set=recognise(documents, source=source, file_name=data.name, noted=noted),
+        noted=tuple(noted),
         leaked_documents=leaked(documents, evaluation_items or ()),
         shared_with_production=shared(documents, traffic),
         likeness=_likeness(documents, traffic),

@@ -14,9 +14,7 @@ MIN_SHINGLES = 2
 """Different shingles of one set that must be there: one alone may stand in a quotation."""
 
 
-def recognise(
-    documents: Sequence[str], *, source: str | None, file_name: str, noted: Sequence[str] = ()
-) -> str | None:
+def recognise(documents: Sequence[str], *, source: str | None, file_name: str, noted: Sequence[str] = ()) -> str | None:
     """Name of the generic set that some documents are, or that the quantizer was fed; None where there is no sign of one.
 
     Args:

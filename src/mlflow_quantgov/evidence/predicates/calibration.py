@@ -42,6 +42,8 @@ class Calibration(Predicate):
     production: DataRecord | None
     generic_set: ShortText | None = None
     """Name of the generic set that the data was recognised as."""
+    noted: tuple[ShortText, ...] = Field((), max_length=100)
+    """Names of data sets in the artifact's own metadata, as its producer left them."""
     leaked_documents: int = Field(ge=0)
     """Calibration documents that are also evaluation items."""
     shared_with_production: int = Field(ge=0)

@@ -12,9 +12,14 @@ NAME = "calibration"
 def run(question: Question) -> CheckResult:
     """Not applicable where inspection shows that the method needs no data; a claim does not."""
     facts = question.facts
-    if facts.model is not None and facts.model.quantization.calibration_required is False:
+    noted = facts.model.quantization.calibration_data if facts.model else ()
+    if facts.model is not None and facts.model.quantization.calibration_required is False and not noted:
         return result(NAME, "not-applicable", "This method needs no calibration data, by inspection.")
     fix = f"quantgov calibration {question.uri} --calibration calib.jsonl --production traffic.jsonl"
+    if facts.generic_set:
+        reason = f"The model's own metadata name what it was calibrated on, {', '.join(noted)}: the generic set {facts.generic_set}."
+        again = "quantgov quantize PARENT OUTPUT --recipe recipe.yaml --calibration calib.jsonl"
+        return result(NAME, "fail", reason, again, generic_set=facts.generic_set)
     found = [one for one in facts.of_kind("calibration") if isinstance(one.content, Calibration)]
     if not found:
         return result(NAME, "missing", "Not measured: no calibration data is recorded.", fix)
