@@ -7,6 +7,7 @@ AutoRound and optimum-intel; ort_config.json of optimum; recipe.yaml of llm-comp
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from mlflow_quantgov.artifact.files import read_json_object
@@ -59,10 +60,8 @@ def _side_files(files: ArtifactFiles) -> list[Any]:
         # Not above: it brings pydantic, which few artifacts need.
         from mlflow_quantgov.yaml_files import parse_yaml, read_yaml
 
-        try:
+        with suppress(PolicyError):
             found.append(parse_yaml(read_yaml(files.root / _RECIPE), _RECIPE))
-        except PolicyError:
-            pass
     return found
 
 
