@@ -77,8 +77,8 @@ def _print_faults(found: dict[str, Any]) -> None:
     pairs_table("copies", copies)
     expectations = found["expectations"]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("documents that are", "count", "share", "most", "outcome"):
-        table.add_column(column, justify="left" if column in {"documents that are", "outcome"} else "right")
+    for column in ("fault", "count", "share", "most", "outcome"):
+        table.add_column(column, justify="left" if column in {"fault", "outcome"} else "right")
     for one in expectations.get("results", ()):
         shares = f"{one['share']:.1%}", f"{one['threshold']:.0%}"
         table.add_row(one["name"], f"{one['count']:,}", *shares, coloured(one["outcome"]))
