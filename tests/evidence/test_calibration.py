@@ -261,6 +261,11 @@ def test_ordinary_texts_are_no_generic_set(python_texts: list[str], support_text
             assert recognise(texts, source=source, file_name="traffic.jsonl") is None
 
 
+def test_what_documents_and_code_spell_alike_is_no_mark() -> None:
+    texts = ["## Security {#security}", "See {#sec:intro}.", 'std::cout << "a=" << b; x >>= 2; c << d = e >> f']
+    assert recognise(texts, source=None, file_name="x.jsonl") is None
+
+
 def test_each_name_mark_and_phrase_has_a_source() -> None:
     for one in known_sets():
         assert (one.names or one.exact) and one.source.startswith("http")

@@ -137,6 +137,16 @@ def test_great_expectations_counts_and_names_what_is_wrong(python_texts: list[st
         assert "py3langid" in bad["not_checked"]
 
 
+@pytest.mark.slow
+def test_of_very_many_documents_a_fixed_sample_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("great_expectations")
+    monkeypatch.setattr(calibration_expectations, "MAX_DOCUMENTS", 20)
+    texts = [f"The kettle of order {n} arrived late, and nobody could say why." for n in range(40)]
+    found = check_quality([*texts, *texts])
+    assert found["documents"] == 20 and found == check_quality([*texts[::-1], *texts])
+    assert next(one["count"] for one in found["results"] if one["name"] == "duplicate") == 20
+
+
 ENGLISH = [
     f"The kettle of order {n} arrived late, and nobody at the shop could tell me why it had happened." for n in range(8)
 ]

@@ -6,6 +6,7 @@ counts and shares leave this module, never a text.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import logging
 import os
@@ -21,6 +22,8 @@ from mlflow_quantgov.evidence.measure.text_encoding import FAULTS, shows
 
 SHORTEST, LONGEST = 20, 100_000
 """Characters of a document that can teach a quantizer anything, and that some tool still reads whole."""
+MAX_DOCUMENTS = 50_000
+"""Documents that are judged; of more, those with the smallest digests, so that copies stay together."""
 UNTOLD = "unknown"
 """What stands for the language of a text that is too short to tell."""
 INSTALL = "pip install 'mlflow-quantgov[calibration]'"
@@ -53,7 +56,7 @@ def check_quality(documents: Sequence[str], production: Sequence[str] = (), *, w
 
     Returns:
         `evaluated` (number of expectations), `failed` (their names), and `results`, one per expectation: `name`,
-        `count` and `share` of the documents that break it, `threshold` (largest tolerated share), `outcome`. Where
+        `count` and `share` of the documents that break it, `threshold` (largest tolerated share), `outcome`. `documents` were judged. Where
         something was not checked, `not_checked` says why. `library` names what judged.
     """
     if not wanted:
@@ -64,13 +67,20 @@ def check_quality(documents: Sequence[str], production: Sequence[str] = (), *, w
             "failed": [],
             "not_checked": f"the quality of the documents, as great-expectations is not installed: {INSTALL}",
         }
+    judged = _sample(documents)
     expected = list(_EXPECTED)
-    notes = {}
+    notes: dict[str, Any] = {"documents": len(judged)}
     if languages.installed():
-        expected.append(_language(documents, production))
+        expected.append(_language(judged, _sample(production)))
     else:
         notes["not_checked"] = f"languages, as {languages.LIBRARY} is not installed: {INSTALL}"
-    return _validate(expected, documents) | notes
+    return _validate(expected, judged) | notes
+
+
+def _sample(documents: Sequence[str]) -> Sequence[str]:
+    if len(documents) <= MAX_DOCUMENTS:
+        return documents
+    return sorted(documents, key=lambda one: hashlib.sha256(one.encode("utf-8", "replace")).digest())[:MAX_DOCUMENTS]
 
 
 def _validate(expected: Sequence[_Expected], documents: Sequence[str]) -> dict[str, Any]:
