@@ -35,6 +35,7 @@ def rows(found: Quantization) -> dict[str, str]:
         "size": _size(found.size_bytes),
         "producer": found.producer,
         "calibration data": _CALIBRATION[found.calibration_required] if found.is_quantized else None,
+        "calibrated on": ", ".join(found.calibration_data) or None,
     }
     return {label: value for label, value in described.items() if value is not None}
 

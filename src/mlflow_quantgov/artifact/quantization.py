@@ -48,6 +48,8 @@ class Quantization:
     calibration_required: bool | None
     layers: tuple[LayerQuantization, ...] = ()
     warnings: tuple[str, ...] = ()
+    calibration_data: tuple[str, ...] = ()
+    """Names of data sets that the producer noted in the artifact's metadata."""
 
     @property
     def is_quantized(self) -> bool:
@@ -72,7 +74,8 @@ class Quantization:
             )
             for layer in known.get("layers", ())
         )
-        known["warnings"] = tuple(known.get("warnings", ()))
+        for name in ("warnings", "calibration_data"):
+            known[name] = tuple(known.get(name, ()))
         return cls(**known)
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+from rich.table import Table
+from rich.text import Text
 
 from mlflow_quantgov.cli.measuring import measure
-from mlflow_quantgov.cli.output import coloured, json_option, number, print_json, stdout
+from mlflow_quantgov.cli.output import coloured, json_option, number, pairs_table, print_json, print_note, stdout
+from mlflow_quantgov.evidence.predicates.calibration import Calibration
 
 EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 
@@ -16,24 +20,41 @@ EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 @click.argument("uri", required=False)
 @click.option("--calibration", "data", required=True, type=click.Path(path_type=Path), help="What the quantizer saw.")
 @click.option("--production", type=click.Path(path_type=Path), help="A sample of production traffic.")
+@click.option("--tasks", type=click.Path(path_type=Path), help="Tasks whose items must not be in the calibration data.")
 @click.option("--source", help="Where the calibration data came from, in words.")
+@click.option("--license", help="Licence of the calibration data.")
 @json_option
-def calibration(uri: str | None, data: Path, production: Path | None, source: str | None, as_json: bool) -> int:
-    """With URI, record calibration data for a version; without, compare two files before quantizing."""
+def calibration(
+    uri: str | None,
+    data: Path,
+    production: Path | None,
+    tasks: Path | None,
+    source: str | None,
+    license: str | None,
+    as_json: bool,
+) -> int:
+    """With URI, record calibration data for a version; without, compare two files before quantizing.
+
+    Digests, counts and shares are recorded; no text leaves this machine.
+    """
     if uri is not None:
         from mlflow_quantgov import api
 
-        measure(
+        statement = measure(
             "calibration",
-            lambda _: api.assess_calibration(uri, data, production, source=source),
+            lambda _: api.assess_calibration(uri, data, production, source=source, license=license, tasks=tasks),
             as_json=as_json,
         )
+        content = statement.content()
+        assert isinstance(content, Calibration)
+        if not as_json:
+            _print_faults(content.model_dump())
         return 0
     if production is None:
         raise click.UsageError("--production FILE is needed to compare two files")
     from mlflow_quantgov.evidence.measure.calibration import compare_files
 
-    found = compare_files(data, production)
+    found = compare_files(data, production, tasks=tasks, source=source)
     if as_json:
         print_json(found)
     else:
@@ -41,4 +62,28 @@ def calibration(uri: str | None, data: Path, production: Path | None, source: st
         for test in found["tests"]:
             interval = f"{number(test['lower'])} to {number(test['upper'])}, threshold {number(test['threshold'])}"
             stdout.print(f"  {test['name']}  {number(test['estimate'])} ({interval}) ", coloured(test["outcome"]))
+        _print_faults(found)
     return EXIT_CODES[found["outcome"]]
+
+
+def _print_faults(found: dict[str, Any]) -> None:
+    """Copies, and what great-expectations found: counts, never texts."""
+    searched = "" if found["searched_tasks"] else " (not looked for: give --tasks DIR)"
+    copies = {
+        "generic set": found["generic_set"] or "none recognised",
+        "evaluation items among it": f"{found['leaked_documents']:,}{searched}",
+        "copies of production documents": found["shared_with_production"],
+    }
+    pairs_table("copies", copies)
+    expectations = found["expectations"]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("fault", "count", "share", "most", "outcome"):
+        table.add_column(column, justify="left" if column in {"fault", "outcome"} else "right")
+    for one in expectations.get("results", ()):
+        shares = f"{one['share']:.1%}", f"{one['threshold']:.0%}"
+        table.add_row(one["name"], f"{one['count']:,}", *shares, coloured(one["outcome"]))
+    if table.row_count:
+        stdout.print(Text(f"quality, by {expectations['library']}", style="bold"))
+        stdout.print(table)
+    if expectations.get("not_checked"):
+        print_note(f"not checked: {expectations['not_checked']}")

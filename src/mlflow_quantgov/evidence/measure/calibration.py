@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mlflow_quantgov.artifact.runtimes.counting import count_tokens
 from mlflow_quantgov.evidence.likeness import MIN_DOCUMENTS, THRESHOLD
-from mlflow_quantgov.evidence.measure.calibration_expectations import check_documents, installed
+from mlflow_quantgov.evidence.measure.calibration_expectations import check_quality
 from mlflow_quantgov.evidence.measure.calibration_features import most_different, out_of_fold_scores, sample
 from mlflow_quantgov.evidence.measure.calibration_generic import recognise
-from mlflow_quantgov.evidence.measure.calibration_overlap import evaluation_digests, leaked, shared
+from mlflow_quantgov.evidence.measure.calibration_overlap import evaluation_items, leaked, shared
 from mlflow_quantgov.evidence.measure.documents import file_digest, read_documents
 from mlflow_quantgov.evidence.measure.provenance import provenance
+from mlflow_quantgov.evidence.measure.tasks import folder_digest
 from mlflow_quantgov.evidence.predicates.calibration import Calibration, DataRecord, Likeness
-
-__all__ = ["assess", "compare_files", "evaluation_digests"]
 
 TEST = "words-and-surface"
 """Name of the test of likeness: can a classifier tell the two files apart?"""
@@ -27,7 +27,9 @@ def assess(
     *,
     source: str | None = None,
     license: str | None = None,
-    evaluation_items: Collection[str] | None = None,
+    tasks: Path | None = None,
+    noted: Sequence[str] = (),
+    artifact: Path | None = None,
     expectations: bool = True,
 ) -> Calibration:
     """Record calibration data and measure how like production it is.
@@ -37,7 +39,9 @@ def assess(
         production: A sample of production traffic in the same form; None leaves likeness unmeasured.
         source: What the author says the data is.
         license: Its licence, as the author says.
-        evaluation_items: Digests of evaluation items (`evaluation_digests` of a task folder), to find leaks.
+        tasks: Task folder whose items must not be among the documents; None leaves that unsearched.
+        noted: Names of data sets that the artifact's own metadata give.
+        artifact: The model, whose tokenizer counts the tokens.
         expectations: Whether to run great-expectations where it is installed.
 
     Raises:
@@ -47,20 +51,27 @@ def assess(
     documents = [one for one in raw if one.strip()]
     traffic = read_documents(production) if production is not None else []
     return Calibration.measured(
-        provenance=provenance("scikit-learn", "numpy", *(["great-expectations"] if expectations else [])),
-        data=_record(data, documents, source, license),
-        production=_record(production, traffic, None, None) if production is not None else None,
-        generic_set=recognise(documents, source=source, file_name=data.name),
-        leaked_documents=leaked(documents, evaluation_items or ()),
+        provenance=provenance("scikit-learn", "numpy", *(["great-expectations", "py3langid"] if expectations else [])),
+        data=_record(data, documents, source, license, artifact),
+        production=_record(production, traffic, None, None, artifact) if production is not None else None,
+        generic_set=recognise(documents, source=source, file_name=data.name, noted=noted),
+        noted=tuple(noted),
+        leaked_documents=leaked(documents, evaluation_items(tasks) if tasks is not None else ()),
+        searched_tasks=folder_digest(tasks) if tasks is not None else None,
         shared_with_production=shared(documents, traffic),
         likeness=_likeness(documents, traffic),
-        expectations=check_documents(raw) if expectations and installed() else {"evaluated": 0, "failed": []},
+        expectations=check_quality(raw, traffic, wanted=expectations),
         most_different=tuple(most_different(documents, traffic)) if traffic else (),
     )
 
 
 def compare_files(
-    calibration: Path, production: Path, *, tasks: Path | None = None, expectations: bool = True
+    calibration: Path,
+    production: Path,
+    *,
+    tasks: Path | None = None,
+    source: str | None = None,
+    expectations: bool = True,
 ) -> dict[str, Any]:
     """Likeness of two files, before quantizing, as `quantgov calibration --json` prints it.
 
@@ -68,19 +79,20 @@ def compare_files(
         calibration: What the quantizer is to see.
         production: A sample of production traffic.
         tasks: Task folder whose items must not be among the calibration documents.
+        source: What the author says the calibration data is.
         expectations: Whether to run great-expectations where it is installed.
 
     Raises:
         UsageError: A file does not exist or holds no documents.
     """
-    items = evaluation_digests(tasks) if tasks is not None else None
-    found = assess(calibration, production, evaluation_items=items, expectations=expectations)
+    found = assess(calibration, production, tasks=tasks, source=source, expectations=expectations)
     assert found.production is not None
     return {
         "outcome": found.summary["outcome"],
         "reason": reason(found),
         "generic_set": found.generic_set,
         "leaked_documents": found.leaked_documents,
+        "searched_tasks": found.searched_tasks,
         "shared_with_production": found.shared_with_production,
         "documents": {"calibration": found.data.documents, "production": found.production.documents},
         "tests": found.summary["tests"],
@@ -118,11 +130,14 @@ def reason(found: Calibration) -> str:
     return f"A classifier tells the two apart {share}, which does not settle it{more}."
 
 
-def _record(path: Path, documents: Sequence[str], source: str | None, license: str | None) -> DataRecord:
+def _record(
+    path: Path, documents: Sequence[str], source: str | None, license: str | None, artifact: Path | None
+) -> DataRecord:
     return DataRecord(
         digest=file_digest(path),
         documents=len(documents),
         characters=sum(len(one) for one in documents),
+        tokens=count_tokens(artifact, documents) if artifact is not None else None,
         source=source[:1000] if source else None,
         license=license[:1000] if license else None,
     )

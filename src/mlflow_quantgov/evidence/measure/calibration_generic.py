@@ -1,96 +1,45 @@
-"""Recognises calibration sets that tooling ships with, by stated source, file name and marks in the text."""
+"""Recognises calibration sets that tooling ships with, by what is said of them and by their text."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cache
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from mlflow_quantgov.evidence.generic_sets import GenericSet, known_sets, named_set
+from mlflow_quantgov.evidence.measure.calibration_shingles import found_in
 
-from mlflow_quantgov.evidence.measure.calibration_overlap import normalise
-from mlflow_quantgov.resources import policies_dir
-from mlflow_quantgov.yaml_files import parse_yaml, read_yaml, validate
-
-FILE = "calibration/generic-sets.yaml"
-MAX_CHARACTERS = 20_000
-"""Characters of a document in which marks are looked for."""
+MAX_CHARACTERS = 50_000
+"""Characters of a document that are looked at."""
+MIN_SHINGLES = 2
+"""Different shingles of one set that must be there: one alone may stand in a quotation."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-class Phrase(_Part):
-    """Text that opens a public set."""
-
-    text: str = Field(min_length=10)
-    source: str
-
-
-class Mark(_Part):
-    """How a set spells things."""
-
-    pattern: str
-    share: float = Field(gt=0, le=1)
-    """Of the documents, which must match."""
-    source: str
-
-    @field_validator("pattern")
-    @classmethod
-    def _compiles(cls, value: str) -> str:
-        re.compile(value)
-        return value
-
-
-class GenericSet(_Part):
-    """One known set."""
-
-    name: str
-    names: tuple[str, ...] = ()
-    phrases: tuple[Phrase, ...] = ()
-    marks: tuple[Mark, ...] = ()
-    source: str
-
-
-class GenericSets(_Part):
-    """The shipped file."""
-
-    schema_: Literal["quantgov/generic-sets/v1"] = Field(alias="schema")
-    sets: tuple[GenericSet, ...]
-
-
-@cache
-def known_sets() -> tuple[GenericSet, ...]:
-    """The shipped list.
-
-    Raises:
-        PolicyError: The file was damaged.
-    """
-    path = policies_dir() / FILE
-    return validate(GenericSets, parse_yaml(read_yaml(path), path.name), path.name).sets
-
-
-def recognise(documents: Sequence[str], *, source: str | None, file_name: str) -> str | None:
-    """Name of the generic set that some documents are, or None.
+def recognise(documents: Sequence[str], *, source: str | None, file_name: str, noted: Sequence[str] = ()) -> str | None:
+    """Name of the generic set that some documents are, or that the quantizer was fed; None where there is no sign of one.
 
     Args:
         documents: The calibration documents.
         source: What the author says they are.
         file_name: Name of the file, without its folder.
+        noted: What the producer left in the model's own metadata.
     """
-    stated = f"{source or ''} \n {file_name}".casefold()
-    texts = [document[:MAX_CHARACTERS] for document in documents]
-    plain = "\n".join(normalise(text) for text in texts)
+    said = named_set([*noted, source or "", file_name])
+    return said or _by_text([document[:MAX_CHARACTERS] for document in documents])
+
+
+def _by_text(texts: Sequence[str]) -> str | None:
+    known = {one.name: _shingles(one) for one in known_sets()}
+    found = found_in(texts, {shingle for shingles in known.values() for shingle in shingles})
     for one in known_sets():
-        if any(re.search(rf"(?<![a-z0-9])(?:{name})(?![a-z0-9])", stated) for name in one.names):
-            return one.name
-        if any(normalise(phrase.text) in plain for phrase in one.phrases):
+        if len(found & known[one.name]) >= MIN_SHINGLES:
             return one.name
         if any(_share(mark.pattern, texts) >= mark.share for mark in one.marks):
             return one.name
     return None
+
+
+def _shingles(one: GenericSet) -> frozenset[str]:
+    return frozenset(shingle for passage in one.passages for shingle in passage.shingles)
 
 
 def _share(pattern: str, texts: Sequence[str]) -> float:

@@ -15,6 +15,8 @@ class DataRecord(Record):
     digest: Digest
     documents: int = Field(ge=0)
     characters: int = Field(ge=0)
+    tokens: int | None = Field(None, ge=0)
+    """Of the model's own tokenizer; None where none was at hand."""
     source: ShortText | None = None
     """What the author says it is."""
     license: ShortText | None = None
@@ -42,8 +44,12 @@ class Calibration(Predicate):
     production: DataRecord | None
     generic_set: ShortText | None = None
     """Name of the generic set that the data was recognised as."""
+    noted: tuple[ShortText, ...] = Field((), max_length=100)
+    """Names of data sets in the artifact's own metadata, as its producer left them."""
     leaked_documents: int = Field(ge=0)
     """Calibration documents that are also evaluation items."""
+    searched_tasks: Digest | None = None
+    """Digest of the task folder whose items were looked for; None where nobody looked."""
     shared_with_production: int = Field(ge=0)
     likeness: tuple[Likeness, ...] = ()
     expectations: dict[str, Any] = Field(default_factory=dict)
