@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 from mlflow_quantgov.errors import UsageError
 from mlflow_quantgov.evidence.generic_sets import known_sets, named_set
 from mlflow_quantgov.evidence.measure.calibration import assess, compare_files
-from mlflow_quantgov.evidence.measure.calibration_generic import recognise
-from mlflow_quantgov.evidence.measure.calibration_overlap import (
+from mlflow_quantgov.evidence.measure.calibration.generic import recognise
+from mlflow_quantgov.evidence.measure.calibration.near_copies import near_copies
+from mlflow_quantgov.evidence.measure.calibration.overlap import (
     evaluation_items,
     leaked,
     normalise,
     shared,
     text_digest,
 )
-from mlflow_quantgov.evidence.measure.calibration_shingles import found_in, shingles_of
+from mlflow_quantgov.evidence.measure.calibration.shingles import found_in, shingles_of
 from mlflow_quantgov.evidence.measure.documents import file_digest, read_documents
-from mlflow_quantgov.evidence.measure.near_copies import near_copies
 from mlflow_quantgov.evidence.measure.tasks import folder_digest
 
 Write = Callable[..., Path]
@@ -38,7 +38,8 @@ def test_like_files_pass_with_the_whole_contract(python_texts: list[str], write_
     assert found["documents"] == {"calibration": 150, "production": 150}
     assert (found["generic_set"], found["leaked_documents"], found["shared_with_production"]) == (None, 0, 0)
     assert (found["expectations"]["evaluated"], found["expectations"]["failed"]) == (0, [])
-    assert set(found["tests"][0]) == {"name", "estimate", "lower", "upper", "threshold", "outcome"}
+    assert [test["name"] for test in found["tests"]] == ["surface", "meaning", "classifier"]
+    assert {"name", "estimate", "lower", "upper", "threshold", "outcome"} <= found["tests"][0].keys()
     assert {"feature", "calibration", "production"} <= set(found["most_different"][0])
     assert found["reason"]
     json.dumps(found, allow_nan=False)

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_quantgov.errors import UsageError
-from mlflow_quantgov.evidence.measure import calibration_expectations, languages
-from mlflow_quantgov.evidence.measure.calibration_expectations import check_quality
+from mlflow_quantgov.evidence.measure.calibration import expectations as calibration_expectations
+from mlflow_quantgov.evidence.measure.calibration import languages
+from mlflow_quantgov.evidence.measure.calibration.expectations import check_quality
+from mlflow_quantgov.evidence.measure.calibration.personal_data import KINDS, holds, is_iban, passes_luhn
+from mlflow_quantgov.evidence.measure.calibration.text_encoding import FAULTS, shows
 from mlflow_quantgov.evidence.measure.documents import read_documents
-from mlflow_quantgov.evidence.measure.personal_data import KINDS, holds, is_iban, passes_luhn
-from mlflow_quantgov.evidence.measure.text_encoding import FAULTS, shows
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mlflow_quantgov.evidence.measure.calibration_overlap import normalise
+from mlflow_quantgov.evidence.measure.calibration.overlap import normalise
 
 WORDS = 8
 STRIDE = 4

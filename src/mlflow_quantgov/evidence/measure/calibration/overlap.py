@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mlflow_quantgov.evidence.measure.near_copies import near_copies
+from mlflow_quantgov.evidence.measure.calibration.near_copies import near_copies
 from mlflow_quantgov.evidence.measure.tasks import MAX_BYTES, load_tasks
 
 MIN_WORDS = 3

@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_quantgov.artifact.runtimes.counting import count_tokens
-from mlflow_quantgov.evidence.likeness import MIN_DOCUMENTS, THRESHOLD
-from mlflow_quantgov.evidence.measure.calibration_expectations import check_quality
-from mlflow_quantgov.evidence.measure.calibration_features import most_different, out_of_fold_scores, sample
-from mlflow_quantgov.evidence.measure.calibration_generic import recognise
-from mlflow_quantgov.evidence.measure.calibration_overlap import evaluation_items, leaked, shared
+from mlflow_quantgov.evidence.likeness import MIN_DOCUMENTS, TEXT_TESTS
+from mlflow_quantgov.evidence.measure.calibration.expectations import check_quality
+from mlflow_quantgov.evidence.measure.calibration.generic import recognise
+from mlflow_quantgov.evidence.measure.calibration.overlap import evaluation_items, leaked, shared
+from mlflow_quantgov.evidence.measure.calibration.sampling import sample
+from mlflow_quantgov.evidence.measure.calibration.surface import most_different
+from mlflow_quantgov.evidence.measure.calibration.views import compare_texts
 from mlflow_quantgov.evidence.measure.documents import file_digest, read_documents
 from mlflow_quantgov.evidence.measure.provenance import provenance
 from mlflow_quantgov.evidence.measure.tasks import folder_digest
-from mlflow_quantgov.evidence.predicates.calibration import Calibration, DataRecord, Likeness
-
-TEST = "words-and-surface"
-"""Name of the test of likeness: can a classifier tell the two files apart?"""
+from mlflow_quantgov.evidence.predicates.calibration import Calibration, DataRecord
 
 
 def assess(
@@ -59,7 +58,7 @@ def assess(
         leaked_documents=leaked(documents, evaluation_items(tasks) if tasks is not None else ()),
         searched_tasks=folder_digest(tasks) if tasks is not None else None,
         shared_with_production=shared(documents, traffic),
-        likeness=_likeness(documents, traffic),
+        likeness=compare_texts(sample(documents), sample(traffic)),
         expectations=check_quality(raw, traffic, wanted=expectations),
         most_different=tuple(most_different(documents, traffic)) if traffic else (),
     )
@@ -111,23 +110,48 @@ def reason(found: Calibration) -> str:
         return f"{found.shared_with_production} calibration documents are also in the production sample."
     if not found.summary["tests"]:
         return "Not measured: likeness needs a production sample and at least two different documents on each side."
-    test = found.summary["tests"][0]
-    share = f"in {test['estimate']:.0%} of pairs (at most {test['threshold']:.0%} is accepted)"
-    if test["outcome"] == "pass":
-        return f"A classifier can hardly tell the two apart: {share}."
+    return " ".join(sentence for sentence in (_verdict(found), _lacking(found)) if sentence)
+
+
+def _verdict(found: Calibration) -> str:
+    """What the deciding test says: the first that fails, else the first that is inconclusive, else all."""
+    tests = found.summary["tests"]
+    for outcome in ("fail", "inconclusive"):
+        one = next((test for test in tests if test["outcome"] == outcome), None)
+        if one is not None:
+            return _of_test(one, found)
+    return "By lengths and words, by meaning and to a classifier, calibration and production are alike."
+
+
+def _of_test(test: dict[str, Any], found: Calibration) -> str:
+    if test["statistic"] == "area-under-curve":
+        share = f"in {test['estimate']:.0%} of pairs (at most {test['threshold']:.0%} is accepted)"
+        if test["outcome"] == "inconclusive" and test["documents_needed"] is None:
+            return "The two files seem to hold near copies of the same documents, which proves nothing."
+        said = f"A classifier tells the two apart {share}"
+    else:
+        words = {"surface": "By lengths, words and signs", "meaning": "By what they are about"}
+        where = words.get(test["name"], "By what the parent's layers see")
+        said = f"{where}, the two lie {test['estimate']:.1%} of production's own spread apart (at most {test['threshold']:.0%} is accepted)"
     if test["outcome"] == "fail":
         feature = found.most_different[0]
         differs = f"{feature['feature']}, {feature['calibration']:.3g} against {feature['production']:.3g}"
-        return f"A classifier tells the two apart {share}; their surface differs most in {differs}."
-    if test["upper"] < 1 - THRESHOLD:
-        return "The two files seem to hold near copies of the same documents, which proves nothing."
+        return f"{said}; their surface differs most in {differs}."
     few = min(len(one.calibration) for one in found.likeness) < MIN_DOCUMENTS
+    needed = test["documents_needed"]
     more = (
-        f"; give at least {MIN_DOCUMENTS} documents, better a few hundred"
+        f"at least {MIN_DOCUMENTS} documents on each side, better a few hundred"
         if few
-        else "; more documents would settle it"
+        else f"about {needed:,} documents on each side would"
     )
-    return f"A classifier tells the two apart {share}, which does not settle it{more}."
+    return f"{said}, which does not settle it: {more}{'' if few else ' settle it'}."
+
+
+def _lacking(found: Calibration) -> str:
+    lacking = [name for name in TEXT_TESTS if name not in {test["name"] for test in found.summary["tests"]}]
+    if not lacking:
+        return ""
+    return f"Not measured: {', '.join(lacking)} (pip install 'mlflow-quantgov[calibration]')."
 
 
 def _record(
@@ -141,11 +165,3 @@ def _record(
         source=source[:1000] if source else None,
         license=license[:1000] if license else None,
     )
-
-
-def _likeness(documents: Sequence[str], traffic: Sequence[str]) -> tuple[Likeness, ...]:
-    left, right = sample(documents), sample(traffic)
-    if min(len(left), len(right)) < 2:
-        return ()
-    calibration, production = out_of_fold_scores(left, right)
-    return (Likeness(name=TEST, calibration=tuple(calibration), production=tuple(production), threshold=THRESHOLD),)

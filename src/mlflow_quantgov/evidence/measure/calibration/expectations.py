@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlflow_quantgov.errors import require
-from mlflow_quantgov.evidence.measure import languages
-from mlflow_quantgov.evidence.measure.calibration_overlap import normalise
-from mlflow_quantgov.evidence.measure.personal_data import KINDS, holds
-from mlflow_quantgov.evidence.measure.text_encoding import FAULTS, shows
+from mlflow_quantgov.evidence.measure.calibration import languages
+from mlflow_quantgov.evidence.measure.calibration.overlap import normalise
+from mlflow_quantgov.evidence.measure.calibration.personal_data import KINDS, holds
+from mlflow_quantgov.evidence.measure.calibration.text_encoding import FAULTS, shows
 
 SHORTEST, LONGEST = 20, 100_000
 """Characters of a document that can teach a quantizer anything, and that some tool still reads whole."""

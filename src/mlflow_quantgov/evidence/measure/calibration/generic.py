@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from mlflow_quantgov.evidence.generic_sets import GenericSet, known_sets, named_set
-from mlflow_quantgov.evidence.measure.calibration_shingles import found_in
+from mlflow_quantgov.evidence.measure.calibration.shingles import found_in
 
 MAX_CHARACTERS = 50_000
 """Characters of a document that are looked at."""
