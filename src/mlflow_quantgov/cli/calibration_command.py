@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlflow_quantgov.cli.measuring import measure
-from mlflow_quantgov.cli.output import coloured, json_option, number, pairs_table, print_json, print_note, stdout
+from mlflow_quantgov.cli.output import coloured, json_option, pairs_table, print_json, print_note, stdout
 from mlflow_quantgov.evidence.predicates.calibration import Calibration
 
 EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
@@ -48,6 +49,7 @@ def calibration(
         content = statement.content()
         assert isinstance(content, Calibration)
         if not as_json:
+            _print_tests(content.stated()["tests"])
             _print_faults(content.model_dump())
         return 0
     if production is None:
@@ -59,11 +61,30 @@ def calibration(
         print_json(found)
     else:
         stdout.print(coloured(found["outcome"], bold=True), "", found["reason"])
-        for test in found["tests"]:
-            interval = f"{number(test['lower'])} to {number(test['upper'])}, threshold {number(test['threshold'])}"
-            stdout.print(f"  {test['name']}  {number(test['estimate'])} ({interval}) ", coloured(test["outcome"]))
+        _print_tests(found["tests"])
         _print_faults(found)
     return EXIT_CODES[found["outcome"]]
+
+
+def _print_tests(tests: Sequence[Mapping[str, Any]]) -> None:
+    """One row per test of likeness: how far apart, between which bounds, how far is accepted."""
+    table = _table("test", "apart", "bounds", "at most", "outcome", "needed")
+    for test in tests:
+        area = test["statistic"] == "area-under-curve"
+        numbers = (test["estimate"], test["lower"], test["upper"], test["threshold"])
+        apart, lower, upper, most = (f"{one if area else max(one, 0.0):.1%}" for one in numbers)
+        needed = test["documents_needed"]
+        table.add_row(
+            test["name"],
+            f"{apart} of {'pairs' if area else 'spread'}",
+            f"{lower} to {upper}",
+            most,
+            coloured(test["outcome"]),
+            f"{needed:,} a side" if needed else "",
+        )
+    if table.row_count:
+        stdout.print(Text("likeness", style="bold"))
+        stdout.print(table)
 
 
 def _print_faults(found: dict[str, Any]) -> None:
@@ -76,14 +97,23 @@ def _print_faults(found: dict[str, Any]) -> None:
     }
     pairs_table("copies", copies)
     expectations = found["expectations"]
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("fault", "count", "share", "most", "outcome"):
-        table.add_column(column, justify="left" if column in {"fault", "outcome"} else "right")
-    for one in expectations.get("results", ()):
-        shares = f"{one['share']:.1%}", f"{one['threshold']:.0%}"
-        table.add_row(one["name"], f"{one['count']:,}", *shares, coloured(one["outcome"]))
+    results = expectations.get("results", ())
+    table = _table("fault", "count", "share", "most", "outcome")
+    for one in results:
+        if one["outcome"] != "pass":
+            shares = f"{one['share']:.1%}", f"{one['threshold']:.0%}"
+            table.add_row(one["name"], f"{one['count']:,}", *shares, coloured(one["outcome"]))
+    if results:
+        held = f"quality: {len(results) - table.row_count} of {len(results)} expectations hold"
+        stdout.print(Text(held, style="bold"), f"({expectations['library']})")
     if table.row_count:
-        stdout.print(Text(f"quality, by {expectations['library']}", style="bold"))
         stdout.print(table)
     if expectations.get("not_checked"):
         print_note(f"not checked: {expectations['not_checked']}")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, justify="right" if column in {"count", "share", "most", "at most"} else "left")
+    return table

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mlflow_quantgov.evidence.likeness import STANDARDS
 from mlflow_quantgov.evidence.predicates import Calibration
 from mlflow_quantgov.policy.facts import Facts
 
@@ -27,12 +28,27 @@ class Expectation(BaseModel):
 
 
 @dataclass(frozen=True)
+class ViewRow:
+    """One test of likeness, in words and percentages."""
+
+    name: str
+    words: str
+    apart: str
+    bounds: str
+    threshold: str
+    itself: str
+    outcome: str
+    needed: int | None
+
+
+@dataclass(frozen=True)
 class CalibrationSection:
     """The newest calibration statement as people read it."""
 
     content: Calibration
     outcome: str
     actor: str | None
+    tests: tuple[ViewRow, ...]
     expectations: tuple[Expectation, ...]
     library: str
     not_checked: str
@@ -45,14 +61,34 @@ def calibration_section(facts: Facts) -> CalibrationSection | None:
         return None
     content = found[-1].content
     assert isinstance(content, Calibration)
-    said = content.expectations
+    said, summary = content.expectations, content.recompute()
     return CalibrationSection(
         content,
-        str(content.recompute()["outcome"]),
+        str(summary["outcome"]),
         found[-1].actor,
+        tuple(_view(test, one.itself) for test, one in zip(summary["tests"], content.likeness, strict=True)),
         tuple(_rows(said.get("results"))),
         str(said.get("library", ""))[:100],
         str(said.get("not_checked", ""))[:200],
+    )
+
+
+def _view(test: dict[str, Any], itself: float | None) -> ViewRow:
+    """A squared discrepancy can come out below zero by chance, which reads as no distance."""
+    area = test["statistic"] == "area-under-curve"
+    lower, apart, upper, most = (
+        f"{test[key] if area else max(test[key], 0.0):.1%}" for key in ("lower", "estimate", "upper", "threshold")
+    )
+    standard = STANDARDS.get(test["name"])
+    return ViewRow(
+        name=test["name"],
+        words=standard.words if standard else "a test from elsewhere",
+        apart=apart,
+        bounds=f"{lower} to {upper}",
+        threshold=most,
+        itself="50.0%" if area else "" if itself is None else f"{max(itself, 0.0):.1%}",
+        outcome=test["outcome"],
+        needed=test["documents_needed"],
     )
 
 

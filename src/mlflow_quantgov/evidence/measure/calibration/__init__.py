@@ -132,7 +132,7 @@ def _of_test(test: dict[str, Any], found: Calibration) -> str:
     else:
         words = {"surface": "By lengths, words and signs", "meaning": "By what they are about"}
         where = words.get(test["name"], "By what the parent's layers see")
-        said = f"{where}, the two lie {test['estimate']:.1%} of production's own spread apart (at most {test['threshold']:.0%} is accepted)"
+        said = f"{where}, the two lie {max(test['estimate'], 0.0):.1%} of production's own spread apart (at most {test['threshold']:.0%} is accepted)"
     if test["outcome"] == "fail":
         feature = found.most_different[0]
         differs = f"{feature['feature']}, {feature['calibration']:.3g} against {feature['production']:.3g}"
