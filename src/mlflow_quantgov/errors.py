@@ -9,7 +9,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
 
-
 _LONGEST_WORD = 300
 
 
@@ -71,7 +70,8 @@ def no_such_file(path: Path, why: str) -> UsageError:
     if path.exists():
         return UsageError(f"{path} is no ordinary file.", why=why, fix=f"name another: ls -ld {path}")
     folder = nearest_folder(path)
-    names = os.listdir(folder) if folder == path.parent and os.access(folder, os.R_OK) else []
+    readable = folder == path.parent and os.access(folder, os.R_OK)
+    names = [one.name for one in folder.iterdir()] if readable else []
     near = difflib.get_close_matches(path.name, names, n=1)
     found = f"did you mean {folder / near[0]}? All that is there: " if near else "name a file that is there: "
     return UsageError(f"{path} does not exist.", why=why, fix=f"{found}ls -l {folder}")
@@ -79,7 +79,7 @@ def no_such_file(path: Path, why: str) -> UsageError:
 
 def nearest_folder(path: Path) -> Path:
     """The deepest folder on the way to a path that is there."""
-    return next((one for one in path.parents if one.is_dir()), Path("."))
+    return next((one for one in path.parents if one.is_dir()), Path())
 
 
 class ArtifactError(QuantgovError):
