@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlflow_quantgov.artifact.calibration_notes import calibration_notes
+from mlflow_quantgov.artifact.describe import width_of
 from mlflow_quantgov.artifact.folder import open_artifact
 from mlflow_quantgov.artifact.formats import adapter
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles
@@ -71,6 +72,6 @@ def _with_base(files: ArtifactFiles, facts: Quantization) -> Quantization:
     except ArtifactError as error:
         text = f"adapter-base: {base} cannot be read: {error.what}"
     else:
-        width = f"{found.format}, {found.bits:g} bit" if found.bits is not None else found.format
+        width = ", ".join(filter(None, (found.format, width_of(found))))
         text = f"adapter-base: {base} is {'quantized' if found.is_quantized else 'not quantized'} ({width})"
     return replace(facts, warnings=(*facts.warnings, text))
