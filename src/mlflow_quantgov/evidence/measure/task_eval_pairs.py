@@ -24,6 +24,7 @@ def pair(
     metric: str | None = None,
     imported: bool = False,
     items_in_all: int | None = None,
+    again: TaskRun | None = None,
 ) -> TaskResult:
     """Put both sides' answers to the same questions together.
 
@@ -35,6 +36,7 @@ def pair(
         metric: The metric to take; None for the first that is per item, finite and no perplexity.
         imported: Whether the answers were made elsewhere.
         items_in_all: Items of all tasks of the statement, which share the room for answers.
+        again: The parent's answers to some of the items when it was asked a second time.
 
     Raises:
         UsageError: The task has no items or no usable metric.
@@ -53,6 +55,7 @@ def pair(
     name, higher = _metric(parent, quantized, metric)
     room = min(MAX_OUTPUT, OUTPUT_BUDGET // (2 * (items_in_all or len(parent.samples))))
     names = _ids(parent.samples)
+    repeated = {one.number: one for one in again.samples} if again is not None else {}
     return TaskResult(
         task=parent.task,
         task_digest=digest,
@@ -68,6 +71,7 @@ def pair(
                 prompt_sha256=one.prompt,
                 parent=_answer(one, name, higher, room),
                 quantized=_answer(right[one.number], name, higher, room),
+                parent_again=_score(repeated[one.number], name, higher) if one.number in repeated else None,
             )
             for one in parent.samples
         ),
@@ -133,6 +137,12 @@ def _output_type(
         why="Perplexity is reported and never suffices.",
         fix="quantgov fidelity URI --text FILE",
     )
+
+
+def _score(sample: Sample, metric: str, higher: bool) -> float | None:
+    """None where that metric was not finite the second time."""
+    score = sample.scores.get(metric)
+    return None if score is None else score if higher else -score
 
 
 def _answer(sample: Sample, metric: str, higher: bool, room: int) -> Answer:

@@ -30,6 +30,8 @@ class TaskItem(Record):
     prompt_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     parent: Answer
     quantized: Answer
+    parent_again: Finite | None = None
+    """The parent's score when it was asked a second time; None where it was asked once."""
 
 
 class TaskResult(Record):
@@ -84,7 +86,7 @@ def summarize_task(task: TaskResult) -> dict[str, Any]:
     """Counts and means of one task, computed from its items."""
     parent = [item.parent.score for item in task.items]
     quantized = [item.quantized.score for item in task.items]
-    return {
+    found = {
         "capability": task.capability,
         "metric": task.metric,
         "items": len(task.items),
@@ -97,3 +99,7 @@ def summarize_task(task: TaskResult) -> dict[str, Any]:
             for item in task.items
         ),
     }
+    again = [(item.parent.score, item.parent_again) for item in task.items if item.parent_again is not None]
+    if again:
+        found |= {"asked_twice": len(again), "parent_flips": sum(first != second for first, second in again)}
+    return found
