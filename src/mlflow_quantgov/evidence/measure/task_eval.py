@@ -34,6 +34,7 @@ def evaluate(
     settings: dict[str, Any] | None = None,
     capabilities: dict[str, str] | None = None,
     metrics: dict[str, str] | None = None,
+    usual_metrics: dict[str, str] | None = None,
     limit: int | None = None,
     repeats: int | None = None,
     cache: Path | None = None,
@@ -52,7 +53,8 @@ def evaluate(
         runtime: Runtime for what is run here; None for the first that loads the quantized one.
         settings: Settings of the runtime (`threads`, `context`), equal on both sides.
         capabilities: Task name to capability, for tasks that do not say.
-        metrics: Task name to metric, where not the first one.
+        metrics: Task name to metric, where not the usual one.
+        usual_metrics: Task name to the usual metric (the policy's), for tasks that may not be here; else the first one.
         limit: Only the first items of each task.
         repeats: Items of each task that the parent answers twice (its noise floor); None for 200 where its runtime is not
             deterministic, and none where it is.
@@ -79,7 +81,7 @@ def evaluate(
     left = Asked("parent", left_adapter, parent, parent_weights, repeats=repeats, start=0.0)
     right = Asked("quantized", right_adapter, quantized, quantized_weights, start=0.5)
     left_answers, right_answers = _both(left, right, work, report)
-    results = _results(work, left_answers, right_answers, capabilities or {}, metrics or {})
+    results = _results(work, left_answers, right_answers, capabilities or {}, (usual_metrics or {}) | (metrics or {}))
     saw_bytes = left_answers.saw_bytes and right_answers.saw_bytes
     return TaskEval.measured(
         provenance=provenance("lm-eval", "datasets", *RUNTIME_LIBRARIES, imported=not saw_bytes),

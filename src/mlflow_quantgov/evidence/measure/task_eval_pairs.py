@@ -52,6 +52,13 @@ def pair(
             "changes the prompt.",
             fix="give the quantized model its parent's own chat template, and run the evaluation again",
         )
+    odd = next((one for one in parent.samples if one.group != right[one.number].group), None)
+    if odd is not None:
+        raise EvidenceError(
+            f"The item {(odd.name or str(odd.number))[:60]!r} of {parent.task} has another group on each side.",
+            why="Items of one group count as one cluster.",
+            fix="give an item the same group on both sides",
+        )
     name, higher = _metric(parent, quantized, metric)
     room = min(MAX_OUTPUT, OUTPUT_BUDGET // (2 * (items_in_all or len(parent.samples))))
     names = _ids(parent.samples)
@@ -68,6 +75,7 @@ def pair(
             TaskItem(
                 id=names[one.number],
                 group=one.group,
+                choices=one.choices,
                 prompt_sha256=one.prompt,
                 parent=_answer(one, name, higher, room),
                 quantized=_answer(right[one.number], name, higher, room),

@@ -27,6 +27,8 @@ class TaskItem(Record):
     id: ShortText
     group: ShortText | None = None
     """Items of one group (a passage, a template) are one cluster."""
+    choices: int | None = Field(None, ge=1)
+    """Answers that it offers; None where it is no multiple choice, or nobody wrote it down."""
     prompt_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     parent: Answer
     quantized: Answer
