@@ -130,7 +130,7 @@ def _as_tied(child: Structure, parent: Structure) -> Structure:
     onnxruntime-genai's builder stores the one matrix of a tied model as the output.
     """
     embedding, output = "model.embed_tokens.weight", "lm_head.weight"
-    tied = embedding in parent.tensors and output not in parent.tensors
+    tied = embedding in parent.tensors and (parent.tied or output not in parent.tensors)
     if not tied or embedding in child.tensors or output not in child.tensors:
         return child
     return replace(child, tensors=child.tensors | {embedding: child.tensors[output]})
@@ -173,8 +173,8 @@ def _tensor_problems(child: Structure, parent: Structure) -> list[str]:
         if tuple(mine[name]) != tuple(theirs[name]):
             return [f"The matrix {name} is {tuple(mine[name])}, the parent's is {tuple(theirs[name])}."]
     left = Counter(tuple(shape) for shape in child.unnamed)
-    # A tied output matrix is stored once, in either file or in both.
-    absent = sorted(name for name in theirs.keys() - mine.keys() if not name.startswith("lm_head"))
+    # A tied output matrix is stored once, in either file or in both; one of its own must not be lost.
+    absent = sorted(name for name in theirs.keys() - mine.keys() if not (parent.tied and name.startswith("lm_head")))
     missing = [name for name in absent if not _take(left, theirs[name])]
     if missing:
         problem = f"{len(missing)} weight matrices of the parent are missing, the first is {missing[0]}"

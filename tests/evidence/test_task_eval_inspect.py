@@ -176,7 +176,7 @@ def test_a_member_that_unpacks_to_more_than_it_says_is_not_unpacked(tmp_path: Pa
     data = bytearray(header + bomb) + data
     path.write_bytes(data)
     assert end < len(data)
-    with pytest.raises(UsageError, match="bomb.eval"):
+    with pytest.raises(UsageError, match=r"bomb\.eval"):
         imported(path, path)
 
 

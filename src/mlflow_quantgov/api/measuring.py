@@ -53,8 +53,11 @@ def assess_calibration(
     *,
     source: str | None = None,
     license: str | None = None,
+    tasks: str | Path | None = None,
 ) -> Statement:
     """Record which data calibrated a version and how like production it is, and attach the result.
+
+    Digests, counts and shares are recorded; no text leaves this machine.
 
     Args:
         uri: The quantized version.
@@ -62,20 +65,23 @@ def assess_calibration(
         production: A sample of production traffic in the same form.
         source: Where the data came from, in words.
         license: Its licence.
+        tasks: Folder of lm-eval tasks whose items must not be among the data; without it, nobody looks for them.
 
     Raises:
         UsageError: A file does not exist or holds no documents.
     """
-    if isinstance(data, CalibrationData):
-        return assess_calibration(
-            uri, data.data, data.production or production, source=data.source or source, license=data.license or license
-        )
-    from mlflow_quantgov.evidence.measure import calibration
-
+    given = data if isinstance(data, CalibrationData) else CalibrationData(data)
+    said = CalibrationData(
+        given.data,
+        given.production or production,
+        given.source or source,
+        given.license or license,
+        given.tasks or tasks,
+    )
     model = local_model(uri)
-    sample = Path(production) if production is not None else None
-    found = calibration.assess(Path(data), sample, source=source, license=license)
-    return attach_content(model, model.manifest().weights_digest, found)
+    facts = model.facts()
+    found = said.assess(facts.quantization.calibration_data, model.artifact)
+    return attach_content(model, facts.weights, found)
 
 
 def confirm_kernels(

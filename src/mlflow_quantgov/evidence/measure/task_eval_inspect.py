@@ -106,7 +106,7 @@ def _open(path: Path) -> _Log:
     file = FileOf(path, _FIX)
     file.check()
     with path.open("rb") as stream:
-        is_archive = stream.read(4) == b"PK\x03\x04"
+        is_archive = stream.read(4)[:2] == b"PK"
     if is_archive:
         archive = Archive(file)
         if "header.json" not in archive.members:
