@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from mlflow_quantgov.evidence.calibration_data import CalibrationData
 from mlflow_quantgov.evidence.statement import Statement
@@ -18,58 +17,6 @@ from mlflow_quantgov.versions import (
 )
 
 Progress = Callable[[str, float], None]
-
-
-def evaluate(
-    uri: str,
-    tasks: str | Path,
-    *,
-    runtime: str | None = None,
-    capabilities: dict[str, str] | None = None,
-    metrics: dict[str, str] | None = None,
-    limit: int | None = None,
-    settings: dict[str, Any] | None = None,
-    served: tuple[str | Path, str | Path] | None = None,
-    progress: Progress | None = None,
-) -> Statement:
-    """Run a folder of lm-eval tasks on both sides, item by item, and attach the result.
-
-    Args:
-        uri: The quantized version, `models:/NAME/VERSION`.
-        tasks: Folder of lm-eval task YAML; its Python code runs on this machine.
-        runtime: Runtime for both sides; None for the target's.
-        capabilities: Task name to capability, for tasks that do not say.
-        metrics: Task name to metric, where not the first one.
-        limit: Use only the first items of each task.
-        settings: Runtime and generation settings, equal on both sides.
-        served: Descriptions of the endpoints that serve the parent and the quantized version, instead of running the
-            files here. Which bytes they run cannot be seen, so the evidence is labelled `imported`.
-        progress: Called with a message and a fraction from 0 to 1.
-
-    Raises:
-        UsageError: The folder does not exist or holds no tasks.
-        UnreachableError: An endpoint does not answer.
-        MissingExtraError: lm-eval or the runtime is not installed.
-    """
-    from mlflow_quantgov.evidence.measure import task_eval
-
-    pair = pair_of(uri)
-    parent, quantized = served or (pair.parent.artifact, pair.quantized.artifact)
-    found = task_eval.evaluate(
-        Path(parent),
-        Path(quantized),
-        parent_weights=pair.parent_weights,
-        quantized_weights=pair.quantized_weights,
-        tasks=Path(tasks),
-        runtime="openai" if served else runtime or runtime_of(pair),
-        settings=settings or {},
-        capabilities=capabilities,
-        metrics=metrics,
-        limit=limit,
-        cache=cache_folder(),
-        progress=progress,
-    )
-    return attach_content(pair.quantized, pair.quantized_weights, found)
 
 
 def measure_fidelity(
