@@ -34,9 +34,12 @@ from mlflow_quantgov.evidence.statement import sha256_digest
 
 CHUNK_BYTES = 1 << 30
 """Most bytes of one chunk's logits."""
+RANGE = 16.0
+"""Nats below the most likely token at which llama.cpp cuts."""
 _ROUNDED = (
-    "The {sides} log-probabilities were rounded to 16 bit by llama.cpp and cut below e^-16 of the most likely token: KL is "
-    "over the tokens above that, so it is a little too small where much lies below."
+    "{sides} log-probabilities were saved by llama.cpp, rounded to 16 bit and cut below e^-16 of the most likely token. "
+    "Both perplexities count rarer tokens as that likely; KL is over the tokens above, so a little too small where much lies "
+    "below."
 )
 _UNSEEN = "Whether the quantization engaged cannot be seen bit by bit against rounded numbers."
 
@@ -114,7 +117,7 @@ def measure_saved(
         documents=tuple(records),
         warnings=(
             *warnings_of(records),
-            _ROUNDED.format(sides="two sides'" if both else "parent's"),
+            _ROUNDED.format(sides="Both sides'" if both else "The parent's"),
             *(() if both else (_UNSEEN,)),
         ),
     )
@@ -188,7 +191,9 @@ def compare_saved(
     """
     rows = np.arange(len(following))
     same_top = parent.logs.argmax(axis=1) == quantized.argmax(axis=1)
-    p_token, q_token = parent.logs[rows, following], quantized[rows, following]
+    p_token = parent.logs[rows, following]
+    # Cut as the parent's are, or equal models would have different perplexities.
+    q_token = np.maximum(quantized[rows, following], quantized.max(axis=1) - RANGE)
     p = parent.logs
     for logs in (p, quantized):
         logs[parent.cut] = -np.inf

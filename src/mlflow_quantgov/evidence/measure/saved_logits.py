@@ -27,8 +27,8 @@ _MAGIC, _HEADER = b"_logits_", struct.Struct("<8siii")
 MAX_CONTEXT, MAX_VOCABULARY = 1 << 20, 1 << 22
 _RANGE = 15.999
 """A row that spans so many nats was cut at its lower end, so that its code 0 means "or less"."""
-_RANGE_MOST = 1 / 4096
-"""Largest step between codes: 16 nats in 65535 steps, with room."""
+_RANGE_MOST = 1e-3
+"""Largest step between codes: 16 nats in 65,535 steps are 2.4e-4."""
 _SUM_LOW, _SUM_HIGH = 0.9, 1.25
 """Of the probabilities of one row: rounding, and up to a million tokens raised to e^-16 of the most likely one."""
 _STORED = (
