@@ -117,7 +117,7 @@ def expect(
 
 def expect_as_pilot(
     differences: Sequence[float] | Floats,
-    groups: Sequence[Any] | None = None,
+    groups: Sequence[Any] | NDArray[Any] | None = None,
     *,
     difference: float | None = 0.0,
     span: float = 1.0,
@@ -143,7 +143,7 @@ def expect_as_pilot(
         )
     cluster = np.arange(len(values))
     if groups is not None:
-        cluster = np.unique([str(one) for one in groups], return_inverse=True)[1]
+        cluster = np.unique(np.asarray(groups).astype(str), return_inverse=True)[1]
     sizes, totals = np.bincount(cluster).astype(float), np.bincount(cluster, weights=values)
     items = len(values)
     mean = float(values.mean())
