@@ -165,7 +165,7 @@ def real_cases() -> Iterator[Case]:
         return np.clip(random.normal(0, 0.2, shape), -0.9, 0.9) - margin
 
     def skewed(random: np.random.Generator, shape: tuple[int, int], margin: float) -> Floats:
-        return 0.1 - (0.1 + margin) * random.beta(0.2, 1.8, shape) / 0.1
+        return 0.05 - (0.05 + margin) * random.beta(0.2, 1.8, shape) / 0.1
 
     names = {
         "0.9 lost rarely, 0.01 gained else": rare,
