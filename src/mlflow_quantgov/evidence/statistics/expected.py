@@ -144,7 +144,7 @@ def expect_as_pilot(
     cluster = np.arange(len(values))
     if groups is not None:
         cluster = np.unique(np.asarray(groups).astype(str), return_inverse=True)[1]
-    sizes, totals = np.bincount(cluster).astype(float), np.bincount(cluster, weights=values)
+    sizes, totals = np.bincount(cluster).astype(float), np.bincount(cluster, weights=values).astype(float)
     items = len(values)
     mean = float(values.mean())
     single = float(((values - mean) ** 2).sum())

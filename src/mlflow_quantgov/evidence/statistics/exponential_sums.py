@@ -98,7 +98,7 @@ def _through_saddle(u: Floats, c: Floats) -> Floats:
             rows = (rows[0][climbs], rows[1][climbs], rows[2][climbs], rows[3][climbs])
             x = np.arange(0, _FAR, _STEP / 8)
             total[slow[climbs]] = _trapezoid(*rows, np.zeros(len(climbs)), x)[0]
-    return np.clip(total * np.exp(log_height) / np.pi, 0.0, 1.0)
+    return np.asarray(np.clip(total * np.exp(log_height) / np.pi, 0.0, 1.0))
 
 
 def _trapezoid(ratio: Floats, c: Floats, s: Floats, width: Floats, bend: Floats, x: Floats) -> tuple[Floats, Floats]:
@@ -115,7 +115,7 @@ def _about_saddle(u: Floats, c: Floats) -> Floats:
     third = -2 * ((c * ratio**3).sum(axis=1) + 1 / s**3) * width**3
     fourth = 6 * ((c * ratio**4).sum(axis=1) + 1 / s**4) * width**4
     correction = 1 + fourth / 8 - 5 * third**2 / 24
-    return np.clip(np.exp(log_height) * width / np.sqrt(2 * np.pi) * correction, 0.0, 1.0)
+    return np.asarray(np.clip(np.exp(log_height) * width / np.sqrt(2 * np.pi) * correction, 0.0, 1.0))
 
 
 def _saddle(u: Floats, c: Floats) -> tuple[Floats, Floats, Floats]:

@@ -26,7 +26,7 @@ MOST = 10_000_000
 """More clusters than this are not told apart."""
 _ATOMS = 64
 _NODES = 49
-_FEW = 50
+_CLOSEST = 100
 _UNLIKELY = 1e-8
 _SEED = 20050101
 
@@ -47,14 +47,15 @@ class Draw:
         """Equal values once; more than 64 are shared out to the points of a grid, which keeps the mean."""
         values = np.maximum(np.round(values, 12), worst)
         distinct, place = np.unique(values, return_inverse=True)
-        shares = np.bincount(place, weights=chances)
+        shares = np.bincount(place, weights=chances).astype(float)
         distinct, shares = distinct[shares > 0], shares[shares > 0] / shares.sum()
         if len(distinct) > _ATOMS:
             grid = np.linspace(distinct[0], distinct[-1], _ATOMS)
             position = (distinct - distinct[0]) / (grid[1] - grid[0])
             left = np.minimum(position.astype(int), _ATOMS - 2)
             right = position - left
-            shares = np.bincount(left, shares * (1 - right), _ATOMS) + np.bincount(left + 1, shares * right, _ATOMS)
+            near, far = np.bincount(left, shares * (1 - right), _ATOMS), np.bincount(left + 1, shares * right, _ATOMS)
+            shares = near.astype(float) + far
             distinct, shares = grid[shares > 0], shares[shares > 0]
         return cls(distinct, shares, worst)
 
@@ -85,10 +86,11 @@ def power(draw: Draw, clusters: int, level: float, samples: int) -> float:
     counts = np.random.default_rng(_SEED).multinomial(clusters, draw.chances, size=samples).astype(float)
     values, counts = np.append(draw.values, draw.worst), np.column_stack([counts, np.ones(samples)])
     chance = tail_estimate(values, counts)
-    # The estimate may be off by a tenth where there are few clusters, and by 1 % else.
-    close = np.abs(chance - level) < (0.15 if clusters < _FEW else 0.02) * level
-    if close.any():
-        chance[close] = tail_probability(values, counts[close])
+    # Estimates near the level are off by much the same share: it is taken from those that lie closest.
+    close = np.argsort(np.abs(chance - level), kind="stable")[:_CLOSEST]
+    exact = tail_probability(values, counts[close])
+    chance *= np.median(exact / np.maximum(chance[close], 1e-300))
+    chance[close] = exact
     return float(np.mean(chance <= level))
 
 
