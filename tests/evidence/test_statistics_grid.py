@@ -176,6 +176,26 @@ def test_the_page_has_a_row_for_every_case_and_no_other() -> None:
         assert all(percents(cell)[0] <= 0.055 for cell in row[2:])
 
 
+def test_the_ratio_passes_more_than_scaled_totals_and_no_more_wrongly() -> None:
+    # Sizes of a log-normal distribution. Scaled totals: one number per cluster whose plain mean is the mean over items.
+    random, samples, clusters, margin = grid.generator("ratio"), 4000, 20, 0.3
+    sizes = np.ceil(np.exp(random.normal(1.5, 1, (samples, clusters))))
+
+    def both(totals: np.ndarray) -> tuple[float, float]:
+        scale = clusters / sizes.sum(axis=1, keepdims=True)
+        worst = -sizes.max(axis=1, keepdims=True) * scale
+        scaled = grid.shown(np.concatenate([totals * scale, worst], axis=1) + margin, np.ones(clusters + 1))
+        return grid.rates(totals, sizes, margin)[0], float(scaled.mean())
+
+    # At the margin, with large clusters falling more often; and where flips of 5 % go either way.
+    slope = margin * sizes.mean() / (sizes**2).mean()
+    wrong = both(-sizes * (random.random(sizes.shape) < np.minimum(1, slope * sizes)))
+    flips = random.binomial(sizes.astype(int), 0.05) - random.binomial(sizes.astype(int), 0.05)
+    right = both(flips.astype(float))
+    assert max(wrong) < 0.05
+    assert right == pytest.approx((0.10, 0.02), abs=0.01)
+
+
 def test_a_large_cluster_that_was_never_drawn_is_not_guarded_against() -> None:
     # The limit that the page names: one cluster in ten is large, only those fall, and 20 clusters may hold none of them.
     def sample(random: np.random.Generator, samples: int) -> tuple[np.ndarray, np.ndarray]:

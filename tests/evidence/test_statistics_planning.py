@@ -150,6 +150,22 @@ def test_every_plan_reaches_its_power(margin: float, discordance: float, share: 
     )
 
 
+@pytest.mark.parametrize("tail", [tail_probability, tail_estimate])
+def test_weights_beyond_all_measure_count_as_none(tail: object) -> None:
+    values = np.array([[1.0, -1e-320], [1.0, -1e-90], [-1.0, 1e-300], [0.0, 0.0]])
+    with np.errstate(all="raise"):
+        assert tail(values, np.ones(2)).tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("losses", "items", "margin"), [(0, 4603, 0.001), (1, 5, 0.1), (2, 149, 0.02), (20, 500, 0.05)]
+)
+def test_probabilities_of_two_values_are_the_binomial_ones(losses: int, items: int, margin: float) -> None:
+    # Few clusters that decide among many that do not: the integrand oscillates along the straight line.
+    values, counts = np.array([margin, margin - 1, margin - 1]), np.array([items - losses, losses, 1.0])
+    assert float(tail_probability(values, counts)) == pytest.approx(binom.cdf(losses, items, margin), rel=1e-7)
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     rows=st.lists(st.tuples(st.floats(-1, 1), st.integers(1, 200)), min_size=2, max_size=8), worst=st.floats(-1, -0.1)

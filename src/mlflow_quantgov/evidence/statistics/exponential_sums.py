@@ -32,6 +32,7 @@ _NEAR = 3.5
 _FAR = 15.0
 _CHUNK = 400_000
 _TOLERANCE = 1e-13
+_NOTHING = 1e-80
 
 
 def tail_probability(values: Floats, counts: Floats) -> Floats:
@@ -68,6 +69,8 @@ def _over_sums(values: Floats, counts: Floats, solve: Callable[[Floats, Floats],
     u = np.where(c > 0, u, 0.0)
     scale = np.abs(u).max(axis=1, keepdims=True)
     u = u / np.where(scale > 0, scale, 1.0)
+    # Weights that vanish beside the largest would put the saddle out of the range of floats.
+    u = np.where(np.abs(u) > _NOTHING, u, 0.0)
     low, high = u.min(axis=1), u.max(axis=1)
     result = np.where(high <= 0, 1.0, 0.0)
     mixed = (low < 0) & (high > 0)
