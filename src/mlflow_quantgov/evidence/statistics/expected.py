@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaln, gammaln
 
 from mlflow_quantgov.errors import UsageError
 from mlflow_quantgov.evidence.statistics.power import Draw
@@ -185,6 +184,8 @@ def _correlation(size: int, effect: float | None, correlation: float | None) -> 
 
 def _net_counts(size: int, lost: float, gained: float, correlation: float) -> tuple[Floats, Floats]:
     """Gained minus lost items of one cluster, and the chance of each: Dirichlet-multinomial counts, summed exactly."""
+    from scipy.special import betaln, gammaln
+
     shares = np.array([lost, gained, 1 - lost - gained])
     if size == 1 or correlation >= 1:
         return np.array([-size, size, 0.0]), shares

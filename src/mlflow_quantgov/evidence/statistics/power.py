@@ -14,9 +14,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import PchipInterpolator
-from scipy.special import ndtri
-from scipy.stats import binom
 
 from mlflow_quantgov.evidence.statistics.exponential_sums import tail_estimate, tail_probability
 
@@ -100,6 +97,8 @@ def clusters_needed(draw: Draw, level: float, wanted: float, samples: int) -> in
     The power of counts goes up in small steps back and forth; the number returned reaches it, and the one before does not.
     Above 5,000 clusters (above 100, where samples are drawn) it is found to 0.5 %.
     """
+    from scipy.special import ndtri
+
     if draw.mean <= 0:
         return MOST
     factor = float(ndtri(1 - level) + ndtri(wanted))
@@ -137,6 +136,9 @@ def clusters_needed(draw: Draw, level: float, wanted: float, samples: int) -> in
 
 def _exact(draw: Draw, clusters: int, level: float) -> float:
     """The trinomial, summed; the boundary between its samples is interpolated where there are many."""
+    from scipy.interpolate import PchipInterpolator
+    from scipy.stats import binom
+
     values, chances = draw.values, draw.chances
     while len(values) < 3:
         values, chances = np.append(values, values[-1]), np.append(chances, 0.0)
@@ -155,6 +157,8 @@ def _exact(draw: Draw, clusters: int, level: float) -> float:
 
 def _most_losses(values: Floats, worst: float, clusters: int, gains: Floats, level: float) -> Floats:
     """Most clusters of the smallest value with which each number of the largest passes; not whole, and -1 for none."""
+    from scipy.special import ndtri
+
     weights = np.append(values, worst)
 
     def miss(losses: Floats) -> Floats:
