@@ -130,7 +130,10 @@ def test_the_99th_percentile_is_within_its_stated_resolution(values: list[float]
 
 
 def test_the_worst_documents_are_named_by_digest_in_the_order_of_their_mean(provenance: Provenance) -> None:
-    documents = [document().model_copy(update={"id": f"sha256:{n:064x}", "kl": n / 10}) for n in range(12)]
+    documents = [
+        document(id=f"sha256:{n:064x}", kl=n / 10, kl_max=n / 100, kl_counts=((kl_bin(n / 100), 10),))
+        for n in range(12)
+    ]
     summary = fidelity(provenance, *documents).summary
     worst = summary["worst_documents"]
     assert [one["id"][-1] for one in worst] == ["b", "a", *(str(n) for n in range(9, 1, -1))]
