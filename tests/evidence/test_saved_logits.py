@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, rel_entr
 
@@ -88,6 +88,8 @@ def test_numbers_are_those_of_the_logits_that_were_saved(
     tmp_path: Path, seed: int, chunks: int, context: int, vocabulary: int, apart: float
 ) -> None:
     tokens, parent, quantized = models(seed, chunks, context, vocabulary, apart)
+    # A model answers the same tokens alike, so equal chunks count once; these random logits would not.
+    assume(len(np.unique(tokens, axis=0)) == chunks)
     left, right = write(tmp_path / "p", tokens, parent), write(tmp_path / "q", tokens, quantized)
     summary = fidelity.measure_saved(left, None, quantized_logits=right, **WEIGHTS).summary
     part = slice(context // 2, context - 1)
