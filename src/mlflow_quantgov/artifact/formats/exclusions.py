@@ -32,14 +32,15 @@ def check_exclusions(files: ArtifactFiles, packed: Iterable[str]) -> None:
         ArtifactError: A module is excluded and packed, or a pattern is too involved to be run.
     """
     modules = sorted(set(packed))
+    parts = _parts(modules)
     for place, entry in _entries(files):
-        for name in modules:
-            if _covers(files, place, entry, name):
-                raise files.contradiction(
-                    place,
-                    f"that {name[:100]} is not quantized (by {entry[:100]!r})",
-                    f"packed weights for {name[:100]}",
-                )
+        name = _first_covered(files, place, entry, modules, parts)
+        if name is not None:
+            raise files.contradiction(
+                place,
+                f"that {name[:100]} is not quantized (by {entry[:100]!r})",
+                f"packed weights for {name[:100]}",
+            )
 
 
 def _entries(files: ArtifactFiles) -> Iterator[tuple[str, str]]:
@@ -57,14 +58,32 @@ def _entries(files: ArtifactFiles) -> Iterator[tuple[str, str]]:
                 yield place, _PATTERN + entry.removeprefix("-:")
 
 
-def _covers(files: ArtifactFiles, place: str, entry: str, name: str) -> bool:
+def _parts(modules: list[str]) -> dict[str, str]:
+    """Every name, and what stands before and behind each of its dots, to the first module that has it."""
+    found: dict[str, str] = {}
+    for name in modules:
+        dots = [at for at, letter in enumerate(name) if letter == "."]
+        for part in (name, *(name[:at] for at in dots), *(name[at + 1 :] for at in dots)):
+            found.setdefault(part, name)
+    return found
+
+
+def _first_covered(
+    files: ArtifactFiles, place: str, entry: str, modules: list[str], parts: dict[str, str]
+) -> str | None:
     """As transformers and compressed-tensors match: a pattern from the start, else whole parts of the name."""
     if entry.startswith(_PATTERN):
-        return _compiled(files, place, entry.removeprefix(_PATTERN)).match(name) is not None
-    if _WILD in entry:
-        parts = [re.escape(part) for part in entry.split(_WILD)]
-        return len(parts) <= _MOST_REPEATS and re.fullmatch(".*".join(parts), name) is not None
-    return name == entry or name.endswith(f".{entry}") or name.startswith(f"{entry}.")
+        if not modules:
+            return None
+        matches = _compiled(files, place, entry.removeprefix(_PATTERN)).match
+    elif _WILD in entry:
+        pieces = [re.escape(piece) for piece in entry.split(_WILD)]
+        if len(pieces) > _MOST_REPEATS:
+            return None
+        matches = re.compile(".*".join(pieces)).fullmatch
+    else:
+        return parts.get(entry)
+    return next((name for name in modules if matches(name)), None)
 
 
 def _compiled(files: ArtifactFiles, place: str, pattern: str) -> re.Pattern[str]:
