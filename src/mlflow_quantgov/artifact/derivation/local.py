@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlflow_quantgov.artifact.dequantize.interface import Floats, Matrix
 
@@ -38,24 +39,23 @@ class Local:
 
     def add(self, child: Matrix, weights: Floats, values: Floats) -> None:
         """Add some whole rows, [rows, columns]."""
-        bits = child.bits or 16
-        energy = np.square(weights, dtype=np.float32).sum(axis=1, dtype=np.float64)
-        typical = float(energy.mean()) if energy.size else 0.0
-        if not typical > 0:
+        if not weights.size:
             return
-        weak = _WEAK[4] if bits >= 4 else _WEAK.get(int(bits), _WEAKEST)
-        if bits >= _LEAST_BITS:
-            moved = np.square(weights - values, dtype=np.float32).sum(axis=1, dtype=np.float64)
-            self.against += int(((moved >= _AGAINST * energy) & (energy >= weak * typical)).sum())
-        self.rows += len(weights)
         size = child.group_size if child.group_size and weights.shape[1] % child.group_size == 0 else weights.shape[1]
         count = weights.shape[1] // size
-        of_group, left = (
-            np.square(one, dtype=np.float32).reshape(len(weights), count, size).sum(axis=2, dtype=np.float64)
-            for one in (weights, values)
-        )
+        of_group = _energy(weights, count, size)
+        energy = of_group.sum(axis=1)
+        typical = float(energy.mean())
+        if not typical > 0:
+            return
+        bits = child.bits or 16
+        weak = _WEAK[4] if bits >= 4 else _WEAK.get(int(bits), _WEAKEST)
+        if bits >= _LEAST_BITS:
+            moved = _energy(weights - values, 1, weights.shape[1])[:, 0]
+            self.against += int(((moved >= _AGAINST * energy) & (energy >= weak * typical)).sum())
         strong = of_group >= weak * typical / count
-        self.emptied += int((strong & (left < _LEFT * of_group)).sum())
+        self.emptied += int((strong & (_energy(values, count, size) < _LEFT * of_group)).sum())
+        self.rows += len(weights)
         self.groups += of_group.size
 
     @property
@@ -69,3 +69,10 @@ class Local:
         if self.against:
             return f"{self.against:,} of {self.rows:,} rows are further from the parent's than zeros: no rounding moves them so far."
         return None
+
+
+def _energy(values: Floats, groups: int, size: int) -> NDArray[np.float64]:
+    """Sum of squares of each group of each row, [rows, groups]."""
+    squares = np.square(values, dtype=np.float32).reshape(len(values), groups, size)
+    found: NDArray[np.float64] = squares.sum(axis=2, dtype=np.float64)
+    return found
