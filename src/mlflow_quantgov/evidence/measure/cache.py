@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class AnswerCache:
     def _path(self, task: str, limit: int | None) -> Path | None:
         if self._folder is None:
             return None
-        return self._folder / "answers" / f"{_key([LAYOUT, self._identity, task, limit])}.json"
+        return self._folder / "answers" / f"{key_of([LAYOUT, self._identity, task, limit])}.json"
 
 
 class BatchCache:
@@ -69,7 +69,7 @@ class BatchCache:
     """
 
     def __init__(self, folder: Path | None, identity: list[Any], oldest: float | None = None) -> None:
-        self._folder = folder / "batches" / _key([LAYOUT, identity]) if folder is not None else None
+        self._folder = folder / "batches" / key_of([LAYOUT, identity]) if folder is not None else None
         self._oldest = oldest
         self.asked = 0
         """Requests that were answered now."""
@@ -84,7 +84,7 @@ class BatchCache:
             asked: Each request, in JSON types.
             ask: Asks the model.
         """
-        path = self._folder / f"{_key([kind, asked])}.json" if self._folder is not None else None
+        path = self._folder / f"{key_of([kind, asked])}.json" if self._folder is not None else None
         if path is not None and (kept := self._read(path, len(asked))) is not None:
             self.taken += len(asked)
             return kept
@@ -109,7 +109,8 @@ class BatchCache:
         return found if isinstance(found, list) and len(found) == count else None
 
 
-def _key(parts: list[Any]) -> str:
+def key_of(parts: Sequence[Any]) -> str:
+    """Name under which what follows from some JSON values is kept."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 

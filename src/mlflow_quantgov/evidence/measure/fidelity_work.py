@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from pydantic import ValidationError
 
 from mlflow_quantgov.artifact.runtimes.interface import RuntimeFacts
 from mlflow_quantgov.errors import EvidenceError, UsageError
+from mlflow_quantgov.evidence.measure.cache import key_of
 from mlflow_quantgov.evidence.measure.distributions import Sums
 from mlflow_quantgov.evidence.predicates.base import Side
 from mlflow_quantgov.evidence.predicates.fidelity import ENGAGED_TOKENS, DocumentRecord
@@ -58,9 +57,7 @@ class KeptRecords:
     """
 
     def __init__(self, folder: Path | None, identity: Sequence[Any]) -> None:
-        key = json.dumps([LAYOUT, *identity], sort_keys=True, default=str)
-        name = f"{hashlib.sha256(key.encode()).hexdigest()}.jsonl"
-        self._path = folder / "fidelity" / name if folder else None
+        self._path = folder / "fidelity" / f"{key_of([LAYOUT, *identity])}.jsonl" if folder else None
 
     def read(self) -> dict[str, DocumentRecord]:
         """Every whole record, by document."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,8 @@ def _run(file: FileOf, task: str) -> TaskRun:
     if not found:
         raise file.bad("it holds no items")
     ordered = [found[name] for name in sorted(found)]
-    samples = [Sample(number, *_rest(one)) for number, one in enumerate(ordered)]
+    samples = [replace(one, number=number) for number, one in enumerate(ordered)]
     return TaskRun(task, "imported", 0, [["score", True]], samples)
-
-
-def _rest(sample: Sample) -> tuple[Any, ...]:
-    return (sample.name, sample.group, sample.prompt, sample.output, sample.logprobs, sample.scores)
 
 
 def _sample(file: FileOf, number: int, row: dict[str, Any]) -> Sample:
