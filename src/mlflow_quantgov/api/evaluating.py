@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from mlflow_quantgov.errors import UsageError
+from mlflow_quantgov.evidence.measure.progress import Progress
 from mlflow_quantgov.evidence.predicates import TaskEval
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.flavor.download import cache_folder
@@ -15,8 +16,6 @@ from mlflow_quantgov.policy.loader import load_policy, parse_policy
 from mlflow_quantgov.policy.matching import gate_for, gated_destinations
 from mlflow_quantgov.policy.schema import Policy
 from mlflow_quantgov.versions import Pair, attach_content, pair_of, registered, runtime_of
-
-Progress = Callable[[str, float], None]
 
 
 def evaluate(

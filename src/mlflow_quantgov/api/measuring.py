@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mlflow_quantgov.errors import UsageError
 from mlflow_quantgov.evidence.calibration_data import CalibrationData
+from mlflow_quantgov.evidence.measure.progress import Progress
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.targets import Target
 from mlflow_quantgov.flavor.download import cache_folder, local_model
@@ -17,8 +17,6 @@ from mlflow_quantgov.versions import (
     runtime_of,
     target_for,
 )
-
-Progress = Callable[[str, float], None]
 
 
 def measure_fidelity(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_quantgov.errors import UsageError, no_such_file
+from mlflow_quantgov.evidence.measure.progress import Progress
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.flavor.download import cache_folder
 from mlflow_quantgov.versions import (
@@ -17,8 +17,6 @@ from mlflow_quantgov.versions import (
 
 if TYPE_CHECKING:
     from mlflow_quantgov.artifact.quantizers.recipe import Recipe
-
-Progress = Callable[[str, float], None]
 
 
 def quantize(

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from mlflow_quantgov.cli.output import print_json, print_note, print_statement, progress_bar
+from mlflow_quantgov.evidence.measure.progress import Progress
 from mlflow_quantgov.evidence.statement import Statement
-
-Progress = Callable[[str, float], None]
 
 
 def measure(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, redirect_stderr
 from typing import Any
 
 from mlflow_quantgov.cli.output import coloured, print_decision, progress_bar, stdout
+from mlflow_quantgov.evidence.measure.progress import Progress
 from mlflow_quantgov.policy.decision import Decision
 
 
@@ -29,7 +30,7 @@ class Screen:
         style = {True: "green", False: "red", None: None}[good]
         stdout.print(f"   {text}", style=style, soft_wrap=True)
 
-    def progress(self, title: str) -> AbstractContextManager[Callable[[str, float], None] | None]:
+    def progress(self, title: str) -> AbstractContextManager[Progress | None]:
         """A progress bar for something long."""
         return progress_bar(f"   {title}", quiet=False)
 

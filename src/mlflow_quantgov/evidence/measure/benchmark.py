@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from mlflow_quantgov.artifact.runtimes.interface import Runtime
 from mlflow_quantgov.artifact.runtimes.registry import find_runtime
 from mlflow_quantgov.errors import UsageError
 from mlflow_quantgov.evidence.measure.fingerprint import this_machine
+from mlflow_quantgov.evidence.measure.progress import Progress
 from mlflow_quantgov.evidence.measure.provenance import RUNTIME_LIBRARIES, provenance, side
 from mlflow_quantgov.evidence.predicates.benchmark import Benchmark, Load, Round, Speed
 from mlflow_quantgov.evidence.targets import Target, TargetLoad
@@ -25,7 +25,7 @@ def run(
     quantized_weights: str,
     rounds: int = 5,
     cache: Path | None = None,
-    progress: Callable[[str, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> Benchmark:
     """Time both sides at the target's loads.
 

@@ -17,7 +17,6 @@ from mlflow_quantgov.evidence.measure.fidelity_served import measure_served
 from mlflow_quantgov.evidence.measure.fidelity_work import (
     Cost,
     KeptRecords,
-    Progress,
     Unit,
     check_number,
     identity,
@@ -25,6 +24,7 @@ from mlflow_quantgov.evidence.measure.fidelity_work import (
     score_all,
     warnings_of,
 )
+from mlflow_quantgov.evidence.measure.progress import Progress
 from mlflow_quantgov.evidence.measure.provenance import RUNTIME_LIBRARIES, provenance, side
 from mlflow_quantgov.evidence.predicates.fidelity import Fidelity
 from mlflow_quantgov.evidence.statement import sha256_digest

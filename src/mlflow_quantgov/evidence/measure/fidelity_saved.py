@@ -19,13 +19,13 @@ from mlflow_quantgov.evidence.measure.documents import file_digest
 from mlflow_quantgov.evidence.measure.fidelity_work import (
     Cost,
     KeptRecords,
-    Progress,
     Unit,
     check_number,
     identity,
     score_all,
     warnings_of,
 )
+from mlflow_quantgov.evidence.measure.progress import Progress
 from mlflow_quantgov.evidence.measure.provenance import RUNTIME_LIBRARIES, provenance, side
 from mlflow_quantgov.evidence.measure.saved_logits import SavedLogits, SavedRows
 from mlflow_quantgov.evidence.predicates.base import Side

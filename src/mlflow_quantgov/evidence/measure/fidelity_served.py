@@ -20,13 +20,13 @@ from mlflow_quantgov.evidence.measure.documents import file_digest, read_documen
 from mlflow_quantgov.evidence.measure.fidelity_work import (
     Cost,
     KeptRecords,
-    Progress,
     Unit,
     check_number,
     no_records,
     score_all,
     warnings_of,
 )
+from mlflow_quantgov.evidence.measure.progress import Progress
 from mlflow_quantgov.evidence.measure.provenance import provenance, side
 from mlflow_quantgov.evidence.predicates.fidelity import Fidelity
 from mlflow_quantgov.evidence.statement import sha256_digest

@@ -14,10 +14,10 @@ from mlflow_quantgov.artifact.runtimes.interface import RuntimeFacts
 from mlflow_quantgov.errors import EvidenceError, UsageError
 from mlflow_quantgov.evidence.measure.cache import key_of
 from mlflow_quantgov.evidence.measure.distributions import Sums
+from mlflow_quantgov.evidence.measure.progress import Progress
 from mlflow_quantgov.evidence.predicates.base import Side
 from mlflow_quantgov.evidence.predicates.fidelity import ENGAGED_TOKENS, DocumentRecord
 
-Progress = Callable[[str, float], None]
 LAYOUT = 1
 """Raised whenever what is kept, or how a document is scored, changes."""
 MAX_DOCUMENTS = 20_000

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from mlflow_quantgov.artifact.quantization import Quantization
 from mlflow_quantgov.artifact.runtimes.registry import find_runtime
 from mlflow_quantgov.errors import QuantgovError
 from mlflow_quantgov.evidence.kernel_table import lookup
+from mlflow_quantgov.evidence.measure.progress import Progress
 from mlflow_quantgov.evidence.measure.provenance import RUNTIME_LIBRARIES, provenance, side
 from mlflow_quantgov.evidence.predicates import Kernels
 from mlflow_quantgov.evidence.targets import Target
@@ -21,7 +21,7 @@ def confirm(
     *,
     weights: str,
     cache: Path | None = None,
-    progress: Callable[[str, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> Kernels:
     """Look the weights up in the table, and load them in the target's runtime where it is installed here.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,10 @@ from mlflow_quantgov.artifact.weights import WeightPart, tensors_in, weight_part
 from mlflow_quantgov.errors import ArtifactError, LineageError, QuantgovError, UsageError, nearest_folder
 from mlflow_quantgov.evidence.measure.documents import file_digest, read_documents
 from mlflow_quantgov.evidence.measure.fingerprint import this_machine
+from mlflow_quantgov.evidence.measure.progress import Progress
 from mlflow_quantgov.evidence.measure.provenance import provenance
 from mlflow_quantgov.evidence.predicates.reproduction import Difference, MadePart, Reproduction
 
-Progress = Callable[[str, float], None]
 _CHUNK = 16 * 1024 * 1024
 
 

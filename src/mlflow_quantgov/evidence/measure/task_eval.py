@@ -14,10 +14,10 @@ from mlflow_quantgov.errors import UsageError
 from mlflow_quantgov.evidence.measure.confounders import confounders
 from mlflow_quantgov.evidence.measure.lm_eval_adapter import BATCH, SEED, check_installed
 from mlflow_quantgov.evidence.measure.lm_eval_model import Chat
+from mlflow_quantgov.evidence.measure.progress import Progress
 from mlflow_quantgov.evidence.measure.provenance import RUNTIME_LIBRARIES, provenance
 from mlflow_quantgov.evidence.measure.shipped_tasks import find_tasks
 from mlflow_quantgov.evidence.measure.task_eval_pairs import ALL_EQUAL, all_equal, pair
-from mlflow_quantgov.evidence.measure.task_eval_progress import Progress
 from mlflow_quantgov.evidence.measure.task_eval_side import SERVED_HOURS, Answers, Asked, Work, answers_of
 from mlflow_quantgov.evidence.measure.tasks import capability_of, check_names
 from mlflow_quantgov.evidence.predicates.task_eval import TaskEval, TaskResult

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from mlflow_quantgov.evidence.measure.cache import BatchCache
+from mlflow_quantgov.evidence.measure.progress import Progress
 
-Progress = Callable[[str, float], None]
 _LEAST_SECONDS = 1.0
 """Before that, a rate is a guess."""
 

@@ -12,8 +12,9 @@ from mlflow_quantgov.evidence.measure.cache import AnswerCache, BatchCache
 from mlflow_quantgov.evidence.measure.determinism import Determinism, determinism_of
 from mlflow_quantgov.evidence.measure.lm_eval_adapter import BATCH, SEED, Run, run_tasks
 from mlflow_quantgov.evidence.measure.lm_eval_model import Chat
+from mlflow_quantgov.evidence.measure.progress import Progress
 from mlflow_quantgov.evidence.measure.provenance import side
-from mlflow_quantgov.evidence.measure.task_eval_progress import Meter, Progress
+from mlflow_quantgov.evidence.measure.task_eval_progress import Meter
 from mlflow_quantgov.evidence.measure.task_eval_runs import TaskRun, read_run
 from mlflow_quantgov.evidence.measure.tasks import TaskFile
 from mlflow_quantgov.evidence.predicates.base import Side
