@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mlflow_quantgov.evidence.likeness import judge, overall
+from mlflow_quantgov.evidence.likeness import overall
 from mlflow_quantgov.evidence.measure.calibration.sampling import sample
 from mlflow_quantgov.evidence.measure.calibration.views import compare_texts
 from mlflow_quantgov.evidence.measure.documents import read_documents
@@ -52,12 +52,7 @@ def drawn(texts: Sequence[str], count: int, generator: np.random.Generator) -> t
 def judged(calibration: Sequence[str], production: Sequence[str]) -> list[dict[str, Any]]:
     """What every test says of two samples."""
     found = compare_texts(sample(calibration), sample(production))
-    return [
-        judge(
-            one.name, one.calibration, one.production, one.threshold, family=len(found), concentration=one.concentration
-        )
-        for one in found
-    ]
+    return [one.judged(len(found)) for one in found]
 
 
 def row(count: int, compared: str, results: Sequence[list[dict[str, Any]]], percentile: int) -> str:

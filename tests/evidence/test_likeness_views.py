@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlflow_quantgov.evidence.likeness import CLASSIFIER, MEANING, SURFACE, judge, overall
+from mlflow_quantgov.evidence.likeness import CLASSIFIER, MEANING, SURFACE, overall
 from mlflow_quantgov.evidence.measure.calibration.embedding import embed
 from mlflow_quantgov.evidence.measure.calibration.sampling import sample
 from mlflow_quantgov.evidence.measure.calibration.surface import most_different
@@ -18,17 +18,7 @@ from mlflow_quantgov.evidence.measure.calibration.witness import witness
 
 def judged(calibration: Sequence[str], production: Sequence[str]) -> list[dict[str, Any]]:
     found = compare_texts(sample(calibration), sample(production))
-    return [
-        judge(
-            one.name,
-            one.calibration,
-            one.production,
-            one.threshold,
-            family=len(found),
-            concentration=one.concentration,
-        )
-        for one in found
-    ]
+    return [one.judged(len(found)) for one in found]
 
 
 @pytest.mark.parametrize("documents", [50, 100, 200])

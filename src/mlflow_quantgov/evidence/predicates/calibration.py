@@ -43,6 +43,19 @@ class Likeness(Record):
     itself: Finite | None = None
     """Distance of random halves of production, where that was computed; decides nothing."""
 
+    def judged(self, family: int) -> dict[str, Any]:
+        """Estimate, bounds and outcome, as `likeness.judge` gives them for one of so many tests."""
+        from mlflow_quantgov.evidence.likeness import judge
+
+        return judge(
+            self.name,
+            self.calibration,
+            self.production,
+            self.threshold,
+            family=family,
+            concentration=self.concentration,
+        )
+
 
 class Calibration(Predicate):
     """Calibration data of one quantized model. Subject: its weights."""
@@ -67,20 +80,9 @@ class Calibration(Predicate):
 
     def recompute(self) -> dict[str, Any]:
         """Outcome and estimate of each test, recomputed from the per-document scores."""
-        from mlflow_quantgov.evidence.likeness import judge, overall
+        from mlflow_quantgov.evidence.likeness import overall
 
-        family = max(1, len(self.likeness))
-        tests = [
-            judge(
-                test.name,
-                test.calibration,
-                test.production,
-                test.threshold,
-                family=family,
-                concentration=test.concentration,
-            )
-            for test in self.likeness
-        ]
+        tests = [test.judged(len(self.likeness)) for test in self.likeness]
         known_fault = self.generic_set or self.leaked_documents or self.shared_with_production
         return {"outcome": "fail" if known_fault else overall(tests), "tests": tests}
 
