@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlflow_quantgov.evidence.measure.calibration.surface import MAX_CHARACTERS, surface
+from mlflow_quantgov.evidence.measure.calibration.surface import MAX_CHARACTERS
 
 FOLDS = 5
 _HASHED = 1 << 17
@@ -19,7 +19,10 @@ _MEANING_WEIGHT = 1 / 16
 
 
 def out_of_fold_scores(
-    calibration: Sequence[str], production: Sequence[str], meaning: NDArray[np.floating]
+    calibration: Sequence[str],
+    production: Sequence[str],
+    looks: NDArray[np.floating],
+    meaning: NDArray[np.floating],
 ) -> tuple[list[float], list[float]]:
     """Score each document by a classifier that was trained without it.
 
@@ -31,6 +34,7 @@ def out_of_fold_scores(
     Args:
         calibration: At least two documents.
         production: At least two documents.
+        looks: Surface features of the calibration documents and of the production documents, in that order.
         meaning: Embeddings of the calibration documents and of the production documents, in that order, shape
             [documents of both, dimensions].
 
@@ -44,7 +48,10 @@ def out_of_fold_scores(
     texts = [*calibration, *production]
     labels = np.array([1] * len(calibration) + [0] * len(production))
     words = _words(texts)
-    dense = [(surface(texts), _SURFACE_WEIGHT), (np.asarray(meaning, dtype=np.float64), _MEANING_WEIGHT)]
+    dense = [
+        (np.asarray(looks, dtype=np.float64), _SURFACE_WEIGHT),
+        (np.asarray(meaning, dtype=np.float64), _MEANING_WEIGHT),
+    ]
     scores = np.zeros(len(texts))
     folds = StratifiedKFold(min(FOLDS, len(calibration), len(production)), shuffle=True, random_state=0)
     for train, held in folds.split(np.zeros(len(texts)), labels):

@@ -28,11 +28,12 @@ def compare_texts(calibration: Sequence[str], production: Sequence[str]) -> tupl
     """
     if min(len(calibration), len(production)) < FEWEST:
         return ()
-    tests = [compare_features(SURFACE, *_standardised(surface(calibration), surface(production)))]
+    looks = surface(calibration), surface(production)
+    tests = [compare_features(SURFACE, *_standardised(*looks))]
     if installed():
         left, right = embed(calibration), embed(production)
         tests.append(compare_features(MEANING, left, right))
-        scores = out_of_fold_scores(calibration, production, np.vstack([left, right]))
+        scores = out_of_fold_scores(calibration, production, np.vstack(looks), np.vstack([left, right]))
         threshold = STANDARDS[CLASSIFIER].threshold
         tests.append(
             Likeness(name=CLASSIFIER, calibration=tuple(scores[0]), production=tuple(scores[1]), threshold=threshold)
