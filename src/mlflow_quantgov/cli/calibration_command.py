@@ -68,17 +68,17 @@ def calibration(
 
 def _print_tests(tests: Sequence[Mapping[str, Any]]) -> None:
     """One row per test of likeness: how far apart, between which bounds, how far is accepted."""
+    from mlflow_quantgov.evidence.likeness import percentages
+
     table = _table("test", "apart", "bounds", "at most", "outcome", "needed")
     for test in tests:
-        area = test["statistic"] == "area-under-curve"
-        numbers = (test["estimate"], test["lower"], test["upper"], test["threshold"])
-        apart, lower, upper, most = (f"{one if area else max(one, 0.0):.1%}" for one in numbers)
+        said, unit = percentages(test), "pairs" if test["statistic"] == "area-under-curve" else "spread"
         needed = test["documents_needed"]
         table.add_row(
             test["name"],
-            f"{apart} of {'pairs' if area else 'spread'}",
-            f"{lower} to {upper}",
-            most,
+            f"{said['estimate']} of {unit}",
+            f"{said['lower']} to {said['upper']}",
+            said["threshold"],
             coloured(test["outcome"]),
             f"{needed:,} a side" if needed else "",
         )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mlflow_quantgov.evidence.likeness import STANDARDS
+from mlflow_quantgov.evidence.likeness import STANDARDS, percentages
 from mlflow_quantgov.evidence.predicates import Calibration
 from mlflow_quantgov.policy.facts import Facts
 
@@ -74,18 +74,14 @@ def calibration_section(facts: Facts) -> CalibrationSection | None:
 
 
 def _view(test: dict[str, Any], itself: float | None) -> ViewRow:
-    """A squared discrepancy can come out below zero by chance, which reads as no distance."""
-    area = test["statistic"] == "area-under-curve"
-    lower, apart, upper, most = (
-        f"{test[key] if area else max(test[key], 0.0):.1%}" for key in ("lower", "estimate", "upper", "threshold")
-    )
+    area, said = test["statistic"] == "area-under-curve", percentages(test)
     standard = STANDARDS.get(test["name"])
     return ViewRow(
         name=test["name"],
         words=standard.words if standard else "a test from elsewhere",
-        apart=apart,
-        bounds=f"{lower} to {upper}",
-        threshold=most,
+        apart=said["estimate"],
+        bounds=f"{said['lower']} to {said['upper']}",
+        threshold=said["threshold"],
         itself="50.0%" if area else "" if itself is None else f"{max(itself, 0.0):.1%}",
         outcome=test["outcome"],
         needed=test["documents_needed"],

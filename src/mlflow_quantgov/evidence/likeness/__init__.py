@@ -5,6 +5,7 @@ under the threshold, and "fail" that it lies over it. docs/explanation/likeness.
 """
 
 from mlflow_quantgov.evidence.likeness.area import area_under_curve
+from mlflow_quantgov.evidence.likeness.percentages import percentages
 from mlflow_quantgov.evidence.likeness.verdict import (
     ACTIVATIONS,
     CLASSIFIER,
@@ -30,4 +31,5 @@ __all__ = [
     "area_under_curve",
     "judge",
     "overall",
+    "percentages",
 ]
