@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -55,6 +59,40 @@ def new_sqlite_database(_mlflow_tables: Path, tmp_path: Path) -> Callable[[], st
         return f"sqlite:///{path}"
 
     return make
+
+
+@pytest.fixture
+def http_server() -> Iterator[Callable[[Callable[[str, dict[str, Any]], tuple[int, str, bytes]]], str]]:
+    """Starts a server that answers by a function of path and request (its JSON and its headers), and gives its address."""
+    servers = []
+
+    def start(answer: Callable[[str, dict[str, Any]], tuple[int, str, bytes]]) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                status, kind, content = answer(self.path, json.loads(body or b"{}") | {"headers": dict(self.headers)})
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                if status in {301, 302}:
+                    self.send_header("Location", "/elsewhere")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_POST
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}/v1"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -53,38 +52,21 @@ class Echo:
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[[Echo], Path]]:
+def serve(tmp_path: Path, http_server: Callable[..., str]) -> Callable[[Echo], Path]:
     """Starts a server for a model and describes it in a file."""
-    servers = []
+    described = count(1)
 
     def start(echo: Echo) -> Path:
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                status, found = (200, {"data": [{"id": "one"}]}) if not body else echo.answer(json.loads(body))
-                content = json.dumps(found).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
+        def answer(path: str, asked: dict[str, Any]) -> tuple[int, str, bytes]:
+            status, found = echo.answer(asked) if "prompt" in asked else (200, {"data": [{"id": "one"}]})
+            return status, "application/json", json.dumps(found).encode()
 
-            do_GET = do_POST
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        servers.append(server)
-        path = tmp_path / f"{len(servers)}.json"
-        url = f"http://127.0.0.1:{server.server_port}/v1"
-        path.write_text(json.dumps({"schema": "quantgov/endpoint/v1", "url": url, "context": 40, "retries": 0}))
+        path = tmp_path / f"{next(described)}.json"
+        said = {"schema": "quantgov/endpoint/v1", "url": http_server(answer), "context": 40, "retries": 0}
+        path.write_text(json.dumps(said))
         return path
 
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    return start
 
 
 @pytest.fixture

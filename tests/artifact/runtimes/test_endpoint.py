@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -45,40 +44,6 @@ def real(skills_twin: Path) -> Iterator[str]:
     del server
 
 
-@pytest.fixture
-def fake() -> Iterator[Callable[[Callable[[str, dict[str, Any]], Answer]], str]]:
-    """Starts a server that answers by a function of path and request."""
-    servers = []
-
-    def start(answer: Callable[[str, dict[str, Any]], Answer]) -> str:
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                status, kind, content = answer(self.path, json.loads(body or b"{}") | {"headers": dict(self.headers)})
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                if status in {301, 302}:
-                    self.send_header("Location", "/elsewhere")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            do_GET = do_POST
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}/v1"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
 @pytest.mark.slow
 def test_it_answers_as_the_file_itself_does(real: str, skills_twin: Path, tmp_path: Path) -> None:
     path = described(tmp_path / "served.json", url=real)
@@ -114,7 +79,7 @@ def test_a_server_that_does_not_echo_is_told_apart_from_a_score(real: str) -> No
 
 
 @pytest.mark.slow
-def test_a_server_that_echoes_gives_the_scores_of_the_model_behind_it(fake, skills_twin: Path) -> None:
+def test_a_server_that_echoes_gives_the_scores_of_the_model_behind_it(http_server, skills_twin: Path) -> None:
     """The echo is made of a real model's logits, in the layout that vLLM and the old completions API share."""
     from mlflow_quantgov.artifact.runtimes.llama_cpp.scoring import log_probability
 
@@ -136,7 +101,7 @@ def test_a_server_that_echoes_gives_the_scores_of_the_model_behind_it(fake, skil
         return 200, "application/json", json.dumps(written).encode()
 
     pairs = [("c:kettle=", "kettle"), ("c:kettle=", "kittle"), ("c:ab ", "ab"), ("4321+8765=", "21960")]
-    with EndpointAdapter().open(Path("any"), url=fake(echo)) as served:
+    with EndpointAdapter().open(Path("any"), url=http_server(echo)) as served:
         found = served.score(pairs)
         with pytest.raises(UsageError, match="no context"):
             served.score([("", "abc")])
@@ -180,10 +145,10 @@ def broken(content: bytes, kind: str = "text/html", status: int = 200) -> Callab
     ],
 )  # fmt: skip
 def test_whatever_is_no_answer_is_one_clear_error(
-    fake, monkeypatch: pytest.MonkeyPatch, content: bytes, status: int, error: type[QuantgovError], words: str
+    http_server, monkeypatch: pytest.MonkeyPatch, content: bytes, status: int, error: type[QuantgovError], words: str
 ) -> None:
     monkeypatch.setattr(client, "FIRST_PAUSE", 0.001)
-    with EndpointAdapter().open(Path("any"), url=fake(broken(content, status=status)), retries=1) as served:
+    with EndpointAdapter().open(Path("any"), url=http_server(broken(content, status=status)), retries=1) as served:
         with pytest.raises(error, match=words) as caught:
             served.generate(["a", "b"], max_tokens=2)
         assert "\n" not in caught.value.one_line() and caught.value.fix
@@ -191,7 +156,7 @@ def test_whatever_is_no_answer_is_one_clear_error(
             served.time(batch=1, prompt_tokens=4, output_tokens=2)
 
 
-def test_a_server_that_is_down_or_silent_is_one_clear_error(fake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_down_or_silent_is_one_clear_error(http_server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "FIRST_PAUSE", 0.001)
     with pytest.raises(UnreachableError, match="cannot be reached"):
         EndpointAdapter().open(Path("any"), url="http://127.0.0.1:1/v1", retries=1)
@@ -202,11 +167,11 @@ def test_a_server_that_is_down_or_silent_is_one_clear_error(fake, monkeypatch: p
         return MODELS
 
     with pytest.raises(UnreachableError, match="did not answer within 1 seconds"):
-        EndpointAdapter().open(Path("any"), url=fake(silent), timeout=1, retries=0)
+        EndpointAdapter().open(Path("any"), url=http_server(silent), timeout=1, retries=0)
     hold.set()
 
 
-def test_a_busy_server_is_asked_again_and_the_key_goes_along(fake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_server_is_asked_again_and_the_key_goes_along(http_server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "FIRST_PAUSE", 0.001)
     monkeypatch.setenv("MY_KEY", "sesame")
     asked_with: list[dict[str, Any]] = []
@@ -218,7 +183,7 @@ def test_a_busy_server_is_asked_again_and_the_key_goes_along(fake, monkeypatch: 
         good = {"choices": [{"text": "yes"}], "system_fingerprint": "build-7"}
         return (429, "text/plain", b"wait") if len(asked_with) < 3 else (200, "", json.dumps(good).encode())
 
-    url = fake(busy).replace("http://", "http://user:secret@") + "?q=1"
+    url = http_server(busy).replace("http://", "http://user:secret@") + "?q=1"
     with EndpointAdapter().open(Path("any"), url=url, api_key_env="MY_KEY") as served:
         assert served.generate(["a"], max_tokens=2, stop=["s"]) == ["ye"]
         facts = served.facts()
@@ -231,13 +196,13 @@ def test_a_busy_server_is_asked_again_and_the_key_goes_along(fake, monkeypatch: 
         EndpointAdapter().open(Path("any"), url=url, api_key_env="MY_KEY")
 
 
-def test_another_model_than_the_one_named_is_refused(fake) -> None:
+def test_another_model_than_the_one_named_is_refused(http_server) -> None:
     with pytest.raises(UsageError, match="serves one, and not two"):
-        EndpointAdapter().open(Path("any"), url=fake(broken(b"")), model="two")
+        EndpointAdapter().open(Path("any"), url=http_server(broken(b"")), model="two")
 
 
-def test_what_the_protocol_cannot_give_is_refused(fake) -> None:
-    with EndpointAdapter().open(Path("any"), url=fake(broken(b""))) as served:
+def test_what_the_protocol_cannot_give_is_refused(http_server) -> None:
+    with EndpointAdapter().open(Path("any"), url=http_server(broken(b""))) as served:
         assert isinstance(served, EndpointRuntime)
         for call in (
             lambda: served.logits([1]),
