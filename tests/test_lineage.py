@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mlflow_quantgov.artifact.tensors import read_safetensors, write_safetensors
 from mlflow_quantgov.lineage import ModelFacts, prove
 from mlflow_quantgov.lineage import facts_of as facts
 
@@ -81,13 +83,39 @@ def test_a_missing_matrix_stops_at_digest(child: ModelFacts, parent: ModelFacts)
     assert "missing" in prove(child, other, claim(other)).problems[0]
 
 
+def without(facts: ModelFacts, name: str) -> ModelFacts:
+    """A model that does not store one of its matrices."""
+    tensors = {key: shape for key, shape in facts.structure.tensors.items() if key != name}
+    return replace(facts, structure=replace(facts.structure, tensors=tensors))
+
+
+def test_an_output_matrix_of_its_own_must_not_be_lost(child: ModelFacts, parent: ModelFacts) -> None:
+    found = prove(without(child, "lm_head.weight"), parent, claim(parent))
+    assert found.level == "digest" and "missing, the first is lm_head.weight" in found.problems[0]
+
+
+@pytest.mark.parametrize("by", ["config", "bytes", "neither"])
+def test_an_output_matrix_that_repeats_the_embedding_may_be_left_out(
+    child: ModelFacts, tmp_path: Path, by: str
+) -> None:
+    folder = tmp_path / "parent"
+    folder.mkdir()
+    config = json.loads((ARTIFACTS / "parent-bf16" / "config.json").read_text())
+    tensors = dict(read_safetensors(ARTIFACTS / "parent-bf16" / "model.safetensors"))
+    if by == "bytes":
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+    write_safetensors(folder / "model.safetensors", tensors)
+    (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": by == "config"}))
+    tied = facts(folder)
+    assert tied.structure.tied == (by != "neither")
+    wanted = "digest" if by == "neither" else "structure"
+    for name in ("lm_head.weight", "model.embed_tokens.weight"):
+        assert prove(without(child, name), tied, claim(tied)).level == wanted
+    assert prove(child, tied, claim(tied)).level == "structure"
+
+
 def test_a_tied_matrix_that_is_kept_as_the_output_is_the_embedding(child: ModelFacts, parent: ModelFacts) -> None:
     """onnxruntime-genai's builder stores the one matrix of a tied model under the output's name."""
-
-    def without(facts: ModelFacts, name: str) -> ModelFacts:
-        tensors = {key: shape for key, shape in facts.structure.tensors.items() if key != name}
-        return replace(facts, structure=replace(facts.structure, tensors=tensors))
-
     tied, kept = without(parent, "lm_head.weight"), without(child, "model.embed_tokens.weight")
     assert prove(kept, tied, claim(tied)).level == "structure"
     # An untied parent has two matrices, and one of them is gone.

@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
+
+_LONGEST_WORD = 300
+
+
+def _readable(text: str) -> str:
+    """Words with single spaces; one that no line holds is cut."""
+    words = text.split()
+    return " ".join(one if len(one) <= _LONGEST_WORD else short(one, quoted=False) for one in words)
+
+
+def short(value: object, most: int = 100, *, quoted: bool = True) -> str:
+    """A value of somebody's in an error: as Python writes it, cut where it is long.
+
+    Args:
+        value: What was given.
+        most: Characters that are kept.
+        quoted: Whether text stands in quotes.
+    """
+    text = repr(value) if quoted else str(value)
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
 
 
 class QuantgovError(Exception):
@@ -22,8 +44,8 @@ class QuantgovError(Exception):
 
     def __init__(self, what: str, *, why: str = "", fix: str = "") -> None:
         """Keep the three parts apart, so that `--json` can print them apart."""
-        self.what = " ".join(what.split())
-        self.why = " ".join(why.split())
+        self.what = _readable(what)
+        self.why = _readable(why)
         self.fix = fix.strip()
         super().__init__(self.one_line())
 
@@ -43,10 +65,21 @@ class UsageError(QuantgovError):
 
 def no_such_file(path: Path, why: str) -> UsageError:
     """The error for a path at which no file can be read: nothing is there, or something else."""
-    problem = "does not exist" if not path.exists() else "is a folder" if path.is_dir() else "is no ordinary file"
-    return UsageError(
-        f"{path} {problem}.", why=why, fix=f"ls -ld {path.parent if problem == 'does not exist' else path}"
-    )
+    if path.is_dir():
+        return UsageError(f"{path} is a folder.", why=why, fix=f"name a file in it: ls -l {path}")
+    if path.exists():
+        return UsageError(f"{path} is no ordinary file.", why=why, fix=f"name another: ls -ld {path}")
+    folder = nearest_folder(path)
+    readable = folder == path.parent and os.access(folder, os.R_OK)
+    names = [one.name for one in folder.iterdir()] if readable else []
+    near = difflib.get_close_matches(path.name, names, n=1)
+    found = f"did you mean {folder / near[0]}? All that is there: " if near else "name a file that is there: "
+    return UsageError(f"{path} does not exist.", why=why, fix=f"{found}ls -l {folder}")
+
+
+def nearest_folder(path: Path) -> Path:
+    """The deepest folder on the way to a path that is there."""
+    return next((one for one in path.parents if one.is_dir()), Path())
 
 
 class ArtifactError(QuantgovError):

@@ -14,6 +14,7 @@ from mlflow_quantgov.artifact.derivation.spelling import shapes_as_child_spells
 from mlflow_quantgov.artifact.inspect import inspect_model
 from mlflow_quantgov.artifact.manifest import build_manifest
 from mlflow_quantgov.artifact.quantization import Inspection, Quantization, Structure
+from mlflow_quantgov.artifact.settings import differences
 from mlflow_quantgov.artifact.structure import architecture_family
 
 LineageLevel = Literal["none", "declared", "digest", "structure", "numeric", "reproduced"]
@@ -130,7 +131,7 @@ def _as_tied(child: Structure, parent: Structure) -> Structure:
     onnxruntime-genai's builder stores the one matrix of a tied model as the output.
     """
     embedding, output = "model.embed_tokens.weight", "lm_head.weight"
-    tied = embedding in parent.tensors and output not in parent.tensors
+    tied = embedding in parent.tensors and (parent.tied or output not in parent.tensors)
     if not tied or embedding in child.tensors or output not in child.tensors:
         return child
     return replace(child, tensors=child.tensors | {embedding: child.tensors[output]})
@@ -153,6 +154,7 @@ def structure_problems(child: Structure, parent: ModelFacts) -> tuple[str, ...]:
             mine, theirs = architecture_family(mine), architecture_family(theirs)
         if mine is not None and theirs is not None and mine != theirs:
             problems.append(f"The {label} is {mine}, the parent's is {theirs}.")
+    problems.extend(differences(child.settings, parent.structure.settings))
     problems.extend(_tensor_problems(_as_tied(child, parent.structure), parent.structure))
     if parent.quantization.is_quantized:
         problems.append(f"The parent is itself quantized ({parent.quantization.format}), not full precision.")
@@ -173,8 +175,8 @@ def _tensor_problems(child: Structure, parent: Structure) -> list[str]:
         if tuple(mine[name]) != tuple(theirs[name]):
             return [f"The matrix {name} is {tuple(mine[name])}, the parent's is {tuple(theirs[name])}."]
     left = Counter(tuple(shape) for shape in child.unnamed)
-    # A tied output matrix is stored once, in either file or in both.
-    absent = sorted(name for name in theirs.keys() - mine.keys() if not name.startswith("lm_head"))
+    # A tied output matrix is stored once, in either file or in both; one of its own must not be lost.
+    absent = sorted(name for name in theirs.keys() - mine.keys() if not (parent.tied and name.startswith("lm_head")))
     missing = [name for name in absent if not _take(left, theirs[name])]
     if missing:
         problem = f"{len(missing)} weight matrices of the parent are missing, the first is {missing[0]}"

@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from mlflow_quantgov.errors import PolicyError
+from mlflow_quantgov.errors import PolicyError, nearest_folder, short
 
 MAX_BYTES = 1_000_000
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class FileKind(NamedTuple):
+    """What an error about a file of one kind says beside the problem."""
+
+    why: str
+    """Why it must be understood whole."""
+    without: str
+    """What is not done without it."""
+    schemas: tuple[str, ...]
+    """Kinds that `quantgov schema` prints for it."""
+
+
+DEMANDS = FileKind(
+    why="A file that says what is demanded must be understood whole, or it demands something else.",
+    without="Nothing is decided without it.",
+    schemas=("policy", "target"),
+)
+"""Policies, targets and the tables that ship with them."""
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -31,40 +50,55 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def parse_yaml(text: str, where: str) -> Any:
+def parse_yaml(text: str, where: str, kind: FileKind = DEMANDS) -> Any:
     """Parse YAML text.
+
+    Args:
+        text: What stands in the file.
+        where: Name of the file, for the error.
+        kind: What the file is for.
 
     Raises:
         PolicyError: Too large, or no sound YAML.
     """
     if len(text.encode()) > MAX_BYTES:
-        raise _bad(where, f"it is larger than {MAX_BYTES:,} bytes")
+        raise _bad(where, f"it is larger than {MAX_BYTES:,} bytes", kind)
     try:
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506  (a SafeLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise _bad(where, " ".join(str(error).split())[:300]) from error
+        raise _bad(where, " ".join(str(error).split())[:300], kind) from error
 
 
-def read_yaml(path: Path) -> str:
+def read_yaml(path: Path, kind: FileKind = DEMANDS) -> str:
     """Text of a YAML file.
+
+    Args:
+        path: The file.
+        kind: What it is for.
 
     Raises:
         PolicyError: It does not exist, is too large, or is not text.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise _bad(path.name, f"it is larger than {MAX_BYTES:,} bytes")
+            raise _bad(path.name, f"it is larger than {MAX_BYTES:,} bytes", kind)
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError(
             f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}.",
-            why="Nothing is decided without it.",
-            fix=f"ls -l {path}",
+            why=kind.without,
+            fix=f"ls -l {path if path.exists() else nearest_folder(path)}; {_help(kind)}",
         ) from error
 
 
-def validate(model: type[Model], value: Any, where: str) -> Model:
+def validate(model: type[Model], value: Any, where: str, kind: FileKind = DEMANDS) -> Model:
     """Check a parsed value against a model.
+
+    Args:
+        model: What it has to be.
+        value: As it was parsed.
+        where: Name of the file, for the error.
+        kind: What the file is for.
 
     Raises:
         PolicyError: A key is misspelt or missing, or a value is of the wrong kind; the first problem is named.
@@ -79,8 +113,9 @@ def validate(model: type[Model], value: Any, where: str) -> Model:
             key = str(problem["loc"][-1])
             near = difflib.get_close_matches(key, _all_keys(model), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise _bad(where, f"the key {place!r} is not known{hint}") from error
-        raise _bad(where, f"{place}: {problem['msg']}" if place else str(problem["msg"])) from error
+            raise _bad(where, f"the key {short(place)} is not known{hint}", kind) from error
+        said = str(problem["msg"])
+        raise _bad(where, f"{short(place, quoted=False)}: {said}" if place else said, kind) from error
 
 
 def _all_keys(model: type[BaseModel]) -> list[str]:
@@ -90,9 +125,15 @@ def _all_keys(model: type[BaseModel]) -> list[str]:
     return sorted({key for part in parts for key in part.get("properties", {})})
 
 
-def _bad(where: str, problem: str) -> PolicyError:
+def _help(kind: FileKind) -> str:
+    """Where every key of such a file is listed."""
+    commands = " and ".join(f"`quantgov schema {one}`" for one in kind.schemas)
+    return f"{commands} {'lists' if len(kind.schemas) == 1 else 'list'} every key"
+
+
+def _bad(where: str, problem: str, kind: FileKind) -> PolicyError:
     return PolicyError(
         f"{where}: {problem}.",
-        why="A file that says what is demanded must be understood whole, or it demands something else.",
-        fix=f"correct {where}; `quantgov schema policy` and `quantgov schema target` list every key",
+        why=kind.why,
+        fix=f"correct {where}; {_help(kind)}",
     )

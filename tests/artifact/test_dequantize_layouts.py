@@ -139,6 +139,7 @@ def test_layouts_of_one_kernel_stay_unproved(artifacts: Path, name: str) -> None
     assert (found.verdict, "cannot be dequantized here" in found.reason) == ("unproved", True)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_broken_tensors_are_an_error_and_no_traceback(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import shutil
@@ -29,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import descent_parents as others
 import descent_quantizers as make
 
+ARTIFACTS = Path(__file__).parents[1] / "data" / "artifacts"
 HIDDEN, INNER, LAYERS = 128, 192, 2
 CONFIG = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": HIDDEN, "intermediate_size": INNER,
@@ -79,6 +81,7 @@ QUANTIZERS: dict[str, Callable[[Path, dict[str, Any]], Path]] = {
     "awq": lambda path, one: make.write_awq(path, one, CONFIG, 32, MAGNITUDES),
     "smoothquant": lambda path, one: make.write_smoothquant(path, one, CONFIG, MAGNITUDES),
 }
+QUICK = {("gptq", "another seed"), ("gptq", "changed by 5 %"), ("gptq-2-bit", "changed by 5 %, rank 4")}
 FALSE: dict[str, dict[str, Any]] = {
     "another seed": others.another_seed(WEIGHTS),
     "changed by 5 %": others.changed(WEIGHTS, 0.05),
@@ -92,6 +95,38 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the true parent."""
     path: Path = make.save(tmp_path_factory.mktemp("parent"), WEIGHTS, CONFIG)
     return path
+
+
+@pytest.fixture(scope="module")
+def truly(parent: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Descent]:
+    """What comparing the true child of a quantizer with its parent gives; each is quantized once."""
+
+    @functools.cache
+    def found(quantizer: str) -> Descent:
+        return compare(QUANTIZERS[quantizer](tmp_path_factory.mktemp("true") / "child", WEIGHTS), parent)
+
+    return found
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The parent of the fixtures, changed as a label says; each is written once."""
+
+    @functools.cache
+    def written(label: str) -> Path:
+        weights, config = make.load(ARTIFACTS / "parent-bf16")
+        changed = others.once_quantized(weights, 4, 32) if "before" in label else \
+            others.changed(weights, float(label.split()[2]) / 100)  # fmt: skip
+        path: Path = make.save(tmp_path_factory.mktemp("moved") / "other", changed, config | {"dtype": "float32"})
+        return path
+
+    return written
+
+
+@functools.cache
+def compare_with_parent(child: Path) -> Descent:
+    """What a fixture shows beside its true parent."""
+    return compare(child, child.parent / "parent-bf16")
 
 
 def problems(found: Descent) -> dict[str, str]:
@@ -131,13 +166,10 @@ def test_what_real_tools_made_does_not_come_from_another_seed(artifacts: Path, t
 @pytest.mark.parametrize("name", [one for one in FIXTURES if one != "parent-sharded" and "F16" not in one])
 @pytest.mark.parametrize("false", ["changed by 1 %", "changed by 3 %", "quantized before, 4 bit"])
 def test_what_real_tools_made_does_not_come_from_a_changed_parent(
-    artifacts: Path, tmp_path: Path, name: str, false: str
+    artifacts: Path, moved: Callable[[str], Path], name: str, false: str
 ) -> None:
-    weights, config = make.load(artifacts / "parent-bf16")
-    moved = others.once_quantized(weights, 4, 32) if "before" in false else \
-        others.changed(weights, float(false.split()[2]) / 100)  # fmt: skip
-    truly = compare(artifacts / name, artifacts / "parent-bf16")
-    found = compare(artifacts / name, make.save(tmp_path / "other", moved, config | {"dtype": "float32"}))
+    truly = compare_with_parent(artifacts / name)
+    found = compare(artifacts / name, moved(false))
     distance = 0.09 if "before" in false else float(false.split()[2]) / 100
     assert truly.resolution is not None
     if distance > 1.2 * truly.resolution:
@@ -148,21 +180,30 @@ def test_what_real_tools_made_does_not_come_from_a_changed_parent(
 
 
 @pytest.mark.parametrize("quantizer", QUANTIZERS)
-def test_the_true_parent_is_proved(parent: Path, tmp_path: Path, quantizer: str) -> None:
-    found = compare(QUANTIZERS[quantizer](tmp_path / "child", WEIGHTS), parent)
+def test_the_true_parent_is_proved(truly: Callable[[str], Descent], quantizer: str) -> None:
+    found = truly(quantizer)
     assert (found.verdict, problems(found)) == ("proved", {})
     traces = {one.trace for one in found.layers if one.bits is not None}
     assert traces == ({"compensated"} if quantizer.startswith("gptq") else {"rounded"})
     assert found.holds and found.resolution is not None
 
 
-@pytest.mark.parametrize("false", FALSE)
-@pytest.mark.parametrize("quantizer", QUANTIZERS)
-def test_a_false_parent_is_not(parent: Path, tmp_path: Path, quantizer: str, false: str) -> None:
+# GPTQ takes seconds for each; its plain form, and one of 2 bit that cannot tell, stand for it where time is short.
+@pytest.mark.parametrize(
+    ("quantizer", "false"),
+    [
+        pytest.param(one, false, marks=[] if (one, false) in QUICK or "gptq" not in one else [pytest.mark.slow])
+        for one in QUANTIZERS
+        for false in FALSE
+    ],
+)
+def test_a_false_parent_is_not(
+    parent: Path, truly: Callable[[str], Descent], tmp_path: Path, quantizer: str, false: str
+) -> None:
     found = compare(QUANTIZERS[quantizer](tmp_path / "child", FALSE[false]), parent)
-    truly = compare(QUANTIZERS[quantizer](tmp_path / "true", WEIGHTS), parent)
+    true = truly(quantizer)
     distance = {"another seed": 1.4, "quantized before, 4 bit": 0.09}.get(false, 0.05)
-    if truly.resolution is not None and distance > 1.5 * truly.resolution:
+    if true.resolution is not None and distance > 1.5 * true.resolution:
         assert found.verdict != "proved"
     elif found.verdict == "proved":
         # 2-bit GPTQ of matrices this small does not show changes of a few per cent, and says so.
@@ -374,6 +415,7 @@ def test_chances_of_few_events() -> None:
     assert stats.poisson.sf(allowance(2e-3, 10_000), 20) < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantizer", ["rounded", "awq"])
 def test_memory_does_not_grow_with_the_matrix(tmp_path: Path, quantizer: str) -> None:
     rows, columns = 2048, 8192

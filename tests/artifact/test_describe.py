@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mlflow_quantgov.artifact.describe import headline, rows
-from mlflow_quantgov.artifact.inspect import inspect_model
+from mlflow_quantgov.artifact.inspect import inspect, inspect_model
+from mlflow_quantgov.artifact.quantization import Quantization
 from mlflow_quantgov.cli import main
 
 ARTIFACTS = Path(__file__).parent.parent / "data" / "artifacts"
@@ -49,3 +50,41 @@ def test_the_command_prints_the_same_rows(capsys: pytest.CaptureFixture[str]) ->
     said = " ".join(capsys.readouterr().out.split())
     for label, value in rows(inspect_model(path).quantization).items():
         assert f"{label} {value}" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("autoround-w4g32-mixed", "auto-round, mixed, mostly 4 bit"),
+        ("hqq-layouts", "hqq, mixed, 1 to 8 bit"),
+        ("awq-w4g32", "awq, 4 bit"),
+    ],
+)
+def test_the_headline_does_not_give_one_width_for_several(name: str, words: str) -> None:
+    assert headline(inspect_model(ARTIFACTS / name).quantization) == words
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("fp8-block", "one per block of 32 x 32, symmetric"),
+        ("ct-fp8-block-short", "one per block of 64 x 64, symmetric"),
+        ("ct-mxfp8", "one per group of 32, symmetric"),
+        ("torchao-int4g32", "one per group of 32, symmetric"),
+    ],
+)
+def test_blocks_of_rows_and_columns_have_two_sides(name: str, words: str) -> None:
+    found = inspect_model(ARTIFACTS / name).quantization
+    assert rows(found)["scales"] == words
+    assert Quantization.from_dict(found.to_dict()) == found
+
+
+def test_what_no_tensor_holds_is_not_counted_as_nothing() -> None:
+    said = rows(inspect(ARTIFACTS / "onnx-sklearn").quantization)
+    assert said["parameters"] == "not counted: none is stored as a tensor" and "bits per weight" not in said
+
+
+def test_the_numbers_of_an_adapter_are_said_to_be_its_own() -> None:
+    said = rows(inspect(ARTIFACTS / "adapter-lora").quantization)
+    assert said["bits per weight"] == "32 in the adapter alone, without its base"
+    assert said["parameters"] == "896 in the adapter alone"

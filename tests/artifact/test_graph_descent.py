@@ -336,6 +336,7 @@ def test_norms_of_gemma_in_a_graph_are_one_larger() -> None:
     assert all(np.allclose(found[name].read(0, 1).values, one, atol=1e-6) for name, one in norms.items())
 
 
+@pytest.mark.slow
 @FUZZ
 @given(data=st.data(), name=st.sampled_from(["onnx-int4-nbits", "onnx-int8-qdq", "openvino-int4-asym"]))
 def test_a_mutated_graph_gives_a_verdict_or_one_error(tmp_path: Path, data: st.DataObject, name: str) -> None:

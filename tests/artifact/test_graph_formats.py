@@ -14,6 +14,7 @@ import pytest
 from mlflow_quantgov.artifact.inspect import inspect
 from mlflow_quantgov.artifact.manifest import build_manifest, copy_with_manifest
 from mlflow_quantgov.artifact.quantization import Inspection, Quantization
+from mlflow_quantgov.artifact.tensors import read_onnx
 from mlflow_quantgov.errors import ArtifactError, UnknownFormatError
 from mlflow_quantgov.flavor.prepare import prepare
 from mlflow_quantgov.lineage import ModelFacts, structure_problems
@@ -325,3 +326,22 @@ def test_an_embedding_that_is_the_output_matrix_counts_once(tmp_path: Path, onnx
     shared = inspect(_write(tmp_path, onnx, turned, [first]))
     assert shared.quantization.total_parameters == 128 * 64
     assert shared.structure.tensors["model.embed_tokens.weight"] == (128, 64)
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_tied_matrix_that_is_quantized_twice_counts_once_by_its_bytes(
+    artifacts: Path, tmp_path: Path, changed: bool
+) -> None:
+    """Without a config nothing but the codes, scales and zero points of both can tell; one is stored the other way round."""
+    source = artifacts / "optimum-int8"
+    (graph,) = source.glob("*.onnx")
+    copy = tmp_path / "model.onnx"
+    data = bytearray(graph.read_bytes())
+    if changed:
+        (codes,) = (one for one in read_onnx(graph).tensors.values() if one.name == "onnx::MatMul_480_quantized")
+        data[codes.offset + 7] ^= 1
+    copy.write_bytes(data)
+    facts, known = inspect(copy).quantization, inspect(source).quantization
+    twice = 258 * 32 if changed else 0
+    assert facts.total_parameters == known.total_parameters + twice
+    assert facts.quantized_parameters == known.quantized_parameters + twice

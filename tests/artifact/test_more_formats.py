@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlflow_quantgov.artifact.dequantize import matrices
 from mlflow_quantgov.artifact.inspect import inspect
 from mlflow_quantgov.artifact.tensors import open_safetensors
 from mlflow_quantgov.errors import ArtifactError, UnknownFormatError
@@ -433,3 +434,26 @@ def test_a_truncated_file_is_one_clear_error(tmp_path: Path, name: str) -> None:
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(ArtifactError, match="not a sound model file"):
         inspect(tmp_path / name)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("method", ["awq", "auto-round"])
+@pytest.mark.parametrize("groups", [64, 63, 128])
+def test_more_groups_than_columns_are_no_matrix(model_folder: Writer, method: str, groups: int) -> None:
+    stem, words = "model.layers.0.mlp.up_proj", np.full((32, 8), 0x12345678, np.int32)
+    tensors = {f"{stem}.qweight": words, f"{stem}.scales": np.ones((groups, 64), np.float16)}
+    tensors[f"{stem}.qzeros"] = np.zeros((groups, 8), np.int32)
+    folder = model_folder(tensors, {"quantization_config": {"quant_method": method, "bits": 4}})
+    with pytest.raises(ArtifactError, match=r"no sound .* layer"):
+        matrices(folder)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("groups", [1, 4, 32])
+def test_groups_are_those_of_the_facts(model_folder: Writer, groups: int) -> None:
+    stem, words = "model.layers.0.mlp.up_proj", np.full((32, 8), 0x12345678, np.int32)
+    tensors = {f"{stem}.qweight": words, f"{stem}.scales": np.ones((groups, 64), np.float16)}
+    folder = model_folder(tensors, {"quantization_config": {"quant_method": "awq", "bits": 4}})
+    (one,) = matrices(folder).values()
+    assert one.group_size == (32 // groups if groups > 1 else None)
+    assert one.block(0, 64).values.shape == (64, 32)

@@ -69,6 +69,7 @@ def test_mutated_files_never_crash(folder: Path, data: st.DataObject) -> None:
     reads(folder, bytes(changed))
 
 
+@pytest.mark.slow
 @FUZZ
 @given(st.data())
 def test_files_with_parts_cut_out_or_doubled_never_crash(folder: Path, data: st.DataObject) -> None:

@@ -52,6 +52,7 @@ def test_mutated_graphs_never_crash(folder: Path, data: st.DataObject) -> None:
     reads(folder, bytes(changed))
 
 
+@pytest.mark.slow
 @FUZZ
 @given(st.data())
 def test_changed_numbers_never_crash(folder: Path, data: st.DataObject) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mlflow_quantgov.artifact.dequantize.positions import tells_positions
@@ -59,6 +59,7 @@ def test_frequencies_and_masks_do(tmp_path: Path) -> None:
     st.sampled_from(["plain", "first row of cosines", "first row of sines", "flat"]),
     st.integers(0, 2**32 - 1),
 )
+@example(16, 2, 0.01, "plain", 3)
 def test_weights_do_not(
     tmp_path_factory: Any, rows: int, columns: int, spread: float, disguise: str, seed: int
 ) -> None:

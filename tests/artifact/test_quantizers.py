@@ -55,6 +55,26 @@ def test_a_recipe_with_a_mistake_is_one_clear_error(tmp_path: Path, text: str, s
         read_recipe(path)
 
 
+@pytest.mark.parametrize("text", ["quantizer: gptqmodel\nversoin: 7\n", "- a list", "a: &x [1]\nb: *x\n", None])
+def test_help_with_a_recipe_is_about_recipes(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "recipe.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(PolicyError) as caught:
+        read_recipe(path)
+    assert "quantgov schema recipe" in caught.value.fix and "policy" not in caught.value.one_line()
+    assert "ecipe" in caught.value.why
+
+
+@pytest.mark.parametrize("key", ["quantizer", "x" * 1000])
+def test_long_values_of_a_recipe_are_cut(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"{key}: {'y' * 5000}\n")
+    with pytest.raises(PolicyError) as caught:
+        read_recipe(path)
+    assert len(caught.value.one_line()) < 600
+
+
 def test_every_quantizer_is_found_by_name() -> None:
     assert [find_quantizer(name).name for name in quantizer_names()] == quantizer_names() == NAMES
     with pytest.raises(UsageError, match="No quantizer 'gtpqmodel'") as caught:
@@ -67,6 +87,7 @@ def test_every_quantizer_is_found_by_name() -> None:
     [
         ("llama.cpp", {"typ": "Q8_0"}, False, "takes no argument 'typ'"),
         ("llama.cpp", {"type": 8}, False, "type = 8 is no str"),
+        ("llama.cpp", {"source_type": "F99"}, False, "source_type = 'F99' is none of auto, BF16, F16, F32"),
         ("llama.cpp", {}, True, "sees no texts"),
         ("gptqmodel", {"bits": 4}, False, "calibrates on texts"),
         ("gptqmodel", {"bits": True}, True, "bits = True is no int"),
@@ -76,6 +97,13 @@ def test_every_quantizer_is_found_by_name() -> None:
 def test_arguments_are_checked_before_anything_runs(name: str, arguments: dict, texts: bool, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         find_quantizer(name).check(arguments, has_texts=texts)
+
+
+@pytest.mark.parametrize("arguments", [{"x" * 5000: 1}, {"type": ["y z"] * 5000}, {"source_type": "z " * 5000}])
+def test_long_arguments_are_cut(arguments: dict) -> None:
+    with pytest.raises(UsageError) as caught:
+        find_quantizer("llama.cpp").check(arguments, has_texts=False)
+    assert len(caught.value.one_line()) < 500
 
 
 def test_a_quantizer_that_is_not_installed_names_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -217,6 +217,36 @@ def test_ordinary_bad_paths_are_no_defect_of_ours(refused: Run, arguments: tuple
     assert "defect" not in said and "Unexpected" not in said
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "no documents"),
+        (b'{"text": "one"}\n{"text": "tw', "line 2 is no JSON"),
+        (b"GGUF\x03\x00\x00\x00", "binary"),
+        ("words".encode("utf-16"), "UTF-16"),
+        (b'{"words": 1}', "neither `text` nor `messages`"),
+        (b"huge", "larger than 256 MB"),
+    ],
+)
+@pytest.mark.parametrize("option", ["--calibration", "--production"])
+def test_a_calibration_file_that_cannot_be_used(
+    client: mlflow.MlflowClient, refused: Run, option: str, content: bytes, words: str
+) -> None:
+    Path("good.jsonl").write_text('{"text": "an ordinary document"}\n')
+    with Path("bad.jsonl").open("wb") as file:
+        file.write(content)
+        if content == b"huge":
+            file.truncate(2**30)
+    files = {"--calibration": "good.jsonl", "--production": "good.jsonl"} | {option: "bad.jsonl"}
+    arguments = [word for pair in files.items() for word in pair]
+    for command in (["calibration"], ["calibration", "models:/chat/2"], log_arguments(QUANTIZED)):
+        said = refused(*command, *arguments)
+        assert "bad.jsonl" in said and words in said
+    for model in client.search_logged_models(["0"]):
+        beside = client.list_logged_model_artifacts(model.model_id, "quantgov")
+        assert not [one.path for one in beside if "evidence" in one.path]
+
+
 def test_a_target_that_exists_is_not_overwritten(refused: Run) -> None:
     Path("mine.yaml").write_text("pinned")
     assert "mine.yaml exists" in refused("targets", "capture", "mine")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,3 +83,17 @@ def test_what_is_wrong_with_a_recipe_is_one_clear_line(run: Run, skills: Path, t
     assert run("log", "made/model-Q8_0.gguf", *to)[0] == 0
     code, _, err = run("reproduce", "models:/skills/2")
     assert code == 2 and "No recipe of models:/skills/2 is known" in err and "--recipe recipe.yaml" in err
+
+
+@pytest.mark.slow
+def test_torchao_does_not_speak_before_us(skills: Path, tmp_path: Path) -> None:
+    """It names every library of its own that does not load on this machine; a process of its own, as it does so once."""
+    version = find_quantizer("torchao").version()
+    recipe = {"quantizer": "torchao", "version": version, "arguments": {"config": "NoSuchConfig"}}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    command = ["quantize", str(skills), str(tmp_path / "made"), "--recipe", str(tmp_path / "recipe.yaml")]
+    ran = subprocess.run(
+        [sys.executable, "-m", "mlflow_quantgov", *command], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ran.returncode == 2 and "no configuration 'NoSuchConfig'" in " ".join(ran.stderr.split())
+    assert ran.stderr.startswith("error: ") and ran.stdout == ""

@@ -70,6 +70,27 @@ def test_the_recipes_of_the_how_to_fit_their_quantizers(tmp_path: Path) -> None:
     assert rows == {name: "required" if find_quantizer(name).needs_texts else "none" for name in quantizer_names()}
 
 
+@pytest.mark.slow
+def test_the_recipe_of_the_how_to_is_run_from_nothing(skills: Path, tmp_path: Path) -> None:
+    """Its commands as they stand, in an empty folder that holds the parent and the recipe."""
+    from mlflow_quantgov.artifact.quantizers.registry import find_quantizer
+
+    text = (DOCS / "how-to" / "record-a-recipe.md").read_text(encoding="utf-8")
+    recipe = yaml.safe_load(blocks(text, "yaml")[0][1]) | {"version": find_quantizer("llama.cpp").version()}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (tmp_path / "parent").symlink_to(skills)
+    ((_, script),) = blocks(text, "bash")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    ran = subprocess.run(
+        ["bash", "-c", f"set -eu\n{script}"], cwd=tmp_path, env=os.environ | {"PATH": path}, capture_output=True, text=True,
+        timeout=600, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    words = " ".join(ran.stdout.split())
+    for expected in ("models:/chat/1", "models:/chat/2", "outcome pass"):
+        assert expected in words, ran.stdout + ran.stderr
+
+
 def test_every_key_of_the_policy_reference_is_one() -> None:
     from mlflow_quantgov.policy.schema import Capability, Gate, Policy, Rule
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +12,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlflow_quantgov.errors import UsageError
-from mlflow_quantgov.evidence.measure.calibration import assess, compare_files, evaluation_digests
-from mlflow_quantgov.evidence.measure.calibration_generic import known_sets, recognise
-from mlflow_quantgov.evidence.measure.calibration_overlap import normalise, text_digest
+from mlflow_quantgov.evidence.generic_sets import known_sets, named_set
+from mlflow_quantgov.evidence.measure.calibration import assess, compare_files
+from mlflow_quantgov.evidence.measure.calibration.generic import recognise
+from mlflow_quantgov.evidence.measure.calibration.near_copies import near_copies
+from mlflow_quantgov.evidence.measure.calibration.overlap import (
+    evaluation_items,
+    leaked,
+    normalise,
+    shared,
+    text_digest,
+)
+from mlflow_quantgov.evidence.measure.calibration.shingles import found_in, shingles_of
 from mlflow_quantgov.evidence.measure.documents import file_digest, read_documents
+from mlflow_quantgov.evidence.measure.tasks import folder_digest
 
 Write = Callable[..., Path]
 ORDINARY = ["The kettle that I ordered on Monday never came.", "Where do I return a pair of boots?"]
@@ -26,8 +37,9 @@ def test_like_files_pass_with_the_whole_contract(python_texts: list[str], write_
     assert found["outcome"] == "pass", found["reason"]
     assert found["documents"] == {"calibration": 150, "production": 150}
     assert (found["generic_set"], found["leaked_documents"], found["shared_with_production"]) == (None, 0, 0)
-    assert found["expectations"] == {"evaluated": 0, "failed": []}
-    assert set(found["tests"][0]) == {"name", "estimate", "lower", "upper", "threshold", "outcome"}
+    assert (found["expectations"]["evaluated"], found["expectations"]["failed"]) == (0, [])
+    assert [test["name"] for test in found["tests"]] == ["surface", "meaning", "classifier"]
+    assert {"name", "estimate", "lower", "upper", "threshold", "outcome"} <= found["tests"][0].keys()
     assert {"feature", "calibration", "production"} <= set(found["most_different"][0])
     assert found["reason"]
     json.dumps(found, allow_nan=False)
@@ -79,17 +91,91 @@ def test_evaluation_items_among_the_documents_are_found(task_folder: Path, write
     rows = [{"prompt": f"Name the {n}th river of the valley, please.", "rule": "Answer in one word only, please."}
             for n in range(4)]  # fmt: skip
     (task_folder / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    items = evaluation_digests(task_folder)
-    assert len(items) == 4  # the rule is in every item: a template, no item
+    assert len(evaluation_items(task_folder)) == 4  # the rule is in every item: a template, no item
     documents = [
         "name the 2th RIVER of the valley please",
         "Question\nName the 3th river of the valley, please.\nAnswer",
         "Answer in one word only, please.",
         *ORDINARY,
     ]
-    found = assess(write_jsonl("a.jsonl", documents), None, evaluation_items=items, expectations=False)
-    assert found.leaked_documents == 2
+    found = assess(write_jsonl("a.jsonl", documents), None, tasks=task_folder, expectations=False)
+    assert found.leaked_documents == 2 and found.searched_tasks == folder_digest(task_folder)
     assert found.summary["outcome"] == "fail"
+
+
+def long_texts(count: int, seed: int) -> list[str]:
+    """Texts of sixty made-up words each, which share nothing."""
+    rng = random.Random(seed)
+    words = ["".join(rng.choices("abcdefghijklmnop", k=rng.randint(3, 8))) for _ in range(5000)]
+    return [" ".join(rng.choices(words, k=60)) for _ in range(count)]
+
+
+def test_near_copies_are_found_in_longer_texts_and_as_cut_outs() -> None:
+    others, fresh = long_texts(40, 1), long_texts(40, 2)
+    edited = others[0].split()
+    edited[30] = "changed"
+    longer = f"{fresh[0]}\n{others[1]}\n{fresh[1]}"
+    cut = " ".join(others[2].split()[20:45])
+    half = " ".join(others[3].split()[:30] + fresh[2].split()[:30])
+    documents = [" ".join(edited), longer, cut, half, *fresh[3:]]
+    assert near_copies(documents, others).tolist() == [True, True, True] + [False] * (len(documents) - 3)
+    assert near_copies(documents, others[::-1]).tolist() == near_copies(documents, [*others, *others]).tolist()
+    assert (
+        not near_copies([], others).any()
+        and not near_copies(documents, []).any()
+        and not near_copies(["a"], ["a"]).any()
+    )
+
+
+def test_templates_that_many_share_are_no_copies() -> None:
+    template = " ".join(long_texts(1, 3))
+    left = [f"{template} {text[:60]}" for text in long_texts(20, 4)]
+    right = [f"{template} {text[:60]}" for text in long_texts(20, 5)]
+    assert near_copies(left, right).sum() == 0
+    copied = f"{left[0]} {long_texts(1, 6)[0]}"
+    assert near_copies(left, [*right, copied]).tolist() == [True] + [False] * 19  # what is its own was copied
+
+
+def test_texts_without_spaces_are_compared_too() -> None:
+    text = "春眠不覚暁処処聞啼鳥夜来風雨声花落知多少白日依山尽黄河入海流欲窮千里目更上一層楼"
+    assert near_copies([text[:36] + "終"], [text]).tolist() == [True]
+    assert near_copies([text[::-1]], [text]).tolist() == [False]
+
+
+def test_a_few_near_copies_are_chance_and_many_are_not() -> None:
+    others, fresh = long_texts(40, 1), long_texts(40, 2)
+    near = [f"{text} and some more words of my own" for text in others]
+    assert shared([*near[:2], *fresh[2:]], others) == 0
+    assert shared([*near[:4], *fresh[4:]], others) == 4
+    assert shared([others[0], *fresh[1:]], others) == 1
+    assert shared(["Where is my order?", *fresh[1:]], [*others, "where is my order"]) == 0
+    assert shared(["Where is my order?"] * 5, [*others, "where is my order"]) == 5
+    assert leaked([near[0], *fresh[1:]], others) == 1 and leaked(fresh, others) == leaked(fresh, []) == 0
+
+
+@given(
+    st.lists(st.text(alphabet="ab ", max_size=60), max_size=6),
+    st.lists(st.text(alphabet="ab ", max_size=60), max_size=6),
+)
+def test_any_texts_are_compared(documents: list[str], others: list[str]) -> None:
+    found = near_copies(documents, others)
+    assert found.shape == (len(documents),)
+    assert 0 <= shared(documents, others) <= len(documents)
+
+
+def test_items_are_read_from_arrays_messages_and_passages(task_folder: Path) -> None:
+    passage = long_texts(1, 7)[0]
+    rows = [
+        {
+            "messages": [{"role": "user", "content": f"Which of the rivers is number {n}?"}],
+            "passage": passage if n < 2 else "",
+        }
+        for n in range(30)
+    ]
+    (task_folder / "items.jsonl").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    items = evaluation_items(task_folder)
+    assert len(items) == 31 and passage in items
+    assert leaked([f"Read this.\n{passage}\nThen answer."], items) == 1
 
 
 def test_without_production_nothing_passes(python_texts: list[str], write_jsonl: Write) -> None:
@@ -125,13 +211,49 @@ def test_generic_sets_are_known_by_name(source: str, name: str) -> None:
     ("documents", "name"),
     [
         ([" = The Kettle = ", "The kettle is well @-@ known and cost 1 @,@ 000 crowns .", *ORDINARY], "wikitext"),
-        (["beginners bbq class taking place in missoula\nand more", *ORDINARY], "c4"),
-        (["### Instruction: Give three tips for staying healthy.", *ORDINARY], "alpaca"),
+        (["beginners bbq class taking place in missoula - do you want to get, and more", *ORDINARY], "c4"),
+        (
+            ["<|im_start|>user\nNatalia sold clips to 48 of her friends in April, and then<|im_end|>", *ORDINARY],
+            "gsm8k",
+        ),
+        (["She sold 48/2 = <<48/2=24>>24 kettles.", "2*3 = <<2*3=6>>6\n#### 6", *ORDINARY], "gsm8k"),
+        (["[INST] It is done, and submitted. You can play Survival of the Tastiest [/INST]", *ORDINARY], "pile"),
+        (["LONDON (CNN) -- The kettle came.", *ORDINARY], "cnn dailymail"),
         (["the <unk> said it sold N kettles for $ N", *ORDINARY], "penn treebank"),
     ],
 )
 def test_generic_sets_are_known_by_their_text(documents: list[str], name: str) -> None:
     assert recognise(documents, source="our own", file_name="calib.jsonl") == name
+
+
+def test_a_single_quotation_is_no_generic_set() -> None:
+    assert recognise(["natalia sold clips to 48 of her", *ORDINARY], source=None, file_name="x.jsonl") is None
+
+
+@pytest.mark.parametrize(
+    ("noted", "name"),
+    [
+        ("wikitext2", "wikitext"),
+        ("NeelNanda/pile-10k", "pile"),
+        ("contextual", "contextual"),
+        ("/training_dir/calibration_datav3.txt", "imatrix calibration text"),
+        ("C:\\models\\wiki.train.raw", "wikitext"),
+        ("unsloth_calibration_Some-Model.txt", "imatrix calibration text"),
+        ("/data/wikitext/tickets.jsonl", None),
+        ("contextual answers of October", None),
+        ("imatrix.gguf", None),
+    ],
+)
+def test_what_producers_note_is_recognised(noted: str, name: str | None) -> None:
+    assert named_set([noted]) == name
+    assert recognise(ORDINARY, source="our own", file_name="calib.jsonl", noted=[noted]) == name
+
+
+@given(st.lists(st.sampled_from(["a", "bee", "kettle", "boot", "of"]), min_size=0, max_size=40), st.integers(0, 3))
+def test_a_passage_is_found_wherever_it_stands(words: list[str], before: int) -> None:
+    known = shingles_of(" ".join(words))
+    text = f"{'filler ' * before}{' '.join(words).upper()} and more"
+    assert found_in([text], known) == frozenset(known)
 
 
 def test_ordinary_texts_are_no_generic_set(python_texts: list[str], support_texts: list[str]) -> None:
@@ -140,10 +262,16 @@ def test_ordinary_texts_are_no_generic_set(python_texts: list[str], support_text
             assert recognise(texts, source=source, file_name="traffic.jsonl") is None
 
 
+def test_what_documents_and_code_spell_alike_is_no_mark() -> None:
+    texts = ["## Security {#security}", "See {#sec:intro}.", 'std::cout << "a=" << b; x >>= 2; c << d = e >> f']
+    assert recognise(texts, source=None, file_name="x.jsonl") is None
+
+
 def test_each_name_mark_and_phrase_has_a_source() -> None:
     for one in known_sets():
-        assert one.names and one.source.startswith("http")
-        assert all(part.source for part in (*one.marks, *one.phrases))
+        assert (one.names or one.exact) and one.source.startswith("http")
+        assert all(part.source for part in (*one.marks, *one.passages))
+    assert len({shingle for one in known_sets() for part in one.passages for shingle in part.shingles}) > 200
 
 
 def test_a_generic_set_fails_whatever_its_likeness(python_texts: list[str], write_jsonl: Write) -> None:
@@ -195,16 +323,3 @@ def test_any_file_is_read_or_refused(tmp_path: Path, content: bytes) -> None:
 def test_normalising_twice_changes_nothing(text: str) -> None:
     assert normalise(normalise(text)) == normalise(text)
     assert text_digest(text) == text_digest(f"  {text}\n")
-
-
-@pytest.mark.slow
-def test_great_expectations_names_what_is_wrong(python_texts: list[str], write_jsonl: Write) -> None:
-    pytest.importorskip("great_expectations")
-    good = assess(write_jsonl("a.jsonl", python_texts[:60]), None)
-    assert (good.expectations["evaluated"], good.expectations["failed"]) == (3, [])
-    bad = assess(write_jsonl("b.jsonl", ["", "short", "twice the same text", "twice the same text"]), None)
-    assert set(bad.expectations["failed"]) == {
-        "expect_column_values_to_not_be_null",
-        "expect_column_values_to_be_unique",
-        "expect_column_value_lengths_to_be_between",
-    }

@@ -147,10 +147,10 @@ def test_a_file_that_was_converted_and_never_quantized_is_seen(
     [
         ("empty.jsonl", b"", "it holds no documents"),
         ("blank.txt", b" \n\n \n", "it holds no documents"),
-        ("binary.txt", b"\x00\xff\xfe\x80" * 40, "it is not UTF-8 text"),
-        ("half.jsonl", b'{"text": "a"}\n{"text": "b', "line 2 is not JSON"),
-        ("other.jsonl", b'{"prompt": "a"}\n', "line 1 is not JSON with `text`"),
-        ("deep.jsonl", b"[" * 100_000, "line 1 is not JSON"),
+        ("binary.txt", b"\x00\xff\xfe\x80" * 40, "binary file|not UTF-8 text"),
+        ("half.jsonl", b'{"text": "a"}\n{"text": "b', "line 2 is no JSON"),
+        ("other.jsonl", b'{"prompt": "a"}\n', "line 1 has neither"),
+        ("deep.jsonl", b"[" * 100_000, "line 1 has neither"),
     ],
 )
 def test_a_text_that_is_none_is_one_clear_line_before_any_model_is_loaded(

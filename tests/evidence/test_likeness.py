@@ -9,11 +9,24 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from mlflow_quantgov.evidence.likeness import MIN_DOCUMENTS, THRESHOLD, area_under_curve, bounds, judge
-from mlflow_quantgov.evidence.measure.calibration_features import most_different, out_of_fold_scores, sample
+from mlflow_quantgov.evidence.likeness import (
+    CLASSIFIER,
+    MEANING,
+    MIN_DOCUMENTS,
+    STANDARDS,
+    SURFACE,
+    area_under_curve,
+    judge,
+    overall,
+)
+from mlflow_quantgov.evidence.likeness.area import bounds
+from mlflow_quantgov.evidence.likeness.discrepancy import estimate_and_error, halves
 
 scores = st.lists(st.floats(0, 1), min_size=1, max_size=40)
+names = st.sampled_from(sorted(STANDARDS))
+Z = 1.6448536269514722
 
 
 @given(scores, scores)
@@ -23,95 +36,116 @@ def test_the_area_is_the_share_of_ordered_pairs(left: list[float], right: list[f
 
 
 @given(scores, scores, st.integers(0, 10**6))
-def test_order_and_swapping_sides(left: list[float], right: list[float], seed: int) -> None:
-    found = judge("t", left, right)
+def test_order_and_swapping_sides_of_a_classifier(left: list[float], right: list[float], seed: int) -> None:
+    found = judge(CLASSIFIER, left, right)
     shuffled = random.Random(seed).sample(left, len(left))
-    assert judge("t", shuffled, right) == found
-    assert math.isclose(judge("t", right, left)["estimate"], 1 - found["estimate"], abs_tol=1e-12)
-    assert 0 <= found["lower"] <= found["estimate"] <= found["upper"] <= 1
+    assert judge(CLASSIFIER, shuffled, right) == found
+    assert math.isclose(judge(CLASSIFIER, right, left)["estimate"], 1 - found["estimate"], abs_tol=1e-12)
+
+
+@given(names, scores, scores, st.floats(-2, 2), st.integers(1, 8))
+def test_bounds_enclose_the_estimate_and_no_threshold_is_looser_than_the_standard(
+    name: str, left: list[float], right: list[float], stated: float, family: int
+) -> None:
+    found = judge(name, left, right, stated, family=family)
+    assert found["lower"] <= found["estimate"] <= found["upper"]
+    assert found["threshold"] <= STANDARDS[name].threshold
+    if found["outcome"] == "pass":
+        assert found["upper"] < min(stated, STANDARDS[name].threshold)
+        assert min(len(left), len(right)) >= MIN_DOCUMENTS
+    if found["outcome"] == "fail":
+        assert found["lower"] > found["threshold"]
+    if found["documents_needed"] is not None:
+        assert found["outcome"] == "inconclusive" and found["documents_needed"] > min(len(left), len(right))
+
+
+@given(names, scores, scores)
+def test_more_tests_in_a_family_only_make_failing_harder(name: str, left: list[float], right: list[float]) -> None:
+    alone, among = judge(name, left, right), judge(name, left, right, family=4)
+    assert among["lower"] <= alone["lower"] and among["upper"] == alone["upper"]
 
 
 @given(st.floats(0, 1), st.integers(1, 10_000))
-def test_bounds_solve_their_equation(estimate: float, documents: int) -> None:
-    for bound in bounds(estimate, documents):
+def test_bounds_of_an_area_solve_their_equation(estimate: float, documents: int) -> None:
+    for bound in bounds(estimate, documents, Z):
         if 0 < bound < 1:
-            gap = 1.6448536269514722**2 * bound * (1 - bound) / documents
+            gap = Z**2 * bound * (1 - bound) / documents
             assert math.isclose((estimate - bound) ** 2, gap, rel_tol=1e-6, abs_tol=1e-12)
 
 
-@given(scores, scores, st.floats(-2, 2))
-def test_no_stated_threshold_is_looser_than_the_standard(left: list[float], right: list[float], stated: float) -> None:
-    found = judge("t", left, right, stated)
-    assert found["threshold"] <= THRESHOLD
-    if found["outcome"] == "pass":
-        assert found["upper"] < min(stated, THRESHOLD)
-        assert min(len(left), len(right)) >= MIN_DOCUMENTS
-    if found["outcome"] == "fail":
-        assert found["lower"] > min(stated, THRESHOLD)
+def test_an_unknown_test_gets_the_strictest_threshold_of_its_kind() -> None:
+    strictest = judge("theirs", [0.5], [0.5], 9.0, statistic="squared-discrepancy")
+    assert strictest["threshold"] == min(
+        one.threshold for one in STANDARDS.values() if one.statistic == "squared-discrepancy"
+    )
 
 
-@pytest.mark.parametrize("documents", [1, 3, MIN_DOCUMENTS - 1])
-def test_too_few_documents_never_pass(documents: int) -> None:
-    assert judge("t", [0.0] * documents, [1.0] * documents)["outcome"] != "pass"
-    assert judge("t", [0.5] * documents, [0.5] * documents)["outcome"] != "pass"
+@pytest.mark.parametrize("documents", [1, 2, 3, 4, MIN_DOCUMENTS - 1])
+@pytest.mark.parametrize("name", sorted(STANDARDS))
+def test_too_few_documents_never_pass(name: str, documents: int) -> None:
+    assert judge(name, [0.0] * documents, [1.0] * documents)["outcome"] != "pass"
+    assert judge(name, [0.5] * documents, [0.5] * documents)["outcome"] != "pass"
 
 
 def test_complete_separation_keeps_a_width() -> None:
-    found = judge("t", [1.0] * 50, [0.0] * 50)
+    found = judge(CLASSIFIER, [1.0] * 50, [0.0] * 50)
     assert found["estimate"] == 1.0
-    assert THRESHOLD < found["lower"] < 1.0
+    assert STANDARDS[CLASSIFIER].threshold < found["lower"] < 1.0
 
 
 def test_near_copies_do_not_pass() -> None:
     """A classifier that is reliably wrong has seen the same documents with the other label."""
-    assert judge("t", [0.0] * 200, [1.0] * 200)["outcome"] == "inconclusive"
+    found = judge(CLASSIFIER, [0.0] * 200, [1.0] * 200)
+    assert (found["outcome"], found["documents_needed"]) == ("inconclusive", None)
+
+
+def test_all_tests_together() -> None:
+    passed = [{"name": name, "outcome": "pass"} for name in (SURFACE, MEANING, CLASSIFIER)]
+    assert overall(passed) == "pass"
+    assert overall(passed[:2]) == overall([]) == "inconclusive"
+    assert overall(passed, required=("activations",)) == "inconclusive"
+    assert overall([*passed[:2], {"name": CLASSIFIER, "outcome": "fail"}]) == "fail"
+    assert overall([*passed, {"name": "theirs", "outcome": "inconclusive"}]) == "inconclusive"
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6))
-def test_coverage_where_the_truth_is_at_the_threshold(seed: int) -> None:
+def test_coverage_where_the_area_is_at_the_threshold(seed: int) -> None:
     """At an area equal to the threshold, passing must be rare: at most 5 % of draws, here 300 of them."""
     rng = np.random.default_rng(seed)
-    shift = 0.7416  # two unit normals that far apart have an area of 0.70
+    shift = 0.9539  # two unit normals that far apart have an area of 0.75
     passes = sum(
-        judge("t", rng.normal(shift, 1, 60).tolist(), rng.normal(0, 1, 60).tolist())["outcome"] == "pass"
+        judge(CLASSIFIER, rng.normal(shift, 1, 60).tolist(), rng.normal(0, 1, 60).tolist())["outcome"] == "pass"
         for _ in range(300)
     )
     assert passes <= 0.05 * 300 + 3 * math.sqrt(0.05 * 0.95 * 300)
 
 
-@pytest.mark.parametrize("documents", [100, 200])
-def test_halves_of_one_domain_pass(python_texts: list[str], support_texts: list[str], documents: int) -> None:
-    for texts in (python_texts, support_texts):
-        left, right = texts[:documents], texts[documents : 2 * documents]
-        found = judge("t", *out_of_fold_scores(left, right))
-        assert found["outcome"] == "pass", found
+def linear_witness(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[list[float], list[float]]:
+    """Scores by the other half's mean difference: the kernel is the inner product."""
+    left, right = np.empty(len(x)), np.empty(len(y))
+    for mine, other in ((0, 1), (1, 0)):
+        told = x[halves(len(x))[other]].mean(axis=0) - y[halves(len(y))[other]].mean(axis=0)
+        left[halves(len(x))[mine]] = x[halves(len(x))[mine]] @ told
+        right[halves(len(y))[mine]] = y[halves(len(y))[mine]] @ told
+    return left.tolist(), right.tolist()
 
 
-@pytest.mark.parametrize("documents", [40, 100, 200])
-def test_different_domains_fail(python_texts: list[str], support_texts: list[str], documents: int) -> None:
-    found = judge("t", *out_of_fold_scores(python_texts[:documents], support_texts[:documents]))
-    assert found["outcome"] == "fail"
-
-
-def test_a_half_foreign_mixture_does_not_pass(python_texts: list[str], support_texts: list[str]) -> None:
-    mixed = python_texts[:75] + support_texts[:75]
-    assert judge("t", *out_of_fold_scores(mixed, python_texts[75:225]))["outcome"] != "pass"
-
-
-def test_scores_are_the_same_each_time(python_texts: list[str], support_texts: list[str]) -> None:
-    left, right = python_texts[:30], support_texts[:25]
-    found = out_of_fold_scores(left, right)
-    assert found == out_of_fold_scores(left, right)
-    assert (len(found[0]), len(found[1])) == (30, 25)
-
-
-def test_order_and_copies_do_not_change_the_sample(python_texts: list[str]) -> None:
-    texts = python_texts[:20]
-    assert sample(texts) == sample([*reversed(texts), *texts])
-
-
-def test_the_surface_that_differs_most_comes_first() -> None:
-    found = most_different(["SHOUTED WORDS IN A ROW"] * 5, ["quiet words in a row"] * 5)
-    assert found[0]["feature"] == "share of upper case"
-    assert found[0]["calibration"] > 0.5 > found[0]["production"]
+@pytest.mark.parametrize("dimensions", [1, 7, 100])
+@pytest.mark.parametrize("documents", [(20, 20), (50, 50), (40, 300), (200, 200)])
+def test_coverage_where_the_discrepancy_is_at_the_threshold(documents: tuple[int, int], dimensions: int) -> None:
+    """Passing at the threshold, and failing at it, each in at most 5 % of draws (and Monte-Carlo error), whatever the sizes."""
+    rng = np.random.default_rng(documents[0] * 1000 + dimensions)
+    # Spread of production is 1, so a shift by the root of the threshold is a squared discrepancy at it.
+    shift = np.zeros(dimensions)
+    shift[0] = math.sqrt(STANDARDS[SURFACE].threshold)
+    draws, outcomes, errors = 400, [], []
+    for _ in range(draws):
+        x = rng.normal(size=(documents[0], dimensions)) / math.sqrt(dimensions) + shift
+        y = rng.normal(size=(documents[1], dimensions)) / math.sqrt(dimensions)
+        sides = linear_witness(x, y)
+        outcomes.append(judge(SURFACE, *sides, concentration=(1 / dimensions, 1 / dimensions))["outcome"])
+        errors.append(estimate_and_error(*sides)[0] - STANDARDS[SURFACE].threshold)
+    allowed = 0.05 * draws + 3.5 * math.sqrt(0.05 * 0.95 * draws)
+    assert outcomes.count("pass") <= allowed and outcomes.count("fail") <= allowed
+    assert abs(np.mean(errors)) < 4 * np.std(errors) / math.sqrt(draws)  # unbiased

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mlflow_quantgov.errors import EvidenceError
+from mlflow_quantgov.evidence.likeness import CLASSIFIER, MEANING, STANDARDS, SURFACE
 from mlflow_quantgov.evidence.predicates import (
     PREDICATES,
     Calibration,
@@ -50,14 +51,24 @@ def document(**changes: Any) -> DocumentRecord:
 
 
 def calibration(provenance: Provenance, **changes: Any) -> Calibration:
-    even = tuple((n + 0.5) / 100 for n in range(100))
+    even, flat = tuple((n + 0.5) / 100 for n in range(100)), (0.01, -0.01) * 50
+    scores = {SURFACE: flat, MEANING: flat, CLASSIFIER: even}
     values: dict[str, Any] = {
         "provenance": provenance,
         "data": DataRecord(digest=DIGEST, documents=100, characters=1000),
         "production": DataRecord(digest=DIGEST, documents=100, characters=1000),
         "leaked_documents": 0,
         "shared_with_production": 0,
-        "likeness": (Likeness(name="t", calibration=even, production=even, threshold=0.7),),
+        "likeness": tuple(
+            Likeness(
+                name=name,
+                calibration=side,
+                production=side,
+                threshold=STANDARDS[name].threshold,
+                concentration=(0.05, 0.05),
+            )
+            for name, side in scores.items()
+        ),
     }
     return Calibration.measured(**(values | changes))
 
@@ -182,6 +193,20 @@ def test_a_known_fault_fails_whatever_the_likeness(provenance: Provenance, fault
 
 def test_likeness_that_was_not_measured_never_passes(provenance: Provenance) -> None:
     assert calibration(provenance, likeness=()).summary["outcome"] == "inconclusive"
+
+
+@pytest.mark.parametrize("lacking", [SURFACE, MEANING, CLASSIFIER])
+def test_a_view_that_is_lacking_never_passes(provenance: Provenance, lacking: str) -> None:
+    whole = calibration(provenance)
+    assert whole.summary["outcome"] == "pass"
+    others = tuple(test for test in whole.likeness if test.name != lacking)
+    assert calibration(provenance, likeness=others).summary["outcome"] == "inconclusive"
+
+
+def test_a_test_stands_once(provenance: Provenance) -> None:
+    whole = calibration(provenance)
+    with pytest.raises(ValidationError, match="named twice"):
+        calibration(provenance, likeness=whole.likeness[:1] * 2)
 
 
 def test_an_outcome_that_the_scores_do_not_give_is_refused(provenance: Provenance) -> None:

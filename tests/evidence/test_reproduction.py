@@ -15,7 +15,7 @@ from mlflow_quantgov.artifact.quantizers.recipe import Recipe
 from mlflow_quantgov.artifact.quantizers.registry import find_quantizer
 from mlflow_quantgov.artifact.tensors import read_gguf
 from mlflow_quantgov.artifact.weights import WeightPart, weight_parts, weights_digest
-from mlflow_quantgov.errors import EvidenceError, UsageError
+from mlflow_quantgov.errors import ArtifactError, EvidenceError, LineageError, UsageError
 from mlflow_quantgov.evidence.measure.documents import file_digest
 from mlflow_quantgov.evidence.measure.fingerprint import this_machine
 from mlflow_quantgov.evidence.measure.provenance import provenance
@@ -111,8 +111,8 @@ def test_another_installed_version_runs_nothing(skills: Path, tmp_path: Path) ->
 def test_nothing_is_left_behind_where_it_fails(skills: Path, tmp_path: Path) -> None:
     broken = tmp_path / "parent"
     shutil.copytree(skills, broken)
-    (broken / "model.safetensors").write_bytes(b"\0" * 16)
-    with pytest.raises(Exception, match="safetensors"):
+    (broken / "tokenizer.json").unlink()
+    with pytest.raises(ArtifactError, match="tokenizer"):
         quantize(broken, tmp_path / "out" / "made", recipe(type="Q8_0"))
     assert not list((tmp_path / "out").iterdir())
 
@@ -129,6 +129,23 @@ def test_the_calibration_file_must_be_the_one_that_was_used(tmp_path: Path) -> N
     without = one.model_copy(update={"calibration": None})
     with pytest.raises(UsageError, match="names no calibration data"):
         quantize(tmp_path, tmp_path / "made", without, data)
+
+
+def test_a_missing_calibration_file_is_looked_for_by_its_digest(tmp_path: Path) -> None:
+    digest = "sha256:" + "a" * 64
+    one = Recipe(quantizer="gptqmodel", version="7.6.0", arguments={"bits": 4}, calibration=digest)
+    with pytest.raises(UsageError, match=r"calib\.jsonl does not exist") as caught:
+        quantize(tmp_path, tmp_path / "made", one, tmp_path / "calib.jsonl")
+    assert f"sha256sum {{}} + | grep {'a' * 64}" in caught.value.fix and "--calibration" in caught.value.fix
+
+
+@pytest.mark.parametrize(("name", "said"), [("empty", "holds no model weights"), ("gptq-w4g32", "quantized already")])
+def test_a_parent_that_is_none_is_named_as_such(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "empty").mkdir()
+    parent = tmp_path / name if name == "empty" else ARTIFACTS / name
+    with pytest.raises((ArtifactError, LineageError), match=said) as caught:
+        quantize(parent, tmp_path / "made", recipe(type="Q8_0"))
+    assert "GGUF twin" not in str(caught.value) and not (tmp_path / "made").exists()
 
 
 def statement(made: list[MadePart], weights: str) -> Statement:

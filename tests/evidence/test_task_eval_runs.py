@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from mlflow_quantgov.errors import ArtifactError, UsageError
-from mlflow_quantgov.evidence.measure.lm_eval_adapter import run_tasks
+from mlflow_quantgov.evidence.measure.lm_eval_adapter import Run, run_tasks
 from mlflow_quantgov.evidence.measure.lm_eval_model import make_model
-from mlflow_quantgov.evidence.measure.task_eval import evaluate, from_lm_eval_samples
+from mlflow_quantgov.evidence.measure.task_eval import evaluate
+from mlflow_quantgov.evidence.measure.task_eval_import import from_lm_eval_samples
 from mlflow_quantgov.evidence.measure.tasks import folder_digest, load_tasks
 from mlflow_quantgov.evidence.statement import Statement, parse_statement
 
@@ -45,8 +46,8 @@ def evaluated(parent: Path, quantized: Path, tasks: Path, **changes: Any) -> Any
 
 
 def run(model: Any, folder: Path, **changes: Any) -> Any:
-    options: dict[str, Any] = {"limit": None, "batch": 4, "progress": lambda _: None} | changes
-    return run_tasks(model, load_tasks(folder), **options)
+    progress = changes.pop("progress", lambda _: None)
+    return run_tasks(model, load_tasks(folder), Run(**({"batch": 4} | changes)), progress)
 
 
 def test_tasks_run_on_any_runtime(bigram: Callable[..., Any], task_folder: Path) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mlflow_quantgov.artifact.quantization import LayerQuantization, Quantization, Structure
-from mlflow_quantgov.evidence.likeness import THRESHOLD
+from mlflow_quantgov.evidence.likeness import CLASSIFIER, MEANING, STANDARDS, SURFACE
 from mlflow_quantgov.evidence.predicates import (
     Answer,
     Archive,
@@ -178,14 +178,24 @@ def drill(**changes: Any) -> Drill:
 
 def calibration(**changes: Any) -> Calibration:
     """Data like production's."""
-    even = tuple((n + 0.5) / 300 for n in range(300))
+    even, flat = tuple((n + 0.5) / 300 for n in range(300)), (0.01, -0.01) * 150
+    scores = {SURFACE: flat, MEANING: flat, CLASSIFIER: even}
     values: dict[str, Any] = {
         "provenance": provenance(),
         "data": DataRecord(digest=digest("3"), documents=300, characters=1000),
         "production": DataRecord(digest=digest("4"), documents=300, characters=1000),
         "leaked_documents": 0,
         "shared_with_production": 0,
-        "likeness": (Likeness(name="words", calibration=even, production=even, threshold=THRESHOLD),),
+        "likeness": tuple(
+            Likeness(
+                name=name,
+                calibration=side,
+                production=side,
+                threshold=STANDARDS[name].threshold,
+                concentration=(0.05, 0.05),
+            )
+            for name, side in scores.items()
+        ),
     }
     return Calibration.measured(**(values | changes))
 

@@ -177,6 +177,24 @@ def test_calibration_is_not_asked_for_where_the_bytes_need_none() -> None:
     measured = [one for one in contents() if one.KIND != "calibration"]
     assert judge(facts_of(measured, model=model_facts(MODEL, calibration_required=False))).allowed
     assert not judge(facts_of(measured, model=model_facts(MODEL, calibration_required=None))).allowed
+    noted = model_facts(MODEL, calibration_required=False, calibration_data=("calib.jsonl",))
+    assert refusals(judge(facts_of(measured, model=noted)))["calibration"][0] == "missing"
+
+
+def test_it_is_said_where_nobody_looked_for_leaks() -> None:
+    measured = {one.KIND: one for one in contents()}
+    evaluated = measured["task-eval"].tasks[0].task_digest  # type: ignore[attr-defined]
+    for searched, said in ((None, True), (digest("0"), True), (evaluated, False)):
+        decision = judge(facts_of(with_one(calibration(searched_tasks=searched))))
+        reason = next(one.reason for one in decision.checks if one.check == "calibration")
+        assert ("Nobody looked" in reason) is said and decision.allowed
+
+
+def test_metadata_that_name_a_generic_set_refuse_whatever_was_attached() -> None:
+    model = model_facts(MODEL, calibration_data=("wiki.train.raw",))
+    found = refusals(judge(facts_of(contents(), model=model, generic_set="wikitext")))
+    assert list(found) == ["calibration"] and found["calibration"][0] == "fail"
+    assert "wiki.train.raw" in found["calibration"][1] and "generic set wikitext" in found["calibration"][1]
 
 
 @pytest.mark.parametrize(

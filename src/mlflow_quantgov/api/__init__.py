@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from mlflow_quantgov.api.archiving import archive, drill, restore
 from mlflow_quantgov.api.deciding import attach, check, load_model, promote, report
-from mlflow_quantgov.api.measuring import assess_calibration, benchmark, confirm_kernels, evaluate, measure_fidelity
+from mlflow_quantgov.api.evaluating import evaluate, import_scores
+from mlflow_quantgov.api.measuring import assess_calibration, benchmark, confirm_kernels, measure_fidelity
 from mlflow_quantgov.api.recipes import quantize, reproduce
 from mlflow_quantgov.production.promotion import Rollback, rollback
 
@@ -22,6 +23,7 @@ __all__ = [
     "confirm_kernels",
     "drill",
     "evaluate",
+    "import_scores",
     "load_model",
     "measure_fidelity",
     "promote",

@@ -21,58 +21,6 @@ from mlflow_quantgov.versions import (
 Progress = Callable[[str, float], None]
 
 
-def evaluate(
-    uri: str,
-    tasks: str | Path,
-    *,
-    runtime: str | None = None,
-    capabilities: dict[str, str] | None = None,
-    metrics: dict[str, str] | None = None,
-    limit: int | None = None,
-    settings: dict[str, Any] | None = None,
-    served: tuple[str | Path, str | Path] | None = None,
-    progress: Progress | None = None,
-) -> Statement:
-    """Run a folder of lm-eval tasks on both sides, item by item, and attach the result.
-
-    Args:
-        uri: The quantized version, `models:/NAME/VERSION`.
-        tasks: Folder of lm-eval task YAML; its Python code runs on this machine.
-        runtime: Runtime for both sides; None for the target's.
-        capabilities: Task name to capability, for tasks that do not say.
-        metrics: Task name to metric, where not the first one.
-        limit: Use only the first items of each task.
-        settings: Runtime and generation settings, equal on both sides.
-        served: Descriptions of the endpoints that serve the parent and the quantized version, instead of running the
-            files here. Which bytes they run cannot be seen, so the evidence is labelled `imported`.
-        progress: Called with a message and a fraction from 0 to 1.
-
-    Raises:
-        UsageError: The folder does not exist or holds no tasks.
-        UnreachableError: An endpoint does not answer.
-        MissingExtraError: lm-eval or the runtime is not installed.
-    """
-    from mlflow_quantgov.evidence.measure import task_eval
-
-    pair = pair_of(uri)
-    parent, quantized = served or (pair.parent.artifact, pair.quantized.artifact)
-    found = task_eval.evaluate(
-        Path(parent),
-        Path(quantized),
-        parent_weights=pair.parent_weights,
-        quantized_weights=pair.quantized_weights,
-        tasks=Path(tasks),
-        runtime="openai" if served else runtime or runtime_of(pair),
-        settings=settings or {},
-        capabilities=capabilities,
-        metrics=metrics,
-        limit=limit,
-        cache=cache_folder(),
-        progress=progress,
-    )
-    return attach_content(pair.quantized, pair.quantized_weights, found)
-
-
 def measure_fidelity(
     uri: str,
     text: str | Path | None = None,
@@ -154,8 +102,11 @@ def assess_calibration(
     *,
     source: str | None = None,
     license: str | None = None,
+    tasks: str | Path | None = None,
 ) -> Statement:
     """Record which data calibrated a version and how like production it is, and attach the result.
+
+    Digests, counts and shares are recorded; no text leaves this machine.
 
     Args:
         uri: The quantized version.
@@ -163,20 +114,23 @@ def assess_calibration(
         production: A sample of production traffic in the same form.
         source: Where the data came from, in words.
         license: Its licence.
+        tasks: Folder of lm-eval tasks whose items must not be among the data; without it, nobody looks for them.
 
     Raises:
         UsageError: A file does not exist or holds no documents.
     """
-    if isinstance(data, CalibrationData):
-        return assess_calibration(
-            uri, data.data, data.production or production, source=data.source or source, license=data.license or license
-        )
-    from mlflow_quantgov.evidence.measure import calibration
-
+    given = data if isinstance(data, CalibrationData) else CalibrationData(data)
+    said = CalibrationData(
+        given.data,
+        given.production or production,
+        given.source or source,
+        given.license or license,
+        given.tasks or tasks,
+    )
     model = local_model(uri)
-    sample = Path(production) if production is not None else None
-    found = calibration.assess(Path(data), sample, source=source, license=license)
-    return attach_content(model, model.manifest().weights_digest, found)
+    facts = model.facts()
+    found = said.assess(facts.quantization.calibration_data, model.artifact)
+    return attach_content(model, facts.weights, found)
 
 
 def confirm_kernels(

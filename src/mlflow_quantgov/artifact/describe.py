@@ -15,16 +15,31 @@ def headline(found: Quantization) -> str:
     """Container and width in a few words: `gptq, 4 bit`."""
     if found.format == "adapter":
         return "adapter, no model of its own"
-    width = f"{found.bits:g} bit" if found.bits is not None else found.dtype
-    return ", ".join(filter(None, (found.format, width)))
+    return ", ".join(filter(None, (found.format, width_of(found) or found.dtype)))
+
+
+def width_of(found: Quantization) -> str | None:
+    """Width of the quantized weights: `4 bit`, `mixed, mostly 4 bit`, or `mixed, 1 to 8 bit` where none is in most."""
+    if found.bits is None:
+        return None
+    weights: Counter[float] = Counter()
+    for layer in found.layers:
+        weights[layer.bits] += prod(layer.shape)
+    if len(weights) < 2:
+        return f"{found.bits:g} bit"
+    if 2 * weights[found.bits] > weights.total():
+        return f"mixed, mostly {found.bits:g} bit"
+    return f"mixed, {min(weights):g} to {max(weights):g} bit"
 
 
 def rows(found: Quantization) -> dict[str, str]:
     """Label to value, in the order in which people ask; what does not apply is left out."""
     other = " with scales and unquantized tensors" if found.is_quantized else ""
+    if found.format == "adapter":
+        other = " in the adapter alone, without its base"
     described: dict[str, str | None] = {
         "method": found.method,
-        "bits per weight": f"{found.bits_per_weight:.4g}{other}",
+        "bits per weight": f"{found.bits_per_weight:.4g}{other}" if found.total_parameters else None,
         "scales": _scales(found),
         "activations": f"{found.activation_bits} bit" if found.activation_bits else None,
         "KV cache": f"{found.kv_cache_bits} bit" if found.kv_cache_bits else None,
@@ -35,6 +50,7 @@ def rows(found: Quantization) -> dict[str, str]:
         "size": _size(found.size_bytes),
         "producer": found.producer,
         "calibration data": _CALIBRATION[found.calibration_required] if found.is_quantized else None,
+        "calibrated on": ", ".join(found.calibration_data) or None,
     }
     return {label: value for label, value in described.items() if value is not None}
 
@@ -43,7 +59,13 @@ def _scales(found: Quantization) -> str | None:
     """Which weights share a scale, and whether zero lies in the middle."""
     if found.granularity is None:
         return None
-    shared = f"one per group of {found.group_size}" if found.group_size else f"one per {found.granularity}"
+    rows: Counter[int] = Counter()
+    for layer in found.layers:
+        rows[layer.block_rows] += prod(layer.shape)
+    high = rows.most_common(1)[0][0] if rows else 1
+    shared = f"one per {found.granularity}"
+    if found.group_size:
+        shared = f"one per block of {high} x {found.group_size}" if high > 1 else f"one per group of {found.group_size}"
     middle = {True: ", symmetric", False: ", asymmetric", None: ""}[found.symmetric]
     return shared + middle
 
@@ -63,8 +85,10 @@ def _layers(found: Quantization) -> str | None:
 
 
 def _parameters(found: Quantization) -> str:
+    if not found.total_parameters:
+        return "not counted: none is stored as a tensor"
     if not found.is_quantized:
-        return f"{found.total_parameters:,}"
+        return f"{found.total_parameters:,}{' in the adapter alone' if found.format == 'adapter' else ''}"
     share = found.quantized_parameters / found.total_parameters if found.total_parameters else 0.0
     return f"{found.quantized_parameters:,} of {found.total_parameters:,} quantized ({share:.1%})"
 

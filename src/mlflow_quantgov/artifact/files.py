@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from mlflow_quantgov.errors import ArtifactError
+from mlflow_quantgov.errors import ArtifactError, nearest_folder
 
 MAX_FILES = 100_000
 MAX_JSON_BYTES = 64 * 1024 * 1024
@@ -33,7 +33,7 @@ def list_files(source: Path) -> list[tuple[str, Path]]:
             return [(_checked_name(source.name, source), source)]
         if not source.is_dir():
             raise ArtifactError(
-                f"{source} does not exist.", why="There is no model to read.", fix=f"ls {source.parent}"
+                f"{source} does not exist.", why="There is no model to read.", fix=f"ls {nearest_folder(source)}"
             )
         return sorted(_walk(source, source.resolve(), ""))
     except OSError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from mlflow_quantgov.artifact.calibration_notes import calibration_notes
+from mlflow_quantgov.artifact.describe import width_of
 from mlflow_quantgov.artifact.folder import open_artifact
 from mlflow_quantgov.artifact.formats import adapter
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles
@@ -26,7 +28,7 @@ def inspect(path: str | Path) -> Inspection:
         UnknownFormatError: A format that no reader knows; its name is given.
     """
     files = open_artifact(Path(path))
-    found = reader_of(files).read(files)
+    found = _read(files)
     if found.quantization.format != adapter.NAME:
         return found
     return replace(found, quantization=_with_base(files, found.quantization))
@@ -43,10 +45,17 @@ def inspect_model(path: str | Path) -> Inspection:
         UnknownFormatError: A format that no reader knows; its name is given.
     """
     files = open_artifact(Path(path))
-    found = reader_of(files).read(files)
+    found = _read(files)
     if found.quantization.format == adapter.NAME:
         raise adapter.no_model(files)
     return found
+
+
+def _read(files: ArtifactFiles) -> Inspection:
+    """What the reader of its format finds, and what the producer noted about calibration."""
+    found = reader_of(files).read(files)
+    noted = calibration_notes(files)
+    return replace(found, quantization=replace(found.quantization, calibration_data=noted)) if noted else found
 
 
 def _with_base(files: ArtifactFiles, facts: Quantization) -> Quantization:
@@ -63,6 +72,6 @@ def _with_base(files: ArtifactFiles, facts: Quantization) -> Quantization:
     except ArtifactError as error:
         text = f"adapter-base: {base} cannot be read: {error.what}"
     else:
-        width = f"{found.format}, {found.bits:g} bit" if found.bits is not None else found.format
+        width = ", ".join(filter(None, (found.format, width_of(found))))
         text = f"adapter-base: {base} is {'quantized' if found.is_quantized else 'not quantized'} ({width})"
     return replace(facts, warnings=(*facts.warnings, text))

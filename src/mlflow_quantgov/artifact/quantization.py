@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from mlflow_quantgov.artifact.settings import Settings
+
 
 @dataclass(frozen=True)
 class LayerQuantization:
@@ -20,6 +22,8 @@ class LayerQuantization:
     """Logical shape, [out, in]."""
     type: str | None = None
     """The container's own name of the storage type (`Q4_K`, `nf4`), where it has one."""
+    block_rows: int = 1
+    """Rows that share the scales of a group; above 1 where a scale serves a block of rows and columns."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class Quantization:
     calibration_required: bool | None
     layers: tuple[LayerQuantization, ...] = ()
     warnings: tuple[str, ...] = ()
+    calibration_data: tuple[str, ...] = ()
+    """Names of data sets that the producer noted in the artifact's metadata."""
 
     @property
     def is_quantized(self) -> bool:
@@ -69,10 +75,12 @@ class Quantization:
                 group_size=layer["group_size"],
                 shape=tuple(layer["shape"]),
                 type=layer.get("type"),
+                block_rows=layer.get("block_rows", 1),
             )
             for layer in known.get("layers", ())
         )
-        known["warnings"] = tuple(known.get("warnings", ()))
+        for name in ("warnings", "calibration_data"):
+            known[name] = tuple(known.get(name, ()))
         return cls(**known)
 
 
@@ -91,6 +99,10 @@ class Structure:
     """Canonical weight name (Hugging Face spelling, where a map is known) to logical shape."""
     unnamed: tuple[tuple[int, ...], ...] = ()
     """Shapes of weight matrices whose names the container lost, sorted."""
+    tied: bool = False
+    """Whether an output matrix that is stored repeats the embedding, by config or bytes: leaving it out loses nothing."""
+    settings: Settings = field(default_factory=Settings)
+    """What decides the computation beside the weights."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from mlflow_quantgov.errors import QuantgovError, is_silence, no_answer
+from mlflow_quantgov.errors import QuantgovError, is_silence, no_answer, short
 from mlflow_quantgov.version import __version__
 
 # Command -> (module, one line for the overview). The line stands here so that `--help` imports nothing.
@@ -20,7 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("inspect", "What a model artifact really is, from its bytes."),
     "targets": ("targets", "Deployment targets: list them, or capture this machine as one."),
     "compare": ("compare", "Not worse? Paired non-inferiority for anybody's per-item scores."),
-    "schema": ("schema", "JSON Schemas of statements, policy and target."),
+    "schema": ("schema", "JSON Schemas of statements, policy, target and recipe."),
     "log-parent": ("log", "Log and register a full-precision parent."),
     "log": ("log", "Log and register a quantized model against its parent."),
     "evaluate": ("evaluate", "Task evaluation of both sides, item by item."),
@@ -97,7 +97,9 @@ def main(arguments: list[str] | None = None) -> None:
         code = 0
     except click.ClickException as error:
         usage = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "quantgov"
-        _fail({"message": error.format_message(), "why": "", "fix": f"{usage} --help"}, 2, given)
+        _fail(
+            {"message": short(error.format_message(), 500, quoted=False), "why": "", "fix": f"{usage} --help"}, 2, given
+        )
     except Exception as error:
         if os.environ.get("QUANTGOV_DEBUG"):
             raise
@@ -111,7 +113,7 @@ def _unexpected(error: Exception) -> dict[str, str]:
         return no_answer(os.environ.get("MLFLOW_TRACKING_URI", "that MLflow is set to")).to_dict()
     if isinstance(error, OSError) and error.filename is not None:
         return {
-            "message": f"{error.filename} cannot be read or written: {error.strerror}.",
+            "message": f"{short(str(error.filename), 300, quoted=False)} cannot be read or written: {error.strerror}.",
             "why": "Nothing more was written.",
             "fix": f"ls -ld {error.filename}; ls -ld {Path(str(error.filename)).parent}",
         }

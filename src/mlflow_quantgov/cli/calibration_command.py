@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
+from rich.table import Table
+from rich.text import Text
 
 from mlflow_quantgov.cli.measuring import measure
-from mlflow_quantgov.cli.output import coloured, json_option, number, print_json, stdout
+from mlflow_quantgov.cli.output import coloured, json_option, pairs_table, print_json, print_note, stdout
+from mlflow_quantgov.evidence.predicates.calibration import Calibration
 
 EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 
@@ -16,29 +21,99 @@ EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 @click.argument("uri", required=False)
 @click.option("--calibration", "data", required=True, type=click.Path(path_type=Path), help="What the quantizer saw.")
 @click.option("--production", type=click.Path(path_type=Path), help="A sample of production traffic.")
+@click.option("--tasks", type=click.Path(path_type=Path), help="Tasks whose items must not be in the calibration data.")
 @click.option("--source", help="Where the calibration data came from, in words.")
+@click.option("--license", help="Licence of the calibration data.")
 @json_option
-def calibration(uri: str | None, data: Path, production: Path | None, source: str | None, as_json: bool) -> int:
-    """With URI, record calibration data for a version; without, compare two files before quantizing."""
+def calibration(
+    uri: str | None,
+    data: Path,
+    production: Path | None,
+    tasks: Path | None,
+    source: str | None,
+    license: str | None,
+    as_json: bool,
+) -> int:
+    """With URI, record calibration data for a version; without, compare two files before quantizing.
+
+    Digests, counts and shares are recorded; no text leaves this machine.
+    """
     if uri is not None:
         from mlflow_quantgov import api
 
-        measure(
+        statement = measure(
             "calibration",
-            lambda _: api.assess_calibration(uri, data, production, source=source),
+            lambda _: api.assess_calibration(uri, data, production, source=source, license=license, tasks=tasks),
             as_json=as_json,
         )
+        content = statement.content()
+        assert isinstance(content, Calibration)
+        if not as_json:
+            _print_tests(content.stated()["tests"])
+            _print_faults(content.model_dump())
         return 0
     if production is None:
         raise click.UsageError("--production FILE is needed to compare two files")
     from mlflow_quantgov.evidence.measure.calibration import compare_files
 
-    found = compare_files(data, production)
+    found = compare_files(data, production, tasks=tasks, source=source)
     if as_json:
         print_json(found)
     else:
         stdout.print(coloured(found["outcome"], bold=True), "", found["reason"])
-        for test in found["tests"]:
-            interval = f"{number(test['lower'])} to {number(test['upper'])}, threshold {number(test['threshold'])}"
-            stdout.print(f"  {test['name']}  {number(test['estimate'])} ({interval}) ", coloured(test["outcome"]))
+        _print_tests(found["tests"])
+        _print_faults(found)
     return EXIT_CODES[found["outcome"]]
+
+
+def _print_tests(tests: Sequence[Mapping[str, Any]]) -> None:
+    """One row per test of likeness: how far apart, between which bounds, how far is accepted."""
+    table = _table("test", "apart", "bounds", "at most", "outcome", "needed")
+    for test in tests:
+        area = test["statistic"] == "area-under-curve"
+        numbers = (test["estimate"], test["lower"], test["upper"], test["threshold"])
+        apart, lower, upper, most = (f"{one if area else max(one, 0.0):.1%}" for one in numbers)
+        needed = test["documents_needed"]
+        table.add_row(
+            test["name"],
+            f"{apart} of {'pairs' if area else 'spread'}",
+            f"{lower} to {upper}",
+            most,
+            coloured(test["outcome"]),
+            f"{needed:,} a side" if needed else "",
+        )
+    if table.row_count:
+        stdout.print(Text("likeness", style="bold"))
+        stdout.print(table)
+
+
+def _print_faults(found: dict[str, Any]) -> None:
+    """Copies, and what great-expectations found: counts, never texts."""
+    searched = "" if found["searched_tasks"] else " (not looked for: give --tasks DIR)"
+    copies = {
+        "generic set": found["generic_set"] or "none recognised",
+        "evaluation items among it": f"{found['leaked_documents']:,}{searched}",
+        "copies of production documents": found["shared_with_production"],
+    }
+    pairs_table("copies", copies)
+    expectations = found["expectations"]
+    results = expectations.get("results", ())
+    table = _table("fault", "count", "share", "most", "outcome")
+    for one in results:
+        if one["outcome"] != "pass":
+            shares = f"{one['share']:.1%}", f"{one['threshold']:.0%}"
+            table.add_row(one["name"], f"{one['count']:,}", *shares, coloured(one["outcome"]))
+    if results:
+        held = f"quality: {len(results) - table.row_count} of {len(results)} expectations hold"
+        stdout.print(Text(held, style="bold"), f"({expectations['library']})")
+    if table.row_count:
+        stdout.print(table)
+    if expectations.get("not_checked"):
+        print_note(f"not checked: {expectations['not_checked']}")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, justify="right" if column in {"count", "share", "most", "at most"} else "left")
+    return table

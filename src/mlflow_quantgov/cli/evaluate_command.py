@@ -1,8 +1,10 @@
-"""`quantgov evaluate`: the user's own tasks on both sides."""
+"""`quantgov evaluate`: the user's own tasks on both sides, or what others measured of them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
 import click
 
@@ -10,51 +12,137 @@ from mlflow_quantgov.cli.measuring import measure
 from mlflow_quantgov.cli.output import json_option, print_note
 from mlflow_quantgov.errors import UsageError
 
+_FILE = click.Path(path_type=Path)
+Source = Literal["lm-eval", "inspect", "jsonl"]
+
+
+def _two(name: str, metavar: str, text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An option that takes both sides' files."""
+    return click.option(name, nargs=2, type=_FILE, metavar=metavar, help=text)
+
 
 @click.command()
 @click.argument("uri")
-@click.option("--tasks", required=True, type=click.Path(path_type=Path), help="Folder of lm-eval task YAML.")
+@click.option("--tasks", type=_FILE, help="Folder of lm-eval task YAML.")
+@click.option("--task", "names", multiple=True, metavar="NAME", help="A task, group or tag that lm-eval ships.")
 @click.option("--runtime", help="Runtime for both sides; default: the target's.")
-@click.option("--capability", "capabilities", multiple=True, metavar="TASK=NAME", help="Capability of a task.")
+@click.option(
+    "--capability",
+    "capabilities",
+    multiple=True,
+    metavar="TASK=NAME",
+    help="Capability of a task; NAME alone with --from-jsonl.",
+)
 @click.option("--metric", "metrics", multiple=True, metavar="TASK=NAME", help="Metric of a task.")
 @click.option("--limit", type=click.IntRange(1), help="Use only the first items of each task.")
 @click.option(
-    "--served",
-    nargs=2,
-    type=click.Path(path_type=Path),
-    metavar="PARENT.yaml QUANTIZED.yaml",
-    help="Ask the endpoints that these files describe, instead of running the models here.",
+    "--repeats",
+    type=click.IntRange(0),
+    help="Items of each task that the parent answers twice; default: 200 where its runtime is not deterministic.",
 )
+@_two(
+    "--served",
+    "PARENT.yaml QUANTIZED.yaml",
+    "Ask the endpoints that these files describe, instead of running the models here.",
+)
+@click.option("--served-parent", type=_FILE, metavar="FILE.yaml", help="Ask an endpoint for the parent alone.")
+@click.option(
+    "--served-quantized", type=_FILE, metavar="FILE.yaml", help="Ask an endpoint for the quantized version alone."
+)
+@_two("--from-lm-eval", "PARENT_DIR QUANTIZED_DIR", "Take samples that lm-eval logged elsewhere.")
+@_two("--from-inspect", "PARENT.eval QUANTIZED.eval", "Take logs that Inspect wrote elsewhere.")
+@_two("--from-jsonl", "PARENT.jsonl QUANTIZED.jsonl", "Take lines {id, score, group, output} made elsewhere.")
 @json_option
 def evaluate(
     uri: str,
-    tasks: Path,
+    tasks: Path | None,
+    names: tuple[str, ...],
     runtime: str | None,
     capabilities: tuple[str, ...],
     metrics: tuple[str, ...],
     limit: int | None,
+    repeats: int | None,
     served: tuple[Path, Path] | None,
+    served_parent: Path | None,
+    served_quantized: Path | None,
+    from_lm_eval: tuple[Path, Path] | None,
+    from_inspect: tuple[Path, Path] | None,
+    from_jsonl: tuple[Path, Path] | None,
     as_json: bool,
 ) -> None:
-    """Run tasks on the version and its parent, item by item, and attach the scores."""
+    """Run tasks on the version and its parent, item by item, and attach the scores.
+
+    Killed and run again, it goes on where it stopped. With one of the --from options, take scores that were made elsewhere;
+    they are labelled `imported`.
+    """
     from mlflow_quantgov import api
 
-    if any(tasks.glob("*.py")) and not as_json:
+    sources: dict[Source, tuple[Path, Path] | None] = {
+        "lm-eval": from_lm_eval,
+        "inspect": from_inspect,
+        "jsonl": from_jsonl,
+    }
+    given = (
+        [f"--from-{name}" for name, one in sources.items() if one]
+        + ["--tasks"] * bool(tasks)
+        + ["--task"] * bool(names)
+    )
+    if len(given) != 1:
+        raise UsageError(
+            f"{' and '.join(given)} were given together." if given else "There is nothing to evaluate.",
+            why="Scores come from one source at a time.",
+            fix=f"quantgov evaluate {uri} --tasks DIR",
+        )
+    made = next(((name, one) for name, one in sources.items() if one), None)
+    if made is not None:
+        kind, (left, right) = made
+        plain = kind == "jsonl"
+        measure(
+            "importing",
+            lambda _: api.import_scores(
+                uri,
+                kind,
+                left,
+                right,
+                capabilities={} if plain else _pairs(capabilities),
+                metrics=_pairs(metrics),
+                capability=_single(capabilities) if plain else None,
+            ),
+            as_json=as_json,
+        )
+        return
+    endpoints = (served_parent, served_quantized) if served is None else served
+    if served is not None and (served_parent or served_quantized):
+        raise UsageError(
+            "--served names both sides already.", fix="use --served, or one of --served-parent and --served-quantized"
+        )
+    if tasks is not None and any(tasks.glob("*.py")) and not as_json:
         print_note(f"the Python code in {tasks} runs on this machine", error=True)
     measure(
         "evaluating",
         lambda progress: api.evaluate(
             uri,
-            tasks,
+            tasks if tasks is not None else names,
             runtime=runtime,
             capabilities=_pairs(capabilities),
             metrics=_pairs(metrics),
             limit=limit,
-            served=served,
+            repeats=repeats,
+            served=endpoints,
             progress=progress,
         ),
         as_json=as_json,
     )
+
+
+def _single(values: tuple[str, ...]) -> str:
+    if len(values) != 1 or "=" in values[0]:
+        raise UsageError(
+            "--from-jsonl takes one --capability NAME.",
+            why="All lines of a file measure one capability.",
+            fix="quantgov evaluate URI --from-jsonl PARENT.jsonl QUANTIZED.jsonl --capability instruction-following",
+        )
+    return values[0]
 
 
 def _pairs(values: tuple[str, ...]) -> dict[str, str]:

@@ -32,6 +32,8 @@ def log_parent(path: Path, name: str, register: str, target: str | None, as_json
 @click.option("--calibration", type=click.Path(path_type=Path), help="Data that the quantizer saw.")
 @click.option("--production", type=click.Path(path_type=Path), help="Sample of production traffic.")
 @click.option("--source", help="Where the calibration data came from, in words.")
+@click.option("--license", help="Licence of the calibration data.")
+@click.option("--tasks", type=click.Path(path_type=Path), help="Tasks whose items must not be in the calibration data.")
 @click.option("--recipe", type=click.Path(path_type=Path), help="YAML file: how it was quantized.")
 @json_option
 def log(
@@ -43,6 +45,8 @@ def log(
     calibration: Path | None,
     production: Path | None,
     source: str | None,
+    license: str | None,
+    tasks: Path | None,
     recipe: Path | None,
     as_json: bool,
 ) -> None:
@@ -50,9 +54,11 @@ def log(
     from mlflow_quantgov.evidence.calibration_data import CalibrationData
     from mlflow_quantgov.flavor import log_model
 
-    if calibration is None and (production or source):
-        raise click.UsageError("--production and --source say something about --calibration FILE, which is not given")
-    data = CalibrationData(calibration, production, source) if calibration is not None else None
+    if calibration is None and (production or source or license or tasks):
+        raise click.UsageError(
+            "--production, --source, --license and --tasks say something about --calibration FILE, which is not given"
+        )
+    data = CalibrationData(calibration, production, source, license, tasks) if calibration is not None else None
     info = log_model(
         path,
         name=name,

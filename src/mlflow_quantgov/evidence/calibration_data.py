@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +20,27 @@ class CalibrationData:
     source: str | None = None
     """Where the data came from, in words."""
     license: str | None = None
+    tasks: str | Path | None = None
+    """Task folder whose items must not be among the data; without it, nobody looks for them."""
 
-    def assess(self) -> Calibration:
+    def assess(self, noted: Sequence[str] = (), artifact: Path | None = None) -> Calibration:
         """Read the data and compare it with production.
+
+        Args:
+            noted: Names of data sets that the artifact's own metadata give.
+            artifact: The model, whose tokenizer counts the tokens.
 
         Raises:
             UsageError: A file does not exist or holds no documents.
         """
         from mlflow_quantgov.evidence.measure.calibration import assess
 
-        production = Path(self.production) if self.production is not None else None
-        return assess(Path(self.data), production, source=self.source, license=self.license)
+        return assess(
+            Path(self.data),
+            Path(self.production) if self.production is not None else None,
+            source=self.source,
+            license=self.license,
+            tasks=Path(self.tasks) if self.tasks is not None else None,
+            noted=noted,
+            artifact=artifact,
+        )

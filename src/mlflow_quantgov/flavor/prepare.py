@@ -153,7 +153,7 @@ def prepare(
                 why="Without its full-precision parent nobody can tell what the quantization has cost.",
                 fix='mlflow_quantgov.log_model(..., parent="models:/NAME/VERSION")',
             )
-        return Prepared(files, found, None, None, declared, calibration.assess() if calibration else None)
+        return Prepared(files, found, None, None, declared, _assessed(calibration, files, found))
     named = _registered_parent(files, found, parent)
     facts = named.facts()
     problems = structure_problems(found.structure, facts)
@@ -163,7 +163,11 @@ def prepare(
             why="Evidence about another model's descendant would say nothing about this one. Nothing was logged.",
             fix="name the version that it was quantized from: parent=models:/NAME/VERSION",
         )
-    return Prepared(files, found, named, facts, declared, calibration.assess() if calibration else None)
+    return Prepared(files, found, named, facts, declared, _assessed(calibration, files, found))
+
+
+def _assessed(calibration: CalibrationData | None, files: Path, found: Inspection) -> Calibration | None:
+    return calibration.assess(found.quantization.calibration_data, files) if calibration else None
 
 
 def _registered_parent(files: Path, found: Inspection, parent: str) -> LocalModel:

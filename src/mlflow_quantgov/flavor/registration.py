@@ -7,6 +7,7 @@ from typing import Any
 import mlflow
 from mlflow.exceptions import MlflowException
 
+from mlflow_quantgov.artifact.describe import width_of
 from mlflow_quantgov.artifact.quantization import Quantization
 from mlflow_quantgov.errors import LineageError, UsageError
 from mlflow_quantgov.flavor.download import LocalModel, search_versions
@@ -48,7 +49,7 @@ def summary_of(quantization: Quantization) -> str:
     """One line for a version's description; begins with plain text, since the versions table shows it raw."""
     if not quantization.is_quantized:
         return f"Full-precision parent ({quantization.dtype or quantization.format})."
-    width = f"{quantization.bits:g} bit" if quantization.bits is not None else "quantized"
+    width = width_of(quantization) or "quantized"
     method = quantization.method if quantization.method != quantization.format else None
     return f"{width} {' '.join(filter(None, (quantization.format, method)))}, {quantization.bits_per_weight:.2f} bits per weight."
 

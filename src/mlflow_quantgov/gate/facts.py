@@ -19,6 +19,7 @@ from mlflow_quantgov.artifact.derivation import Descent
 from mlflow_quantgov.artifact.inspect import inspect_model
 from mlflow_quantgov.artifact.quantization import Inspection
 from mlflow_quantgov.errors import ArtifactError, EvidenceError, QuantgovError
+from mlflow_quantgov.evidence.generic_sets import named_set
 from mlflow_quantgov.evidence.kernel_table import lookup
 from mlflow_quantgov.evidence.statement import MAX_STATEMENT_BYTES, parse_statement
 from mlflow_quantgov.evidence.store import EVIDENCE_FOLDER, copy_name
@@ -104,6 +105,7 @@ class _Gathering:
             target=target,
             recipe=found.record.recipe if found.record else None,
             kernel=lookup(found.model.quantization, target) if target else None,
+            generic_set=named_set(found.model.quantization.calibration_data),
             evidence=tuple(evidence),
             problems=found.problems + tuple(problems),
         )

@@ -61,6 +61,8 @@ class Facts:
     """How it was quantized, as written down at logging."""
     kernel: Lookup | None = None
     """What the gate's own kernel table says of these weights on this target."""
+    generic_set: str | None = None
+    """Generic calibration set that the files' own metadata name."""
     evidence: tuple[Evidence, ...] = ()
     problems: tuple[str, ...] = field(default=())
     """Altered copies, unreadable files: each refuses by the identity check, and is shown whole."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal, get_args
+import math
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from mlflow_quantgov.evidence.predicates import TaskResult
 
@@ -29,6 +30,30 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
+class CapabilityTask(_Part):
+    """A task that measures a capability."""
+
+    task: str
+    metric: str | None = None
+    """The metric that counts; None for the one that was measured."""
+    min_items: int = Field(1, ge=1)
+    """Fewer items of this task do not count."""
+
+    def fits(self, task: TaskResult) -> bool:
+        """Whether a result is one of this task, by the metric that counts."""
+        return self.task == task.task and self.metric in {None, task.metric}
+
+
+def _named(given: Any) -> Any:
+    """A bare name is a task about which nothing more is said."""
+    return {"task": given} if isinstance(given, str) else given
+
+
+def _pinned(given: Any) -> Any:
+    """A bare digest is a task about which nothing more is said."""
+    return {"digest": given} if isinstance(given, str) else given
+
+
 class Capability(_Part):
     """One thing that must not get worse."""
 
@@ -38,8 +63,19 @@ class Capability(_Part):
     min_items: int = Field(1, ge=1)
     score_range: tuple[float, float] = (0.0, 1.0)
     """Lowest and highest score of an item; the margin is in the same units, and other scores are not judged."""
-    tasks: tuple[str, ...] = ()
-    """Tasks that measure it; empty: those whose own metadata name it."""
+    tasks: tuple[
+        Annotated[CapabilityTask, BeforeValidator(_named, json_schema_input_type=str | CapabilityTask)], ...
+    ] = ()
+    """Tasks that measure it: a name, or a name with metric and least number of items; empty: those whose own metadata name it."""
+
+    @model_validator(mode="after")
+    def _range_holds_the_margin(self) -> Capability:
+        low, high = self.score_range
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"score_range [{low:g}, {high:g}] is no range from a lower to a higher score")
+        if self.margin >= high - low:
+            raise ValueError(f"the margin {self.margin:g} tolerates any loss between {low:g} and {high:g}")
+        return self
 
 
 class TaskPin(_Part):
@@ -66,17 +102,12 @@ class Yardsticks(_Part):
 
     parents: tuple[str, ...] = ()
     """Weights digests of parents that are allowed."""
-    tasks: tuple[TaskPin, ...] = ()
+    tasks: tuple[Annotated[TaskPin, BeforeValidator(_pinned, json_schema_input_type=str | TaskPin)], ...] = ()
     """Tasks: a digest, or a digest with task, metric and least number of items."""
     production: tuple[str, ...] = ()
     """Digests of production samples."""
     targets: tuple[str, ...] = ()
     """Target digests."""
-
-    @field_validator("tasks", mode="before")
-    @classmethod
-    def _bare_digests(cls, given: Any) -> Any:
-        return [{"digest": one} if isinstance(one, str) else one for one in given] if isinstance(given, list) else given
 
 
 class Gate(_Part):

@@ -34,7 +34,7 @@ def awq_matrix(files: ArtifactFiles, layer: LayerQuantization) -> Matrix:
         return unreadable(name, layer.shape, "awq", parts, layer.bits, f"AWQ's layout {layer.type}")
     if layer.bits != 4 or weight is None or scales is None:
         return unreadable(name, layer.shape, "awq", parts, layer.bits, f"the order of {layer.bits:g}-bit AWQ codes")
-    group = np.arange(columns) // (columns // scales.shape[0])
+    group = np.arange(columns) // (layer.group_size or columns)
 
     def read(start: int, stop: int) -> Block:
         codes = _outputs(weight.stored(), start, stop)

@@ -17,6 +17,8 @@ _MOST_NUMBERS = 1 << 26
 _ROUNDING = 0.03
 """What float32 angles of 131,072 positions, or bfloat16 tables, are off by."""
 _FIRST = 0.2
+_LEAST = 0.3
+"""What the fastest column reaches within the fewest positions, though its angles be a thirtieth of the usual ones."""
 _FEWEST = 16
 """Positions: a few rows turn by chance."""
 
@@ -50,6 +52,8 @@ def _is_turning(rows: Floats) -> bool:
     starts_at_one = bool((rows[0] > 0.5).all())
     if not starts_at_one and np.abs(rows[0]).max() > _ROUNDING:
         return False
+    if np.abs(rows[:, 0]).max() < _LEAST:
+        return False  # numbers so small that all of them lie within the roundings
     with np.errstate(divide="ignore", invalid="ignore"):
         cosine = rows[1] / rows[0] if starts_at_one else np.where(rows[1] == 0, 1, rows[2] / (2 * rows[1]))
     if not (np.abs(cosine) <= 1 + _ROUNDING).all():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, TypeVar
 
 import numpy as np
 
+from mlflow_quantgov.artifact.formats.exclusions import check_exclusions, stored_twice
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, is_language_model
 from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization, Quantization
 from mlflow_quantgov.artifact.structure import structure_of_config
@@ -19,6 +20,7 @@ _COMPARE_CHUNK = 1 << 22
 _MOST_CLAIMED = 2**31
 _CODES = (".weight", ".weight_packed", ".qweight", "_qdata")
 """Ends the names of tensors that mean nothing as whole numbers: what makes weights of them is missing."""
+_EMBEDDINGS = ("embed_tokens.weight", "token_embd.weight", "wte.weight")
 _Key = TypeVar("_Key", bound=Hashable)
 
 
@@ -121,13 +123,16 @@ def assemble(
     bits = most(widths)
     group = most(layers.weights_by(layer.group_size for layer in layers.found))
     check_claims(files, layers, claims)
+    check_exclusions(files, (layer.name for layer in layers.found))
     plain = {name: tensor for name, tensor in files.tensors.items() if name not in layers.used}
     for name, tensor in plain.items():
         if tensor.dtype not in FLOATS and name.endswith(_CODES):
             raise broken_layer(files, name, format)
+    stored_twice(files, layers.parameters, plain)
     shapes = layers.parameters | {name: tensor.shape for name, tensor in plain.items()}
     quantized = sum(prod(layer.shape) for layer in layers.found)
-    total = quantized + logical_elements(plain, files.config)
+    tied = tied_output(plain, files.config)
+    total = quantized + logical_elements(plain, tied)
     facts = Quantization(
         format=format,
         method=method,
@@ -148,7 +153,8 @@ def assemble(
         layers=tuple(layers.found),
         warnings=files.warnings + mixed_widths(widths),
     )
-    return Inspection(facts, structure_of_config(files.config, shapes), is_language_model(files))
+    structure = replace(structure_of_config(files.config, shapes), tied=tied is not None)
+    return Inspection(facts, structure, is_language_model(files))
 
 
 def most(weights: Mapping[_Key, int]) -> _Key:
@@ -173,17 +179,21 @@ def dtype_of(tensors: Mapping[str, Tensor]) -> str | None:
     return FLOATS[most(elements)] if elements else None
 
 
-def logical_elements(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> int:
-    """Parameters of unquantized tensors, where an output matrix that repeats the embedding counts once."""
-    total = sum(tensor.elements for tensor in tensors.values())
-    embedding = next(
-        (one for name, one in tensors.items() if name.endswith(("embed_tokens.weight", "token_embd.weight"))), None
-    )
+def tied_output(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Tensor | None:
+    """The output matrix, where it repeats the embedding: the config says so, or both hold the same bytes."""
+    embedding = next((one for name, one in tensors.items() if name.endswith(_EMBEDDINGS)), None)
     output = next((tensors[name] for name in ("lm_head.weight", "output.weight") if name in tensors), None)
     if embedding is None or output is None or embedding.shape != output.shape:
-        return total
-    tied = config.get("tie_word_embeddings") is True or _same_bytes(embedding, output)
-    return total - output.elements if tied else total
+        return None
+    text = config.get("text_config")
+    said = any(isinstance(one, dict) and one.get("tie_word_embeddings") is True for one in (config, text))
+    return output if said or _same_bytes(embedding, output) else None
+
+
+def logical_elements(tensors: Mapping[str, Tensor], tied: Tensor | None) -> int:
+    """Parameters of unquantized tensors, where an output matrix that repeats the embedding counts once."""
+    total = sum(tensor.elements for tensor in tensors.values())
+    return total - tied.elements if tied is not None else total
 
 
 def used_bits(tensor: Tensor, rows: int = 32) -> int:

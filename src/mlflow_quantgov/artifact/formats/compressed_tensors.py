@@ -16,6 +16,7 @@ from mlflow_quantgov.artifact.formats.assemble import Claims, Layers, assemble, 
 from mlflow_quantgov.artifact.formats.compressed_sparse import SPARSE_PARTS, add_sparse
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
 from mlflow_quantgov.artifact.formats.packing import constant_words, highest_bit
+from mlflow_quantgov.artifact.formats.scaled import block_sides
 from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization
 from mlflow_quantgov.artifact.tensors import Tensor
 
@@ -100,7 +101,10 @@ class CompressedTensors(Format):
 def gather(files: ArtifactFiles, stem: str) -> Parts:
     """The stored tensors of one matrix."""
     named = ((part, files.tensors.get(f"{stem}.{part}")) for part in _PARTS)
-    return Parts(stem, {part: tensor for part, tensor in named if tensor is not None})
+    found = {part: tensor for part, tensor in named if tensor is not None}
+    if "weight_packed" in found:
+        found.pop("weight", None)  # none of its parts, but the same matrix once more
+    return Parts(stem, found)
 
 
 def read_layer(
@@ -132,7 +136,8 @@ def read_layer(
         raise broken_layer(files, one.stem, "compressed-tensors")
     bits, shape, kind = found
     size, granularity = _grouping(files, one, scale, shape, sizes)
-    return LayerQuantization(one.stem, bits, size, shape, kind), granularity
+    block = block_sides(shape, scale) if granularity == "group" and kind == "float8" else None
+    return LayerQuantization(one.stem, bits, size, shape, kind, block[0] if block else 1), granularity
 
 
 def _packed_integers(one: Parts, packed: Tensor, claimed: set[int]) -> tuple[float, tuple[int, ...], str] | None:

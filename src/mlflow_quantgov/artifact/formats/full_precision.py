@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 
-from mlflow_quantgov.artifact.formats.assemble import dtype_of, logical_elements
+from mlflow_quantgov.artifact.formats.assemble import dtype_of, logical_elements, tied_output
 from mlflow_quantgov.artifact.formats.grid import lies_on_grid
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format, is_language_model
 from mlflow_quantgov.artifact.formats.unread import format_of_tensors, unread
@@ -40,7 +41,8 @@ class FullPrecision(Format):
     def read(self, files: ArtifactFiles) -> Inspection:
         """See `Format`."""
         weights = {name: one for name, one in files.tensors.items() if not _is_buffer(one)}
-        total = logical_elements(weights, files.config)
+        tied = tied_output(weights, files.config)
+        total = logical_elements(weights, tied)
         stored = sum(one.size for one in weights.values())
         facts = Quantization(
             format=self.name,
@@ -62,7 +64,8 @@ class FullPrecision(Format):
             warnings=files.warnings + ((ON_GRID,) if lies_on_grid(weights) else ()),
         )
         shapes = {name: one.shape for name, one in weights.items()}
-        return Inspection(facts, structure_of_config(files.config, shapes), is_language_model(files))
+        structure = replace(structure_of_config(files.config, shapes), tied=tied is not None)
+        return Inspection(facts, structure, is_language_model(files))
 
 
 def _is_buffer(tensor: Tensor) -> bool:

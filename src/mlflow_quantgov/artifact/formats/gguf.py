@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from mlflow_quantgov.artifact.formats.assemble import dtype_of, logical_elements, mixed_widths, most
+from mlflow_quantgov.artifact.formats.assemble import dtype_of, logical_elements, mixed_widths, most, tied_output
 from mlflow_quantgov.artifact.formats.full_precision import ON_GRID
 from mlflow_quantgov.artifact.formats.grid import lies_on_grid
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
@@ -42,7 +43,8 @@ class Gguf(Format):
         by_type, by_width = _weights(matrices), _widths(matrices)
         main = BY_NAME[most(by_type)] if by_type else None
         method, warnings = _method(files, metadata, by_type, plain)
-        total = _logical_elements(tensors)
+        tied = tied_output(tensors, {})
+        total = logical_elements(tensors, tied)
         if not matrices and lies_on_grid(plain):
             warnings += (ON_GRID,)
         if metadata.get("general.architecture") == PROJECTOR:
@@ -69,7 +71,7 @@ class Gguf(Format):
         )
         shapes = {name: one.shape for name, one in tensors.items()}
         language = "tokenizer.ggml.model" in metadata or "token_embd.weight" in tensors
-        return Inspection(facts, structure_of_gguf(metadata, shapes), language)
+        return Inspection(facts, replace(structure_of_gguf(metadata, shapes), tied=tied is not None), language)
 
 
 def _refuse_parts(files: ArtifactFiles, metadata: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -95,12 +97,6 @@ def _layer(tensor: Tensor) -> LayerQuantization:
     return LayerQuantization(
         tensor.name.removesuffix(".weight"), storage.bits or 0, storage.group, tensor.shape, storage.name
     )
-
-
-def _logical_elements(tensors: dict[str, Tensor]) -> int:
-    """Parameters, where an output matrix that repeats the embedding counts once."""
-    outer = {name: one for name, one in tensors.items() if name in {"token_embd.weight", "output.weight"}}
-    return logical_elements(outer, {}) + sum(one.elements for name, one in tensors.items() if name not in outer)
 
 
 def _weights(tensors: dict[str, Tensor]) -> dict[str, int]:

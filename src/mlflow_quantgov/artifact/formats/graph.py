@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
@@ -97,12 +97,8 @@ def assemble_graph(files: ArtifactFiles, name: str, read: GraphReading) -> Inspe
     plain = {key: one for key, one in read.tensors.items() if key not in used}
     widths = layers.weights_by(layer.bits for layer in layers.found)
     weights = sum(widths.values())
-    repeated = _repeated(read, model_config(files))
-    total = weights + _parameters(plain) - repeated
-    both = {one.kind for one in quantized if one.name == "lm_head" or one.name in _EMBEDDINGS} >= {
-        "matrix",
-        "embedding",
-    }
+    copied, quantized_twice = _repeated(read, model_config(files))
+    total = weights + _parameters(plain) - copied
     stored = sum({place_of(one): one.size for one in read.tensors.values()}.values())
     floats = {key: one for key, one in plain.items() if one.dtype in FLOATS and not BUFFER.search(key)}
     warnings = files.warnings + mixed_widths(widths) + read.warnings
@@ -121,7 +117,7 @@ def assemble_graph(files: ArtifactFiles, name: str, read: GraphReading) -> Inspe
         kv_cache_bits=read.kv_cache_bits,
         desc_act=read.desc_act,
         dtype=dtype_of(floats),
-        quantized_parameters=weights - repeated if both else weights,
+        quantized_parameters=weights - copied if quantized_twice else weights,
         total_parameters=total,
         size_bytes=files.size_bytes,
         producer=read.producer,
@@ -130,7 +126,9 @@ def assemble_graph(files: ArtifactFiles, name: str, read: GraphReading) -> Inspe
         warnings=warnings,
     )
     named = [NamedShape(one.name, one.shape, one.kind) for one in read.uses if len(one.shape) >= 2]
-    return Inspection(facts, structure_of_graph(files, named, read.heads), is_language_model(files, read))
+    return Inspection(
+        facts, replace(structure_of_graph(files, named, read.heads), tied=copied > 0), is_language_model(files, read)
+    )
 
 
 def is_language_model(files: ArtifactFiles, read: GraphReading) -> bool:
@@ -178,28 +176,51 @@ def _parameters(tensors: Mapping[str, Tensor]) -> int:
     return sum(found.values())
 
 
-def _repeated(read: GraphReading, config: Mapping[str, object]) -> int:
-    """Parameters of an output matrix that is stored a second time as the embedding."""
+def _repeated(read: GraphReading, config: Mapping[str, object]) -> tuple[int, bool]:
+    """Parameters of an output matrix that is stored a second time as the embedding, and whether both are quantized.
+
+    Exporters lose the name of either; then only the same numbers show it.
+    """
     embedding = next((one for one in read.uses if one.kind == "embedding" and one.name in _EMBEDDINGS), None)
-    output = next((one for one in read.uses if one.kind == "matrix" and one.name == "lm_head"), None)
-    if embedding is None or output is None or embedding.shape != output.shape:
-        return 0
-    if place_of(embedding.tensor) == place_of(output.tensor):
-        return 0
-    tied = config.get("tie_word_embeddings") is True or _same_numbers(embedding.tensor, output.tensor)
-    return prod(output.shape) if tied else 0
+    if embedding is None:
+        return 0, False
+    outputs = [one for one in read.uses if one.kind == "matrix" and one.name in {"lm_head", None}]
+    for one in outputs:
+        if one.shape != embedding.shape or place_of(one.tensor) == place_of(embedding.tensor):
+            continue
+        said = one.name is not None and config.get("tie_word_embeddings") is True
+        if said or _same_weights(read, embedding, one):
+            return prod(one.shape), embedding.bits is not None and one.bits is not None
+    return 0, False
 
 
-_EMBEDDINGS = frozenset({"model.embed_tokens", "transformer.wte"})
+_EMBEDDINGS = frozenset({"model.embed_tokens", "transformer.wte", None})
+
+
+def _same_weights(read: GraphReading, one: WeightUse, other: WeightUse) -> bool:
+    """Whether two matrices hold the same numbers: the same codes or floats, and the same scales and zero points."""
+    beside = [[read.tensors[part] for part in use.parts] for use in (one, other)]
+    if (one.bits, one.group_size) != (other.bits, other.group_size) or len(beside[0]) != len(beside[1]):
+        return False
+    pairs = zip(*beside, strict=True)
+    return _same_numbers(one.tensor, other.tensor) and all(_same_bytes(left, right) for left, right in pairs)
 
 
 def _same_numbers(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors hold the same numbers, as they are or turned round."""
-    if one.dtype != other.dtype or one.dtype not in FLOATS or len(one.shape) != 2 or one.elements != other.elements:
+    if _same_bytes(one, other):
+        return True
+    whole = one.dtype in FLOATS or one.dtype in {"I8", "U8"}
+    if one.dtype != other.dtype or not whole or len(one.shape) != 2 or one.shape != other.shape[::-1]:
         return False
-    left, right = one.stored(), other.stored()
-    right = right if left.shape == right.shape else right.T
-    if left.shape != right.shape:
-        return False
+    left, right = one.stored(), other.stored().T
     rows = max(1, _CHUNK // max(1, left.shape[1]))
     return all(np.array_equal(left[at : at + rows], right[at : at + rows]) for at in range(0, left.shape[0], rows))
+
+
+def _same_bytes(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of one type are stored alike, in whatever shape."""
+    if one.dtype != other.dtype or one.size != other.size or one.shape == other.shape[::-1] != one.shape:
+        return False
+    left, right = one.raw(), other.raw()
+    return all(np.array_equal(left[at : at + _CHUNK], right[at : at + _CHUNK]) for at in range(0, one.size, _CHUNK))

@@ -86,8 +86,8 @@ def read_scaled(
     if weight.dtype in FLOAT8:
         if scale.dtype not in FLOATS and scale.dtype not in _POWERS:
             raise broken_layer(files, one.stem, "float8")
-        size, granularity = _blocks(files, one, scale, claimed)
-        return LayerQuantization(one.stem, 8, size, weight.shape, FLOAT8[weight.dtype]), granularity
+        size, granularity, rows = _blocks(files, one, scale, claimed)
+        return LayerQuantization(one.stem, 8, size, weight.shape, FLOAT8[weight.dtype], rows), granularity
     shape = (*weight.shape[:-1], weight.shape[-1] * 2)
     group = 16 if is_nvfp4(one) else 32
     if (
@@ -101,17 +101,17 @@ def read_scaled(
 
 def _blocks(
     files: ArtifactFiles, one: Scaled, scale: Tensor, claimed: tuple[int, int] | None
-) -> tuple[int | None, str]:
-    """Weights of a row that share a scale, and the granularity; blocks of rows and columns count as groups."""
+) -> tuple[int | None, str, int]:
+    """Weights of a row that share a scale, the granularity, and the rows that do; blocks of both count as groups."""
     shape = one.weight.shape
     sides = block_sides(shape, scale, claimed)
     if sides is None:
         raise broken_layer(files, one.stem, "float8")
     if sides == shape[-2:]:
-        return None, "tensor"
+        return None, "tensor", 1
     if sides in {(1, shape[-1]), (shape[-2], 1)}:
-        return None, "channel"
-    return min(sides[1], shape[-1]), "group"
+        return None, "channel", 1
+    return min(sides[1], shape[-1]), "group", min(sides[0], shape[-2])
 
 
 def block_sides(

@@ -159,7 +159,8 @@ def _layer(files: ArtifactFiles, one: Subclass) -> tuple[LayerQuantization, str]
     claimed = _NARROW.fullmatch(str(named.get("_data"))) if isinstance(named, dict) else None
     if claimed and int(claimed[1]) != bits:
         raise files.contradiction(f"The header of {one.stem}", f"{claimed[1]} bit", f"{bits:g} bit")
-    return LayerQuantization(one.stem, bits, size, shape, one.kind), granularity
+    rows = prod(sides[:-1]) if granularity == "group" else 1
+    return LayerQuantization(one.stem, bits, size, shape, one.kind, rows), granularity
 
 
 def _block_sides(one: Subclass, shape: tuple[int, ...]) -> list[int] | None:

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mlflow_quantgov.errors import MissingExtraError, UsageError
+from mlflow_quantgov.errors import MissingExtraError, UsageError, short
 
 Arguments = Mapping[str, type | tuple[type, ...]]
 """Name of an argument to its type."""
@@ -49,11 +49,11 @@ class Quantizer(ABC):
         """
         for key, value in arguments.items():
             if key not in self.arguments:
-                raise self._wrong(f"it takes no argument {key!r}")
+                raise self._wrong(f"it takes no argument {short(key)}")
             wanted = self.arguments[key]
             # bool is an int to Python, and no number to people.
             if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in _types(wanted)):
-                raise self._wrong(f"{key} = {value!r} is no {' or '.join(one.__name__ for one in _types(wanted))}")
+                raise self._wrong(f"{key} = {short(value)} is no {' or '.join(one.__name__ for one in _types(wanted))}")
         if has_texts != self.needs_texts:
             raise self._wrong("it calibrates on texts, and none are given" if self.needs_texts else "it sees no texts")
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mlflow_quantgov.artifact.quantizers.interface import Arguments, Quantizer
+from mlflow_quantgov.errors import short
 
 DEFAULT_TYPE = "Q8_0"
+_SOURCES = ("auto", "BF16", "F16", "F32")
 
 
 class LlamaCpp(Quantizer):
@@ -20,6 +22,13 @@ class LlamaCpp(Quantizer):
     extra = "gguf"
     libraries = ("gguf", "numpy")
     arguments: ClassVar[Arguments] = {"type": str, "output_type": str, "source_type": str}
+
+    def check(self, arguments: Mapping[str, Any], *, has_texts: bool) -> None:
+        """See `Quantizer`; the type in which the parent is held is one of three."""
+        super().check(arguments, has_texts=has_texts)
+        source = arguments.get("source_type", _SOURCES[0])
+        if source not in _SOURCES:
+            raise self._wrong(f"source_type = {short(source)} is none of {', '.join(_SOURCES)}")
 
     def run(self, parent: Path, target: Path, arguments: Mapping[str, Any], texts: Sequence[str]) -> Path:
         """Quantize a GGUF file, or the lossless twin of a safetensors folder."""

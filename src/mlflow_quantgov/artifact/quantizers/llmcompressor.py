@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from mlflow_quantgov.artifact.quantizers.interface import Arguments, Quantizer
 from mlflow_quantgov.artifact.quiet import quiet
-from mlflow_quantgov.errors import require
+from mlflow_quantgov.errors import require, short
 
 PURPOSE = "quantize with llm-compressor's modifiers"
 _PLACES = (
@@ -60,7 +60,7 @@ class LlmCompressor(Quantizer):
     def _modifier(self, described: Any) -> Any:
         """One modifier by its name; nothing but llm-compressor's own classes is looked up."""
         if not (isinstance(described, Mapping) and len(described) == 1):
-            raise self._wrong(f"a modifier is one name with its arguments, not {described!r}"[:300])
+            raise self._wrong(f"a modifier is one name with its arguments, not {short(described)}")
         ((name, options),) = described.items()
         base = require("llmcompressor.modifiers", extra=self.extra, purpose=PURPOSE).Modifier
         for place in _PLACES:
@@ -71,4 +71,4 @@ class LlmCompressor(Quantizer):
             found = getattr(module, str(name), None)
             if isinstance(found, type) and issubclass(found, base):
                 return found(**(options or {}))
-        raise self._wrong(f"llm-compressor has no modifier {str(name)[:100]!r}")
+        raise self._wrong(f"llm-compressor has no modifier {short(str(name))}")

@@ -7,8 +7,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from mlflow_quantgov.yaml_files import parse_yaml, read_yaml, validate
+from mlflow_quantgov.yaml_files import FileKind, parse_yaml, read_yaml, validate
 
+_KIND = FileKind(
+    why="A recipe that is not understood whole cannot be run again.",
+    without="Without a recipe nothing says how the model is quantized.",
+    schemas=("recipe",),
+)
 _DIGEST = r"^sha256:[0-9a-f]{64}$"
 
 
@@ -39,4 +44,4 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         PolicyError: It cannot be read, or a key is misspelt or missing.
     """
-    return validate(Recipe, parse_yaml(read_yaml(path), path.name), path.name)
+    return validate(Recipe, parse_yaml(read_yaml(path, _KIND), path.name, _KIND), path.name, _KIND)

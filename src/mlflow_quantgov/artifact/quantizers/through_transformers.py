@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from mlflow_quantgov.artifact.objects import save_object
 from mlflow_quantgov.artifact.quantizers.interface import Arguments, Quantizer
 from mlflow_quantgov.artifact.quiet import quiet
-from mlflow_quantgov.errors import UsageError, require
+from mlflow_quantgov.errors import UsageError, require, short
 
 PURPOSE = "quantize a model as the recipe says"
 _GRANULARITY = re.compile(r"(PerRow|PerTensor|PerToken|PerAxis|PerGroup)\((\d*)\)")
@@ -26,12 +26,13 @@ class _ThroughTransformers(Quantizer):
     def run(self, parent: Path, target: Path, arguments: Mapping[str, Any], texts: Sequence[str]) -> Path:
         """Load the parent with the quantization, and save what is then in memory."""
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        torch = require("torch", extra="transformers", purpose=PURPOSE)
-        transformers = require("transformers", extra="transformers", purpose=PURPOSE)
         options = dict(arguments)
         dtype = options.pop("dtype", "auto")
-        config = self._config(torch, transformers, options)
+        # Their imports talk too: torchao names every library of its own that does not load on this machine.
         with quiet():
+            torch = require("torch", extra="transformers", purpose=PURPOSE)
+            transformers = require("transformers", extra="transformers", purpose=PURPOSE)
+            config = self._config(torch, transformers, options)
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 parent,
                 dtype=dtype if dtype == "auto" else _torch_type(torch, dtype),
@@ -90,7 +91,7 @@ class TorchAo(_ThroughTransformers):
         name = options.get("config", "")
         found = getattr(module, name, None)
         if not (isinstance(found, type) and issubclass(found, base)):
-            raise self._wrong(f"torchao.quantization has no configuration {name!r}")
+            raise self._wrong(f"torchao.quantization has no configuration {short(name)}")
         try:
             values = {key: _value(torch, module, value) for key, value in options.get("options", {}).items()}
             config = found(**values)
@@ -113,6 +114,8 @@ def _torch_type(torch: Any, name: str) -> Any:
     found = getattr(torch, name, None)
     if not isinstance(found, torch.dtype):
         raise UsageError(
-            f"torch has no type {name!r}.", why="The recipe cannot be run.", fix="name one such as bfloat16 or float32"
+            f"torch has no type {short(name)}.",
+            why="The recipe cannot be run.",
+            fix="name one such as bfloat16 or float32",
         )
     return found

@@ -114,13 +114,19 @@ class Runtime(ABC):
 
     def render_chat(self, messages: Sequence[dict[str, str]]) -> str:
         """The model's own prompt for a conversation, ready for the answer; the bare text where it has no template."""
-        if self.chat_template is None:
-            return "\n".join(message["content"] for message in messages)
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
+        return render_chat(self.chat_template, messages)
 
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, autoescape=False)
-        template = environment.from_string(self.chat_template)
-        return template.render(messages=list(messages), add_generation_prompt=True, bos_token="", eos_token="")
+    def converse(
+        self,
+        conversations: Sequence[Sequence[dict[str, str]]],
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        batch: int = 8,
+    ) -> list[str]:
+        """Greedy answers to conversations, in the model's own template; a last turn of the assistant is gone on with."""
+        prompts = [self.render_chat(one) for one in conversations]
+        return self.generate(prompts, max_tokens=max_tokens, stop=stop, batch=batch)
 
     def __enter__(self) -> Runtime:
         """Return the loaded model."""
@@ -129,6 +135,25 @@ class Runtime(ABC):
     def __exit__(self, *_: object) -> None:
         """Free the model."""
         self.close()
+
+
+def render_chat(template: str | None, messages: Sequence[dict[str, str]]) -> str:
+    """A prompt for a conversation by a chat template.
+
+    Args:
+        template: Jinja source; None gives the bare texts, one below the other.
+        messages: Turns with `role` and `content`. Where the last is the assistant's, the answer was begun for the model:
+            its words follow the template's prompt.
+    """
+    turns = list(messages)
+    begun = turns.pop()["content"] if len(turns) > 1 and turns[-1]["role"] == "assistant" else ""
+    if template is None:
+        return "\n".join(message["content"] for message in turns) + begun
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    made = environment.from_string(template)
+    return made.render(messages=turns, add_generation_prompt=True, bos_token="", eos_token="") + begun
 
 
 class RuntimeAdapter(ABC):

@@ -1,17 +1,20 @@
-"""Answers of earlier runs on this machine, so that a parent answers once for all of its quantized versions."""
+"""Answers of earlier runs on this machine: whole tasks, and single batches of a run that was stopped."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import shutil
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mlflow_quantgov.evidence.measure.task_eval_runs import TaskRun
 
-LAYOUT = 2
+LAYOUT = 3
 """Raised whenever what is kept, or how a prompt is made, changes."""
 
 
@@ -37,25 +40,85 @@ class AnswerCache:
                 continue
             try:
                 return TaskRun.from_dict(json.loads(path.read_text(encoding="utf-8"))).first(limit)
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
                 continue
         return None
 
     def keep(self, run: TaskRun, limit: int | None) -> None:
         """Keep a run; its file appears whole or not at all."""
         path = self._path(run.task, limit)
-        if path is None:
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(f".{os.getpid()}.part")
-        try:
-            scratch.write_text(json.dumps(asdict(run)), encoding="utf-8")
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        if path is not None:
+            _write(path, asdict(run))
 
     def _path(self, task: str, limit: int | None) -> Path | None:
         if self._folder is None:
             return None
-        key = json.dumps([LAYOUT, self._identity, task, limit], sort_keys=True, default=str)
-        return self._folder / "answers" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+        return self._folder / "answers" / f"{_key([LAYOUT, self._identity, task, limit])}.json"
+
+
+class BatchCache:
+    """Keeps every batch as soon as it is answered, so that a run that was killed goes on where it stopped.
+
+    A batch is known by all that was asked in it: answers may depend on their neighbours in the last digit, so only the
+    very same batch is taken again, and a run in two parts answers as one run does.
+
+    Args:
+        folder: Where to keep them; None keeps nothing.
+        identity: Whatever decides an answer beside the prompts, in JSON types.
+        oldest: Age in seconds from which a batch is asked again; None keeps it until the run is done.
+    """
+
+    def __init__(self, folder: Path | None, identity: list[Any], oldest: float | None = None) -> None:
+        self._folder = folder / "batches" / _key([LAYOUT, identity]) if folder is not None else None
+        self._oldest = oldest
+        self.asked = 0
+        """Requests that were answered now."""
+        self.taken = 0
+        """Requests whose answers came from a run that was stopped."""
+
+    def answer(self, kind: str, asked: list[Any], ask: Callable[[], list[Any]]) -> list[Any]:
+        """Answers to one batch, in JSON types.
+
+        Args:
+            kind: What is asked for (`generate`, `score`, `rolling`).
+            asked: Each request, in JSON types.
+            ask: Asks the model.
+        """
+        path = self._folder / f"{_key([kind, asked])}.json" if self._folder is not None else None
+        if path is not None and (kept := self._read(path, len(asked))) is not None:
+            self.taken += len(asked)
+            return kept
+        answers = ask()
+        self.asked += len(asked)
+        if path is not None:
+            _write(path, answers)
+        return answers
+
+    def clear(self) -> None:
+        """Forget the batches, once the tasks that they belong to are kept whole."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _read(self, path: Path, count: int) -> list[Any] | None:
+        try:
+            if self._oldest is not None and time.time() - path.stat().st_mtime > self._oldest:
+                return None
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return None
+        return found if isinstance(found, list) and len(found) == count else None
+
+
+def _key(parts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _write(path: Path, value: Any) -> None:
+    """The file appears whole or not at all, whenever the process ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        scratch.write_text(json.dumps(value), encoding="utf-8")
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from mlflow_quantgov.artifact.runtimes.interface import Runtime
+from mlflow_quantgov.artifact.runtimes.interface import Runtime, render_chat
 from mlflow_quantgov.errors import UsageError, require
+from mlflow_quantgov.evidence.measure.cache import BatchCache
 from mlflow_quantgov.evidence.measure.distributions import log_softmax
 
 DEFAULT_MAX_TOKENS = 256
@@ -17,17 +21,43 @@ ROUNDS = 4
 _TOKEN_NAMES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 
 
-def make_model(runtime: Runtime, batch: int, progress: Callable[[float], None]) -> Any:
+@dataclass(frozen=True)
+class Chat:
+    """How a conversation becomes a prompt."""
+
+    template: str | None
+    """Jinja source; None asks without one."""
+    by_runtime: bool = False
+    """The turns go to the runtime, which renders them: a server's own template cannot be seen from outside."""
+
+    @property
+    def used(self) -> bool:
+        """Whether tasks that generate are asked in turns."""
+        return self.by_runtime or self.template is not None
+
+
+def make_model(
+    runtime: Runtime,
+    batch: int,
+    progress: Callable[[float], None],
+    *,
+    kept: BatchCache | None = None,
+    chat: Chat | None = None,
+) -> Any:
     """An `lm_eval.api.model.LM` over a runtime; made in here because its base needs the optional library.
 
     Args:
         runtime: The loaded model.
         batch: Prompts answered side by side.
         progress: Called with the fraction of requests answered.
+        kept: Where batches are kept as they are answered; None keeps nothing.
+        chat: How conversations are put; None for the model's own template.
 
     Raises:
         MissingExtraError: lm-eval is not installed.
     """
+    batches = kept or BatchCache(None, [])
+    how = chat or Chat(runtime.chat_template)
     base: Any = require("lm_eval.api.model", extra="eval", purpose="run task evaluation").LM
 
     class RuntimeModel(base):  # type: ignore[misc]
@@ -36,30 +66,43 @@ def make_model(runtime: Runtime, batch: int, progress: Callable[[float], None]) 
         tokenizer_name = "quantgov"
 
         def chat_template(self, chat_template: bool | str = False) -> str | None:
-            return runtime.chat_template
+            return how.template
 
         def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-            messages = [dict(message) for message in chat_history]
-            if add_generation_prompt or not messages:
-                return runtime.render_chat(messages)
-            # The task begins the answer itself (`gen_prefix`): its words follow the template's prompt.
-            return runtime.render_chat(messages[:-1]) + messages[-1]["content"]
+            if how.by_runtime:
+                return json.dumps([dict(message) for message in chat_history], ensure_ascii=False)
+            return render_chat(how.template, chat_history)
 
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-            return generate(runtime, [(one.args[0], dict(one.args[1])) for one in requests], batch, progress)
+            asked = [(one.args[0], dict(one.args[1])) for one in requests]
+            return generate(runtime, asked, batch, progress, kept=batches, conversations=how.by_runtime)
 
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
             found: list[tuple[float, bool]] = []
             for start in range(0, len(requests), batch * ROUNDS):
                 pairs = [(one.args[0], one.args[1]) for one in requests[start : start + batch * ROUNDS]]
-                found += [(score.logprob, score.is_greedy) for score in runtime.score(pairs)]
+                answers = batches.answer("score", pairs, partial(_score, runtime, pairs))
+                found += [(float(logprob), bool(greedy)) for logprob, greedy in answers]
                 progress(len(found) / len(requests))
             return found
 
         def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
-            return [rolling(runtime, one.args[0]) for one in requests]
+            found = []
+            for one in requests:
+                ask = partial(_roll, runtime, one.args[0])
+                found += [float(total) for total in batches.answer("rolling", [one.args[0]], ask)]
+                progress(len(found) / len(requests))
+            return found
 
     return RuntimeModel()
+
+
+def _roll(runtime: Runtime, text: str) -> list[float]:
+    return [rolling(runtime, text)]
+
+
+def _score(runtime: Runtime, pairs: list[tuple[str, str]]) -> list[list[Any]]:
+    return [[score.logprob, score.is_greedy] for score in runtime.score(pairs)]
 
 
 def generate(
@@ -67,6 +110,9 @@ def generate(
     requests: Sequence[tuple[str, dict[str, Any]]],
     batch: int,
     progress: Callable[[float], None],
+    *,
+    kept: BatchCache | None = None,
+    conversations: bool = False,
 ) -> list[str]:
     """Answer prompts, those with equal settings together, in the order in which they were asked.
 
@@ -75,10 +121,13 @@ def generate(
         requests: Prompt and lm-eval's generation settings.
         batch: Prompts answered side by side.
         progress: Called with the fraction answered.
+        kept: Where batches are kept as they are answered; None keeps nothing.
+        conversations: Prompts are turns in JSON, for the runtime to render.
 
     Raises:
         UsageError: A task asks for sampling.
     """
+    batches = kept or BatchCache(None, [])
     answers = [""] * len(requests)
     groups: dict[tuple[int, tuple[str, ...]], list[int]] = {}
     for index, (_, settings) in enumerate(requests):
@@ -88,12 +137,32 @@ def generate(
         for start in range(0, len(indices), batch * ROUNDS):
             chunk = indices[start : start + batch * ROUNDS]
             prompts = [requests[index][0] for index in chunk]
-            found = runtime.generate(prompts, max_tokens=max_tokens, stop=stops, batch=batch)
+            ask = partial(
+                _ask, runtime, prompts, conversations=conversations, max_tokens=max_tokens, stop=stops, batch=batch
+            )
+            found = batches.answer("generate", [[prompt, max_tokens, stops] for prompt in prompts], ask)
             for index, answer in zip(chunk, found, strict=True):
-                answers[index] = answer
+                answers[index] = str(answer)
             done += len(chunk)
             progress(done / len(requests))
     return answers
+
+
+def _ask(runtime: Runtime, prompts: list[str], *, conversations: bool, **settings: Any) -> list[str]:
+    if not conversations:
+        return runtime.generate(prompts, **settings)
+    return runtime.converse([_turns(prompt) for prompt in prompts], **settings)
+
+
+def _turns(prompt: str) -> list[dict[str, str]]:
+    """The turns of a conversation in JSON; whatever else a task asks is one turn of a user."""
+    try:
+        found = json.loads(prompt)
+        if isinstance(found, list) and found and all(set(one) == {"role", "content"} for one in found):
+            return found
+    except (ValueError, TypeError, RecursionError):
+        pass
+    return [{"role": "user", "content": prompt}]
 
 
 def rolling(runtime: Runtime, text: str) -> float:

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from mlflow_quantgov.artifact.files import list_files
+from mlflow_quantgov.artifact.inspect import inspect_model
 from mlflow_quantgov.artifact.quantizers.interface import Quantizer
 from mlflow_quantgov.artifact.quantizers.recipe import Recipe
 from mlflow_quantgov.artifact.quantizers.registry import find_quantizer
 from mlflow_quantgov.artifact.tensors import Tensor
 from mlflow_quantgov.artifact.weights import WeightPart, tensors_in, weight_parts
-from mlflow_quantgov.errors import ArtifactError, QuantgovError, UsageError
+from mlflow_quantgov.errors import ArtifactError, LineageError, QuantgovError, UsageError, nearest_folder
 from mlflow_quantgov.evidence.measure.documents import file_digest, read_documents
 from mlflow_quantgov.evidence.measure.fingerprint import this_machine
 from mlflow_quantgov.evidence.measure.provenance import provenance
@@ -39,12 +40,15 @@ def quantize(parent: Path, target: Path, recipe: Recipe, calibration: Path | Non
     Raises:
         UsageError: The recipe does not fit its quantizer or the calibration file, another version is installed, the
             target exists, or the quantizer fails. Nothing is left behind.
+        ArtifactError: The parent is no model.
+        LineageError: The parent is quantized.
         MissingExtraError: The quantizer is not installed.
     """
     quantizer = find_quantizer(recipe.quantizer)
     texts = _texts(recipe, calibration)
     quantizer.check(recipe.arguments, has_texts=bool(texts))
     _check_version(quantizer, recipe)
+    _check_parent(parent)
     if target.exists():
         raise UsageError(f"{target} exists.", why="Nothing was quantized.", fix=f"rm -r {target}")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -116,6 +120,13 @@ def _texts(recipe: Recipe, calibration: Path | None) -> Sequence[str]:
             why="Without it the quantizer would do something else.",
             fix="add --calibration FILE",
         )
+    if not calibration.exists() and recipe.calibration is not None:
+        raise UsageError(
+            f"{calibration} does not exist.",
+            why=f"The recipe calibrates on the file with the digest {recipe.calibration}.",
+            fix=f"find it, and name it with --calibration: find {nearest_folder(calibration)} -type f -exec sha256sum {{}} + "
+            f"| grep {recipe.calibration.removeprefix('sha256:')}",
+        )
     texts = read_documents(calibration)
     if (found := file_digest(calibration)) != recipe.calibration:
         named = recipe.calibration or "no calibration data"
@@ -125,6 +136,17 @@ def _texts(recipe: Recipe, calibration: Path | None) -> Sequence[str]:
             fix="give the file that was used, or correct the recipe",
         )
     return texts
+
+
+def _check_parent(parent: Path) -> None:
+    """Refuse what is no full-precision model, before a quantizer complains about it in its own words."""
+    found = inspect_model(parent).quantization
+    if found.is_quantized:
+        raise LineageError(
+            f"{parent.name} is quantized already ({found.format}).",
+            why="Quantizing twice adds the errors of both, and hides the parent.",
+            fix="name the full-precision model that it was made from",
+        )
 
 
 def _check_version(quantizer: Quantizer, recipe: Recipe) -> None:

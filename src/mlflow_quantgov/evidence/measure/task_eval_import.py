@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlflow_quantgov.errors import UsageError
+from mlflow_quantgov.evidence.measure.import_files import FileOf
 from mlflow_quantgov.evidence.measure.provenance import provenance
 from mlflow_quantgov.evidence.measure.task_eval_pairs import ALL_EQUAL, all_equal, pair
 from mlflow_quantgov.evidence.measure.task_eval_runs import TaskRun, read_run
-from mlflow_quantgov.evidence.predicates.base import MAX_ITEMS, Side
+from mlflow_quantgov.evidence.predicates.base import Side
 from mlflow_quantgov.evidence.predicates.task_eval import TaskEval
 from mlflow_quantgov.evidence.statement import canonical_json, sha256_digest
 
-MAX_FILE_BYTES = 2 * 1024**3
+_FIX = "run lm-eval again with --log_samples"
 _SAMPLES = re.compile(r"samples_(?P<task>.+)_(?P<time>\d{4}-\d\d-\d\dT[\d.-]+)\.jsonl")
 _RESULTS = re.compile(r"results_(?P<time>\d{4}-\d\d-\d\dT[\d.-]+)\.json")
 _LOGGED = ("output_type", "num_fewshot", "metric_list", "metadata")
@@ -105,43 +105,17 @@ def _open(folder: Path) -> _Folder:
             why="A verdict is computed item by item.",
             fix=f"lm_eval run ... --log_samples --output_path {folder}",
         )
-    summary = _json(max(summaries)[1]) if summaries else {}
+    summary = FileOf(max(summaries)[1], _FIX).document() if summaries else {}
     return _Folder(folder, {task: path for task, (_, path) in samples.items()}, summary)
 
 
 def _run(folder: _Folder, task: str) -> TaskRun:
     config = folder.config(task)
     higher = folder.results.get("higher_is_better", {}).get(task) or {}
-    rows = list(_rows(folder.samples[task]))
+    rows = list(FileOf(folder.samples[task], _FIX).rows())
     if not higher and not config.get("metric_list"):
         higher = {name: True for row in rows[:1] for name in row.get("metrics", ())}
     return read_run(task, rows, {key: config.get(key) for key in _LOGGED}, higher, _metadata(config, "group_by"))
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise _bad(path, f"it is larger than {MAX_FILE_BYTES // 2**30} GB")
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if number > MAX_ITEMS * 10:
-                raise _bad(path, f"it has more than {MAX_ITEMS * 10:,} lines")
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise _bad(path, f"line {number} is not JSON") from error
-            if not isinstance(row, dict):
-                raise _bad(path, f"line {number} is no object")
-            yield row
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, UnicodeDecodeError) as error:
-        raise _bad(path, "it is not JSON") from error
-    if not isinstance(value, dict):
-        raise _bad(path, "it is no object")
-    return value
 
 
 def _metadata(config: dict[str, Any], key: str) -> str | None:
@@ -159,10 +133,4 @@ def _side(weights: str, folder: _Folder) -> Side:
         version=str(folder.results.get("lm_eval_version") or "unknown")[:200],
         twin="imported",
         settings={name: str(config[name])[:1000] for name in ("model_args", "batch_size", "limit") if config.get(name)},
-    )
-
-
-def _bad(path: Path, problem: str) -> UsageError:
-    return UsageError(
-        f"{path.name}: {problem}.", why="Nothing was imported.", fix="run lm-eval again with --log_samples"
     )

@@ -24,6 +24,7 @@ def pair(
     metric: str | None = None,
     imported: bool = False,
     items_in_all: int | None = None,
+    again: TaskRun | None = None,
 ) -> TaskResult:
     """Put both sides' answers to the same questions together.
 
@@ -35,6 +36,7 @@ def pair(
         metric: The metric to take; None for the first that is per item, finite and no perplexity.
         imported: Whether the answers were made elsewhere.
         items_in_all: Items of all tasks of the statement, which share the room for answers.
+        again: The parent's answers to some of the items when it was asked a second time.
 
     Raises:
         UsageError: The task has no items or no usable metric.
@@ -50,9 +52,17 @@ def pair(
             "changes the prompt.",
             fix="give the quantized model its parent's own chat template, and run the evaluation again",
         )
+    odd = next((one for one in parent.samples if one.group != right[one.number].group), None)
+    if odd is not None:
+        raise EvidenceError(
+            f"The item {(odd.name or str(odd.number))[:60]!r} of {parent.task} has another group on each side.",
+            why="Items of one group count as one cluster.",
+            fix="give an item the same group on both sides",
+        )
     name, higher = _metric(parent, quantized, metric)
     room = min(MAX_OUTPUT, OUTPUT_BUDGET // (2 * (items_in_all or len(parent.samples))))
     names = _ids(parent.samples)
+    repeated = {one.number: one for one in again.samples} if again is not None else {}
     return TaskResult(
         task=parent.task,
         task_digest=digest,
@@ -65,9 +75,11 @@ def pair(
             TaskItem(
                 id=names[one.number],
                 group=one.group,
+                choices=one.choices,
                 prompt_sha256=one.prompt,
                 parent=_answer(one, name, higher, room),
                 quantized=_answer(right[one.number], name, higher, room),
+                parent_again=_score(repeated[one.number], name, higher) if one.number in repeated else None,
             )
             for one in parent.samples
         ),
@@ -133,6 +145,12 @@ def _output_type(
         why="Perplexity is reported and never suffices.",
         fix="quantgov fidelity URI --text FILE",
     )
+
+
+def _score(sample: Sample, metric: str, higher: bool) -> float | None:
+    """None where that metric was not finite the second time."""
+    score = sample.scores.get(metric)
+    return None if score is None else score if higher else -score
 
 
 def _answer(sample: Sample, metric: str, higher: bool, room: int) -> Answer:

@@ -30,6 +30,8 @@ class Sample:
     logprobs: list[float] | None
     scores: dict[str, float]
     """Metric, or `metric,filter`, to the finite number of this item."""
+    choices: int | None = None
+    """Answers that it offers; None where it is no multiple choice."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,11 @@ def read_run(
         EvidenceError: A row lacks a part, or a log-probability is not finite.
     """
     found: dict[int, Sample] = {}
+    output_type = str(config.get("output_type") or "")
     for row in samples:
         try:
-            sample = _sample(row, group_by, task)
+            output_type = output_type or _type_of(row)
+            sample = _sample(row, group_by, task, output_type == "multiple_choice")
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise EvidenceError(
                 f"A sample of the task {task} does not read: {type(error).__name__} {str(error)[:100]}.",
@@ -92,14 +96,26 @@ def read_run(
         found[sample.number] = replace(before or sample, scores=scores)
     return TaskRun(
         task=task,
-        output_type=str(config.get("output_type") or "generate_until"),
+        output_type=output_type or "generate_until",
         few_shot=int(config.get("num_fewshot") or 0),
         metrics=_metrics(config, higher_is_better),
         samples=[found[number] for number in sorted(found)],
     )
 
 
-def _sample(row: Mapping[str, Any], group_by: str | None, task: str) -> Sample:
+def _type_of(row: Mapping[str, Any]) -> str:
+    """What lm-eval asked for, where no summary says: several scored continuations are a choice between them."""
+    answers = row["resps"]
+    if isinstance(answers[0][0], str) and not _scores_text(row) and not _is_pair(answers[0][0]):
+        return "generate_until"
+    return "multiple_choice" if len(answers) > 1 else "loglikelihood"
+
+
+def _is_pair(answer: Any) -> bool:
+    return isinstance(answer, list | tuple) and len(answer) == 2
+
+
+def _sample(row: Mapping[str, Any], group_by: str | None, task: str, chooses: bool) -> Sample:
     document = row["doc"]
     document = document if isinstance(document, Mapping) else {}
     if group_by is not None and document.get(group_by) is None:
@@ -121,6 +137,8 @@ def _sample(row: Mapping[str, Any], group_by: str | None, task: str) -> Sample:
         output=answers[0][:MAX_OUTPUT] if generated else None,
         logprobs=None if generated else [_logprob(answer) for answer in answers],
         scores={name: value for name in row.get("metrics", ()) if (value := _number(row.get(name))) is not None},
+        # Mutual information scores every choice a second time, without the question.
+        choices=len(answers) // (2 if "acc_mutual_info" in row.get("metrics", ()) else 1) if chooses else None,
     )
 
 

@@ -31,6 +31,8 @@ class TaskFile:
     capability: str | None
     group_by: str | None
     """Field of the document whose value clusters items."""
+    digest: str | None = None
+    """Its own digest; None where the digest of the folder stands for it."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def load_tasks(folder: Path) -> list[TaskFile]:
         )
     found: dict[str, TaskFile] = {}
     for path in _files(folder):
-        task = _read_task(path) if path.suffix in {".yaml", ".yml"} else None
+        task = read_task(path) if path.suffix in {".yaml", ".yml"} else None
         if task is None:
             continue
         if task.name in found:
@@ -87,6 +89,31 @@ def folder_digest(folder: Path) -> str:
     return f"sha256:{hasher.hexdigest()}"
 
 
+def read_task(path: Path) -> TaskFile | None:
+    """The task of one YAML file; None for a group of names, or a part that others include.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    config = _read(path, MAX_INCLUDES)
+    name = config.get("task")
+    if isinstance(name, list):
+        if all(isinstance(member, str) for member in name):
+            return None
+        raise _bad(path, "the group defines tasks inside itself, which are not run")
+    if not isinstance(name, str):
+        return None
+    if not name or len(name) > 200:
+        raise _bad(path, "the task's name is empty or longer than 200 characters")
+    metadata = config.get("metadata") or {}
+    if not isinstance(metadata, dict):
+        raise _bad(path, "`metadata` is no mapping")
+    for key in ("capability", "group_by"):
+        if metadata.get(key) is not None and not isinstance(metadata[key], str):
+            raise _bad(path, f"`metadata.{key}` is no text")
+    return TaskFile(name, config, path, metadata.get("capability"), metadata.get("group_by"))
+
+
 def load_functions(task: TaskFile) -> dict[str, Any]:
     """The task's configuration with `!function` marks replaced by the functions; this runs the folder's code.
 
@@ -112,7 +139,7 @@ def check_names(tasks: list[TaskFile], given: dict[str, str], option: str) -> No
     for name in given:
         if name not in known:
             raise UsageError(
-                f"{option} names the task {name!r}, which the folder does not hold.",
+                f"{option} names the task {name!r}, which is none of those to run.",
                 why="It would silently change nothing.",
                 fix=f"use one of {', '.join(known[:20])}",
             )
@@ -139,26 +166,6 @@ def _files(folder: Path) -> list[Path]:
                 fix="keep only the tasks and their data in it",
             )
     return files
-
-
-def _read_task(path: Path) -> TaskFile | None:
-    config = _read(path, MAX_INCLUDES)
-    name = config.get("task")
-    if isinstance(name, list):
-        if all(isinstance(member, str) for member in name):
-            return None
-        raise _bad(path, "the group defines tasks inside itself, which are not run")
-    if not isinstance(name, str):
-        return None
-    if not name or len(name) > 200:
-        raise _bad(path, "the task's name is empty or longer than 200 characters")
-    metadata = config.get("metadata") or {}
-    if not isinstance(metadata, dict):
-        raise _bad(path, "`metadata` is no mapping")
-    for key in ("capability", "group_by"):
-        if metadata.get(key) is not None and not isinstance(metadata[key], str):
-            raise _bad(path, f"`metadata.{key}` is no text")
-    return TaskFile(name, config, path, metadata.get("capability"), metadata.get("group_by"))
 
 
 def _read(path: Path, depth: int) -> dict[str, Any]:

@@ -27,9 +27,13 @@ class TaskItem(Record):
     id: ShortText
     group: ShortText | None = None
     """Items of one group (a passage, a template) are one cluster."""
+    choices: int | None = Field(None, ge=1)
+    """Answers that it offers; None where it is no multiple choice, or nobody wrote it down."""
     prompt_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     parent: Answer
     quantized: Answer
+    parent_again: Finite | None = None
+    """The parent's score when it was asked a second time; None where it was asked once."""
 
 
 class TaskResult(Record):
@@ -84,7 +88,7 @@ def summarize_task(task: TaskResult) -> dict[str, Any]:
     """Counts and means of one task, computed from its items."""
     parent = [item.parent.score for item in task.items]
     quantized = [item.quantized.score for item in task.items]
-    return {
+    found = {
         "capability": task.capability,
         "metric": task.metric,
         "items": len(task.items),
@@ -97,3 +101,7 @@ def summarize_task(task: TaskResult) -> dict[str, Any]:
             for item in task.items
         ),
     }
+    again = [(item.parent.score, item.parent_again) for item in task.items if item.parent_again is not None]
+    if again:
+        found |= {"asked_twice": len(again), "parent_flips": sum(first != second for first, second in again)}
+    return found

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from mlflow_quantgov.evidence.predicates import Calibration
+from mlflow_quantgov.evidence.predicates import Calibration, TaskEval
 from mlflow_quantgov.policy.checks.interface import Question, result
 from mlflow_quantgov.policy.decision import CheckResult
+from mlflow_quantgov.policy.facts import Facts
 
 NAME = "calibration"
 
@@ -12,9 +13,14 @@ NAME = "calibration"
 def run(question: Question) -> CheckResult:
     """Not applicable where inspection shows that the method needs no data; a claim does not."""
     facts = question.facts
-    if facts.model is not None and facts.model.quantization.calibration_required is False:
+    noted = facts.model.quantization.calibration_data if facts.model else ()
+    if facts.model is not None and facts.model.quantization.calibration_required is False and not noted:
         return result(NAME, "not-applicable", "This method needs no calibration data, by inspection.")
-    fix = f"quantgov calibration {question.uri} --calibration calib.jsonl --production traffic.jsonl"
+    fix = f"quantgov calibration {question.uri} --calibration calib.jsonl --production traffic.jsonl --tasks tasks/"
+    if facts.generic_set:
+        reason = f"The model's own metadata name what it was calibrated on, {', '.join(noted)}: the generic set {facts.generic_set}."
+        again = "quantgov quantize PARENT OUTPUT --recipe recipe.yaml --calibration calib.jsonl"
+        return result(NAME, "fail", reason, again, generic_set=facts.generic_set)
     found = [one for one in facts.of_kind("calibration") if isinstance(one.content, Calibration)]
     if not found:
         return result(NAME, "missing", "Not measured: no calibration data is recorded.", fix)
@@ -36,5 +42,18 @@ def run(question: Question) -> CheckResult:
     reason = (
         f"The calibration data does not do: {fault}." if fault else f"Likeness to production: {summary['outcome']}."
     )
+    if not fault and not _searched(facts, content):
+        reason += " Nobody looked for the evaluation items among it."
     outcome = summary["outcome"]
     return result(NAME, outcome, reason, "" if outcome == "pass" else fix, (newest,), **summary)
+
+
+def _searched(facts: Facts, content: Calibration) -> bool:
+    """Whether the tasks on which this version was evaluated were looked for among its calibration data."""
+    evaluated = {
+        task.task_digest
+        for one in facts.of_kind("task-eval")
+        if isinstance(one.content, TaskEval)
+        for task in one.content.tasks
+    }
+    return content.searched_tasks is not None and (not evaluated or content.searched_tasks in evaluated)

@@ -181,6 +181,36 @@ class EndpointRuntime(Runtime):
         self, prompts: Sequence[str], *, max_tokens: int, stop: Sequence[str] = (), batch: int = 8
     ) -> list[str]:
         """Greedy answers, `batch` requests at once."""
+        return self._answers([self._asked(prompt, max_tokens) for prompt in prompts], max_tokens, stop, batch)
+
+    def converse(
+        self,
+        conversations: Sequence[Sequence[dict[str, str]]],
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        batch: int = 8,
+    ) -> list[str]:
+        """Greedy answers to conversations; with `api: chat` the server renders them by its own template.
+
+        Raises:
+            UsageError: A conversation ends with a turn of the assistant, which this protocol does not go on with.
+        """
+        if self._endpoint.api != "chat":
+            return super().converse(conversations, max_tokens=max_tokens, stop=stop, batch=batch)
+        if any(one[-1]["role"] == "assistant" for one in conversations):
+            raise UsageError(
+                "A task begins the answer itself (`gen_prefix`), which an endpoint with `api: chat` does not go on with.",
+                why="Without those words it would be another question.",
+                fix="use `api: completions` in the endpoint's description, or take `gen_prefix` out of the task",
+            )
+        bodies = [{"messages": [dict(turn) for turn in one], "max_tokens": max_tokens} for one in conversations]
+        return self._answers([("/chat/completions", body) for body in bodies], max_tokens, stop, batch)
+
+    def _answers(
+        self, requests: Sequence[tuple[str, dict[str, Any]]], max_tokens: int, stop: Sequence[str], batch: int
+    ) -> list[str]:
+        """Texts that the server gives, cut at the first stop string."""
         if max_tokens < 1 or not 1 <= batch <= MAX_TOGETHER:
             raise UsageError(
                 f"generate() was asked for {max_tokens} tokens in batches of {batch}.",
@@ -190,12 +220,11 @@ class EndpointRuntime(Runtime):
         stops = [text for text in stop if text]
 
         def one(index: int) -> str:
-            path, asked = self._asked(prompts[index], max_tokens)
-            if stops:
-                asked["stop"] = stops[:_STOPS]
-            return cut(text_of(self._post(path, asked)), stops)
+            path, asked = requests[index]
+            limits = {"stop": stops[:_STOPS]} if stops else {}
+            return cut(text_of(self._post(path, asked | limits)), stops)
 
-        return self._together(one, len(prompts), batch)
+        return self._together(one, len(requests), batch)
 
     def time(self, *, batch: int, prompt_tokens: int, output_tokens: int) -> Timing:
         """Time streamed answers: tokens as the server counts them, network and queue included.

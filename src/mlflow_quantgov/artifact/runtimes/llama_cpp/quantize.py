@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mlflow_quantgov.artifact.runtimes.llama_cpp.binding import library
 from mlflow_quantgov.artifact.runtimes.llama_cpp.safetensors_file import Stored
 from mlflow_quantgov.artifact.tensors.ggml_types import BY_NAME, NUMBER_OF
-from mlflow_quantgov.errors import ArtifactError, UsageError, require
+from mlflow_quantgov.errors import ArtifactError, UsageError, require, short
 
 FILE_TYPES = {
     "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K": 11, "Q4_K": 14, "Q5_K": 16, "Q6_K": 18,
@@ -82,7 +82,7 @@ def quantize_gguf(
     for name in (type, output_type or type):
         if name not in writable:
             raise UsageError(
-                f"{name!r} is no type that this quantizer writes.",
+                f"{short(name)} is no type that this quantizer writes.",
                 why="Types that llama.cpp no longer writes, or that the installed `gguf` cannot write, are left out.",
                 fix=f"use one of {', '.join(writable)}",
             )

@@ -26,6 +26,7 @@ TwinType = Literal["auto", "BF16", "F16", "F32"]
 FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32}
 """`general.file_type` of GGUF."""
 RECIPE = "gguf-twin 1"
+_CONVERT = "convert the parent with llama.cpp's own converter and give the .gguf file, or measure with transformers"
 _SOURCES = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 _LAYER = {
     "input_layernorm": "attn_norm",
@@ -104,7 +105,9 @@ def gguf_twin(folder: Path, cache: Path, *, dtype: TwinType = "auto") -> Twin:
     kinds = {tensor.dtype for tensor in tensors.values() if len(tensor.shape) > 1}
     stored = dtype if dtype != "auto" else kinds.pop() if len(kinds) == 1 else "F32"
     if stored != "F32" and kinds - {stored}:
-        raise _no_twin(folder, f"its tensors are {'/'.join(sorted(kinds))}, and {stored} does not hold them exactly")
+        held = "/".join(sorted(kinds))
+        fix = "take F32, which holds all of them (source_type: F32 in a recipe), or leave the type out"
+        raise _no_twin(folder, f"its tensors are {held}, and {stored} does not hold them exactly", fix)
     cache.mkdir(parents=True, exist_ok=True)
     path = cache / f"twin-{source_digest(folder, RECIPE, _SOURCES)[:32]}-{stored}.gguf"
     if not path.is_file():
@@ -301,9 +304,9 @@ def _rotary_heads(name: str, heads: tuple[int, int]) -> int:
     return heads[0] if name.endswith("q_proj.weight") else heads[1] if name.endswith("k_proj.weight") else 0
 
 
-def _no_twin(folder: Path, reason: str) -> ArtifactError:
+def _no_twin(folder: Path, reason: str, fix: str = _CONVERT) -> ArtifactError:
     return ArtifactError(
         f"No lossless GGUF twin of {folder.name} can be made: {reason}.",
         why="Without one the parent cannot run in llama.cpp beside its quantized version.",
-        fix="convert the parent with llama.cpp's own converter and give the .gguf file, or measure with transformers",
+        fix=fix,
     )

@@ -1,0 +1,149 @@
+"""Which calibration documents are also evaluation items, or also in the production sample."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlflow_quantgov.evidence.measure.calibration.near_copies import near_copies
+from mlflow_quantgov.evidence.measure.tasks import MAX_BYTES, load_tasks
+
+MIN_WORDS = 3
+"""Shorter texts (a greeting) are equal by chance."""
+MIN_LINE_WORDS = 6
+"""Least words of a single line that is taken for an evaluation item within a longer document."""
+LONG_WORDS = 8
+"""Two texts of this many words are hardly equal by chance."""
+CHANCE = 0.1
+"""Share of the documents from which on equal short texts and near copies are no chance."""
+PASSAGE_WORDS, PASSAGE_SHARE = 30, 0.1
+"""Least words of a text that several evaluation items share and that is no template, and most of the items that share it."""
+
+
+def normalise(text: str) -> str:
+    """Text without case, punctuation, compatibility forms and layout, so that trivial edits do not hide a copy."""
+    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
+
+
+def text_digest(text: str) -> str | None:
+    """`sha256:...` of a normalised text; None where it has too few words to mean anything."""
+    plain = normalise(text)
+    if plain.count(" ") + 1 < MIN_WORDS:
+        return None
+    return f"sha256:{hashlib.sha256(plain.encode('utf-8', 'replace')).hexdigest()}"
+
+
+def shared(documents: Sequence[str], others: Sequence[str]) -> int:
+    """How many documents are copies or near copies of one of the others, or hold or are a part of one.
+
+    In two samples of the same traffic a few short texts are equal by chance ("Where is my order?"), and a few long ones
+    nearly so (forms, boilerplate): these count only where they are many.
+    """
+    known = {digest for other in others if (digest := text_digest(other)) is not None}
+    equal = np.array([text_digest(document) in known for document in documents], dtype=bool)
+    long = np.array([len(normalise(document).split()) >= LONG_WORDS for document in documents], dtype=bool)
+    sure, doubtful = equal & long, (equal & ~long) | near_copies(documents, others)
+    found = sure | doubtful
+    return int((found if found.sum() >= CHANCE * len(documents) else sure).sum())
+
+
+def leaked(documents: Sequence[str], evaluation_items: Sequence[str]) -> int:
+    """How many documents are evaluation items, hold one, or are nearly one.
+
+    Args:
+        documents: The calibration documents.
+        evaluation_items: Texts, such as `evaluation_items` gives.
+    """
+    if not evaluation_items:
+        return 0
+    known = {digest for item in evaluation_items if (digest := text_digest(item)) is not None}
+    equal = [any(digest in known for digest in _digests(document)) for document in documents]
+    return int((np.array(equal, dtype=bool) | near_copies(documents, evaluation_items)).sum())
+
+
+def evaluation_items(tasks: Path) -> list[str]:
+    """Texts of the items in a task folder's data files, sorted.
+
+    A text that several items share is a template and left out; a long one that few of them share is a passage.
+
+    Args:
+        tasks: A folder of lm-eval tasks whose data are JSON or JSON lines; data that lie elsewhere are not fetched.
+
+    Raises:
+        UsageError: The folder does not read.
+    """
+    files = {path for task in load_tasks(tasks) for path in _data_files(task.config.get("dataset_kwargs"))}
+    counts: Counter[str] = Counter()
+    texts: dict[str, str] = {}
+    rows = 0
+    for path in sorted(files):
+        for row in _rows(path):
+            rows += 1
+            of_row = {digest: text for text in _texts(row) if (digest := text_digest(text)) is not None}
+            counts.update(of_row.keys())
+            texts |= of_row
+    return sorted(text for digest, text in texts.items() if _is_item(text, counts[digest], rows))
+
+
+def _is_item(text: str, count: int, rows: int) -> bool:
+    return count == 1 or (count < PASSAGE_SHARE * rows and len(text.split()) >= PASSAGE_WORDS)
+
+
+def _digests(document: str) -> Iterator[str]:
+    whole = text_digest(document)
+    if whole is not None:
+        yield whole
+    for line in document.splitlines():
+        if len(line.split()) >= MIN_LINE_WORDS and (digest := text_digest(line)) is not None:
+            yield digest
+
+
+def _data_files(options: Any) -> Iterator[Path]:
+    """Every file that a task's `data_files` name, whatever their nesting."""
+    waiting = [options.get("data_files")] if isinstance(options, dict) else []
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+        elif isinstance(one, str) and one.endswith((".jsonl", ".json")):
+            yield Path(one)
+
+
+def _rows(path: Path) -> Iterator[Any]:
+    """Records of a JSON lines file, or of a file that is one array."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.stat().st_size <= MAX_BYTES else ""
+    if text.lstrip().startswith("["):
+        try:
+            whole = json.loads(text)
+        except (ValueError, RecursionError):
+            return
+        yield from whole
+        return
+    for line in text.split("\n"):
+        try:
+            yield json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+
+
+def _texts(row: Any) -> Iterator[str]:
+    """Every text of a record, whatever its nesting."""
+    waiting = [row]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+        elif isinstance(one, str):
+            yield one

@@ -1,0 +1,64 @@
+"""The views of likeness that need texts alone: surface, meaning, and a classifier that sees both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlflow_quantgov.evidence.likeness import CLASSIFIER, MEANING, STANDARDS, SURFACE
+from mlflow_quantgov.evidence.measure.calibration.classifier import out_of_fold_scores
+from mlflow_quantgov.evidence.measure.calibration.embedding import embed, installed
+from mlflow_quantgov.evidence.measure.calibration.surface import surface
+from mlflow_quantgov.evidence.measure.calibration.witness import witness
+from mlflow_quantgov.evidence.predicates.calibration import Likeness
+
+FEWEST = 4
+"""Documents of each side below which nothing is computed."""
+_CLIPPED = 4.0
+
+
+def compare_texts(calibration: Sequence[str], production: Sequence[str]) -> tuple[Likeness, ...]:
+    """Scores of every test that can be made here; without embeddings, what needs them is left out.
+
+    Args:
+        calibration: Different documents, in an order that is random to what they say.
+        production: The same for production.
+    """
+    if min(len(calibration), len(production)) < FEWEST:
+        return ()
+    tests = [compare_features(SURFACE, *_standardised(surface(calibration), surface(production)))]
+    if installed():
+        left, right = embed(calibration), embed(production)
+        tests.append(compare_features(MEANING, left, right))
+        scores = out_of_fold_scores(calibration, production, np.vstack([left, right]))
+        threshold = STANDARDS[CLASSIFIER].threshold
+        tests.append(
+            Likeness(name=CLASSIFIER, calibration=tuple(scores[0]), production=tuple(scores[1]), threshold=threshold)
+        )
+    return tuple(tests)
+
+
+def compare_features(name: str, calibration: NDArray[np.floating], production: NDArray[np.floating]) -> Likeness:
+    """Scores of a kernel two-sample test on features, shapes [documents, features]."""
+    found = witness(calibration, production)
+    return Likeness(
+        name=name,
+        calibration=found.calibration,
+        production=found.production,
+        threshold=STANDARDS[name].threshold,
+        concentration=found.concentration,
+        chance=found.chance,
+        itself=found.itself,
+    )
+
+
+def _standardised(
+    calibration: NDArray[np.float64], production: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Features in production's own deviations, far outliers drawn in."""
+    mean, spread = production.mean(axis=0), production.std(axis=0)
+    scale = np.where(spread > 1e-9, spread, 1.0)
+    left, right = ((one - mean) / scale for one in (calibration, production))
+    return np.clip(left, -_CLIPPED, _CLIPPED), np.clip(right, -_CLIPPED, _CLIPPED)

@@ -1,0 +1,35 @@
+"""Whether a runtime gives the same answers when it is asked again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlflow_quantgov.artifact.runtimes.interface import RuntimeFacts
+
+
+@dataclass(frozen=True)
+class Determinism:
+    """What is known of one side before it is asked."""
+
+    deterministic: bool
+    why: str
+    """In words, for the statement."""
+
+
+def determinism_of(facts: RuntimeFacts) -> Determinism:
+    """Whether greedy answers repeat bit by bit, by what the runtime says of itself.
+
+    Only what was seen to repeat (see the tests of the runtimes) counts as deterministic: the CPU, with the number of threads
+    and the batches that the statement records. Everything else is asked twice, where it is not known.
+    """
+    if not facts.saw_bytes:
+        return Determinism(False, "a server puts requests of others into its batches, and may change between requests")
+    device = str(facts.settings.get("device") or _device_of(facts))
+    if device.startswith("cpu") and facts.runtime in {"llama.cpp", "transformers", "onnxruntime"}:
+        return Determinism(True, "greedy, on the CPU, with the same threads and batches")
+    return Determinism(False, f"{facts.runtime} on {device}: the order of its sums is not fixed")
+
+
+def _device_of(facts: RuntimeFacts) -> str:
+    """llama.cpp names the buffer that holds the weights instead of a device."""
+    return "cpu" if (facts.kernel or "").upper().startswith("CPU") else "an unknown device"
