@@ -116,8 +116,8 @@ def test_a_missing_runtime_is_named(refused: Run, monkeypatch: pytest.MonkeyPatc
         (("--parent-logits", "b", "--served", "c", "d"), "beside no endpoint"),
         (("--parent-logits", "none.kld"), "none.kld does not exist"),
         (("--parent-logits", "half.jsonl"), "does not begin with `_logits_`"),
-        (("--text", "half.jsonl"), "line 1 is not JSON"),
-        (("--text", "half.jsonl", "--served", "no.yaml", "no.yaml"), "line 1 is not JSON"),
+        (("--text", "half.jsonl"), "line 1 is no JSON"),
+        (("--text", "half.jsonl", "--served", "no.yaml", "no.yaml"), "line 1 is no JSON"),
     ],
 )
 def test_fidelity_on_nothing_on_two_things_or_on_half_a_file(refused: Run, options: tuple[str, ...], said: str) -> None:
