@@ -94,8 +94,14 @@ def _show(numbers: dict[str, Any], text: Path | None) -> None:
 
 
 def _beginnings(text: Path) -> dict[str, str]:
-    """First words of each document by its digest; they stand in no statement, and the file is at hand here."""
+    """First words of each document by its digest; they stand in no statement, and the file is at hand here.
+
+    Characters that steer a terminal are left out: the texts are other people's.
+    """
     from mlflow_quantgov.evidence.measure.documents import read_documents
     from mlflow_quantgov.evidence.statement import sha256_digest
 
-    return {sha256_digest(one.encode()): " ".join(one.split())[:60] for one in read_documents(text)}
+    def beginning(document: str) -> str:
+        return "".join(sign for sign in " ".join(document.split()) if sign.isprintable())[:60]
+
+    return {sha256_digest(one.encode()): beginning(one) for one in read_documents(text)}
