@@ -107,6 +107,24 @@ def test_a_missing_runtime_is_named(refused: Run, monkeypatch: pytest.MonkeyPatc
     assert "mlflow-quantgov[gguf]" in refused("fidelity", "models:/chat/3", "--text", str(text))
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "either on a text or on the tokens"),
+        (("--text", "a", "--parent-logits", "b"), "either on a text or on the tokens"),
+        (("--text", "a", "--quantized-logits", "b"), "beside those of the parent"),
+        (("--parent-logits", "b", "--served", "c", "d"), "beside no endpoint"),
+        (("--parent-logits", "none.kld"), "none.kld does not exist"),
+        (("--parent-logits", "half.jsonl"), "does not begin with `_logits_`"),
+        (("--text", "half.jsonl"), "line 1 is no JSON"),
+        (("--text", "half.jsonl", "--served", "no.yaml", "no.yaml"), "line 1 is no JSON"),
+    ],
+)
+def test_fidelity_on_nothing_on_two_things_or_on_half_a_file(refused: Run, options: tuple[str, ...], said: str) -> None:
+    Path("half.jsonl").write_text('{"text": "ab')
+    assert said in refused("fidelity", "models:/chat/3", *options)
+
+
 def test_a_runtime_without_an_adapter_names_those_that_have_one(refused: Run) -> None:
     said = refused("evaluate", "models:/chat/2", "--tasks", str(SKILLS_TASKS))
     assert "'vllm'" in said and "transformers" in said

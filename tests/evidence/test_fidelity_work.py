@@ -54,6 +54,7 @@ def test_a_run_that_was_killed_goes_on_where_it_stopped(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         score_all(units(scored, fails_at=2), KeptRecords(tmp_path, ["k"]), cost, lambda *_: None)
     found = score_all(units(scored), KeptRecords(tmp_path, ["k"]), cost, lambda message, _: said.append(message))
+    assert said[-1] == "3 of 3 documents" and said[-2].endswith("left")
     assert scored == ["0", "1", "0", "2", "3"]  # the one with nothing to predict leaves no record
     assert found == score_all(units([]), KeptRecords(None, []), cost, lambda *_: None)
     assert "about 30 tokens on both sides, about 5 minutes, 1 of 4 documents are kept from an earlier run" in said

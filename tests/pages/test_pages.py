@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,16 @@ from flask import Flask
 from flask.testing import FlaskClient
 from mlflow.exceptions import MlflowException
 
+from mlflow_quantgov.evidence.predicates import DocumentRecord, Fidelity, FidelityV1, Provenance, Side
+from mlflow_quantgov.evidence.predicates.fidelity import DocumentRecordV1, kl_bin
+from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.gate.registry_store import open_store
 from mlflow_quantgov.pages.api import build_api
+from mlflow_quantgov.pages.fidelity_plot import kl_plot
 from mlflow_quantgov.pages.plot import Interval, interval_plot
+from mlflow_quantgov.pages.report import render_report
 from mlflow_quantgov.pages.views import build_views
+from mlflow_quantgov.policy.facts import Evidence
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -111,3 +118,34 @@ def test_an_interval_lies_within_the_plot(interval: Interval) -> None:
 
 def test_no_interval_is_no_plot() -> None:
     assert interval_plot([]) is None
+
+
+def test_the_picture_of_fidelity_holds_every_token_and_names_the_worst_documents(store: Any) -> None:
+    def document(number: int, kl: float) -> DocumentRecord:
+        return DocumentRecord(
+            id=f"sha256:{number:064x}", tokens=10, parent_nll=20, quantized_nll=21, kl=10 * kl, kl_max=kl, same_top=9,
+            identical=0, kl_counts=((kl_bin(kl), 10),),
+        )  # fmt: skip
+
+    side = Side(weights=f"sha256:{'a' * 64}", runtime="r", version="1")
+    content = Fidelity.measured(
+        provenance=Provenance(measured_at="2026-01-01T00:00:00Z", tool_version="0"), parent=side, quantized=side,
+        data=side.weights, settings={}, documents=tuple(document(n, kl) for n, kl in enumerate((0.0, 1e-4, 0.02, 200.0))),
+    )  # fmt: skip
+    plot = kl_plot(content)
+    assert plot is not None and sum(one["share"] for one in plot.bars) == pytest.approx(1)
+    assert [one["label"] for one in plot.bars] == ["below 1e-06", "0.0001 to 0.00018", "0.018 to 0.032", "100 and more"]
+    assert all(64 <= one["x"] <= plot.width - 24 for one in (*plot.bars, *plot.marks))
+    statement = Statement.about(side.weights, content, name="m")
+    facts = store.quantgov_facts("chat", "1")
+    shown = replace(facts, evidence=(Evidence(statement, content, statement.digest, "a"),))
+    text = render_report(shown, None, title="chat version 1")
+    assert "Share of tokens by their KL divergence" in text and f"{content.documents[3].id[:19]}</td>" in text
+    old = FidelityV1.measured(
+        **{key: getattr(content, key) for key in ("provenance", "parent", "quantized", "data", "settings")},
+        documents=(DocumentRecordV1(**content.documents[1].model_dump(exclude={"kl_counts"})),),
+    )
+    assert kl_plot(old) is None and kl_plot(None) is None
+    statement = Statement.about(side.weights, old, name="m")
+    shown = replace(facts, evidence=(Evidence(statement, old, statement.digest, "a"),))
+    assert "Same most likely token" in render_report(shown, None, title="chat version 1")

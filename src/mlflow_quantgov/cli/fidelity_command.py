@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.table import Table
 
 from mlflow_quantgov.cli.measuring import measure
-from mlflow_quantgov.cli.output import json_option, pairs_table, stdout
+from mlflow_quantgov.cli.output import json_option, pairs_table, print_fix, stdout
 
 _PATH = click.Path(path_type=Path)
 
@@ -42,7 +43,7 @@ def fidelity(
     """
     from mlflow_quantgov import api
 
-    measure(
+    statement = measure(
         "fidelity",
         lambda progress: api.measure_fidelity(
             uri,
@@ -56,6 +57,8 @@ def fidelity(
         as_json=as_json,
         show=lambda numbers: _show(numbers, text),
     )
+    if not as_json and statement.content().stated().get("outcome") == "fail":
+        print_fix(f"quantgov kernels {uri}")
 
 
 def _show(numbers: dict[str, Any], text: Path | None) -> None:
@@ -74,22 +77,31 @@ def _show(numbers: dict[str, Any], text: Path | None) -> None:
         },
     )
     words = _beginnings(text) if text else {}
-    pairs_table(
-        f"\nFurthest from the parent, of {numbers['documents']:,} documents",
-        {
-            one["id"][
-                7:19
-            ]: f"{least}{one['kl_mean']:.4f} nats per token, perplexity x {one['perplexity_ratio']:.3f}, same top "
-            f"{one['same_top_rate']:.1%}, {one['tokens']:,} tokens{words.get(one['id'], '')}"
-            for one in numbers["worst_documents"][:5]
-        },
-    )
-    stdout.print()
+    stdout.print(f"\nFurthest from the parent, of {numbers['documents']:,} documents", style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("tokens", "KL, nats/token", "perplexity", "same top"):
+        table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
+    table.add_column("document", no_wrap=True)
+    for one in numbers["worst_documents"][:5]:
+        table.add_row(
+            f"{one['tokens']:,}",
+            f"{least}{one['kl_mean']:.4f}",
+            f"{100 * (one['perplexity_ratio'] - 1):+.1f} %",
+            f"{one['same_top_rate']:.1%}",
+            f"{one['id'][7:15]} {words.get(one['id'], '')}",
+        )
+    stdout.print(table)
 
 
 def _beginnings(text: Path) -> dict[str, str]:
-    """First words of each document by its digest; they stand in no statement, and the file is at hand here."""
+    """First words of each document by its digest; they stand in no statement, and the file is at hand here.
+
+    Characters that steer a terminal are left out: the texts are other people's.
+    """
     from mlflow_quantgov.evidence.measure.documents import read_documents
     from mlflow_quantgov.evidence.statement import sha256_digest
 
-    return {sha256_digest(one.encode()): f"  {' '.join(one.split())[:40]!r}" for one in read_documents(text)}
+    def beginning(document: str) -> str:
+        return "".join(sign for sign in " ".join(document.split()) if sign.isprintable())[:60]
+
+    return {sha256_digest(one.encode()): beginning(one) for one in read_documents(text)}

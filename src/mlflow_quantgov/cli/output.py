@@ -105,14 +105,14 @@ def progress_bar(title: str, *, quiet: bool) -> Iterator[Callable[[str, float], 
 
 
 def _plain_progress() -> Callable[[str, float], None]:
-    """One line per tenth, for logs."""
-    shown = -1
+    """One line per tenth, for logs; before the work begins, each message: what it will cost is said there."""
+    shown, said = -1, ""
 
     def report(message: str, fraction: float) -> None:
-        nonlocal shown
+        nonlocal shown, said
         tenth = int(fraction * 10)
-        if tenth > shown:
-            shown = tenth
+        if tenth > shown or (fraction == 0 and message != said):
+            shown, said = tenth, message
             stderr.print(f"  {fraction:4.0%}  {message}")
 
     return report

@@ -117,7 +117,8 @@ def score_all(
             kept.keep(known[unit.id])
         done += unit.size
         left = (time.perf_counter() - begun) * (whole - done) / max(1, done)
-        progress(f"{number:,} of {len(pending):,} documents, {_words(left)} left", done / max(1, whole))
+        still = f", {_words(left)} left" if number < len(pending) else ""
+        progress(f"{number:,} of {len(pending):,} documents{still}", done / max(1, whole))
     return [known[one.id] for one in units if one.id in known]
 
 
