@@ -19,7 +19,7 @@ _RANKS = (1, 2, 4, 8)
 _PIECES, _ROWS = 8, 32
 _COLUMNS = 4096
 _LEFT = 0.6
-"""Share of the weights outside that GPTQ leaves outside: 0.79 and more was measured, 0.01 to 0.55 of merged LoRAs."""
+"""Share of the weights outside that GPTQ leaves outside: 0.77 and more was measured, 0.01 to 0.53 of merged LoRAs that can be seen."""
 
 
 def explained(child: Matrix, parent: Matrix, cast: Cast, factors: Factors) -> str | None:
