@@ -147,9 +147,61 @@ def some_erased(rows: Any, bits: int) -> tuple[Any, ...]:
     return codes, scale, zero
 
 
-@pytest.mark.parametrize("levels", [signs_alone, all_clipped, half_zeroed, some_erased])
+def some_cut(rows: Any, bits: int) -> tuple[Any, ...]:
+    """One row in twelve with levels that end at half the mean size of its weights."""
+    scale = (np.abs(rows).max(1, keepdims=True) / 7).astype(np.float32)
+    scale[::12] = np.abs(rows[::12]).mean(1, keepdims=True) / 15
+    codes = np.clip(np.rint(rows / scale + 8), 0, 15).astype(np.uint8)
+    return codes, scale, np.full(scale.shape, 8, np.float32)
+
+
+@pytest.mark.parametrize("levels", [signs_alone, all_clipped, half_zeroed, some_erased, some_cut])
 def test_levels_to_which_nobody_rounds_prove_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, levels: Callable[..., Any]
 ) -> None:
     monkeypatch.setattr(narrow, "solve_hqq", levels)
     assert verdict(tmp_path, weights(), weights(), hqq) == "unproved"
+
+
+def gptq(path: Path, one: Weights, config: dict[str, Any], bits: int = 8) -> Path:
+    return make.write_gptq(path, one, config, bits, 64)
+
+
+@pytest.mark.parametrize(("bits", "rank", "change"), [(8, 1, 0.01), (8, 2, 0.01), (4, 1, 0.1)])
+def test_a_merged_lora_is_no_compensation(tmp_path: Path, bits: int, rank: int, change: float) -> None:
+    """One column in which its input vector is next to zero looks like the one that GPTQ began with."""
+    parent, child = weights(), weights()
+    random = np.random.default_rng(3)
+    for name in (one for one in child if make.LINEAR.search(one)):
+        before, after = (random.standard_normal((size, rank)) for size in child[name].shape)
+        after[:16] *= 1e-3
+        moved = before @ after.T
+        moved *= change * np.linalg.norm(child[name]) / np.linalg.norm(moved)
+        child[name] = (child[name] + moved).astype(np.float32)
+    source = make.save(tmp_path / "parent", parent, CONFIG | {"dtype": "float32"})
+    found = compare(gptq(tmp_path / "child", child, CONFIG, bits), source)
+    assert found.verdict == "unproved"
+    assert "low rank" in found.reason
+
+
+@pytest.mark.parametrize(("moves", "expected"), [(True, "proved"), (False, "refuted")])
+def test_a_scale_leaves_the_bias_of_a_norm_too(tmp_path: Path, moves: bool, expected: str) -> None:
+    parent = weights()
+    bias = INPUT.replace("weight", "bias")
+    parent[bias] = np.random.default_rng(2).standard_normal(HIDDEN).astype(np.float32)
+    child = folded(parent, INPUT, QKV)
+    if moves:
+        child[bias] = parent[bias] / factors(HIDDEN)
+    assert verdict(tmp_path, parent, child, hqq) == expected
+
+
+def test_few_weights_that_refuse_are_counted_in_words(tmp_path: Path) -> None:
+    parent, child = weights(), weights()
+    name = FEED[0]
+    child[name] = child[name].copy()
+    large = np.argsort(-np.abs(child[name]).ravel())[:400:10]
+    child[name].ravel()[large] *= -1
+    source = make.save(tmp_path / "parent", parent, CONFIG | {"dtype": "float32"})
+    found = compare(hqq(tmp_path / "child", child, CONFIG), source)
+    assert found.verdict != "proved"
+    assert "40 (40 by more than a step)" in found.reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from mlflow_quantgov.artifact.derivation.folding import (
 )
 from mlflow_quantgov.artifact.derivation.judge import Column, best_column, judge
 from mlflow_quantgov.artifact.derivation.judge_codebook import judge_codebook
+from mlflow_quantgov.artifact.derivation.low_rank import explained
 from mlflow_quantgov.artifact.derivation.measure import Factors, Measured, measure
 from mlflow_quantgov.artifact.derivation.pairs import Pairs, pair
 from mlflow_quantgov.artifact.derivation.plain import compare_plain, vector
@@ -68,6 +70,7 @@ class _Comparison:
         self.cast = CASTS[self.cast_name]
         self.rows: dict[str, tuple[Floats, Floats]] = {}
         self.measured: dict[str, Measured] = {}
+        self.factors: dict[str, Factors] = {}
 
     def run(self) -> Descent:
         quantized = sorted(self.pairs.quantized, key=lambda name: producer_of(name) is not None)
@@ -82,15 +85,20 @@ class _Comparison:
 
     def _judge(self, name: str, column: Column) -> tuple[LayerDescent, Verdict]:
         child, found = self.pairs.child[name], self.measured[name]
-        return judge(child, found, column) if child.codebook is None else judge_codebook(child, found)
+        if child.codebook is not None:
+            return judge_codebook(child, found)
+        layer, verdict = judge(child, found, column)
+        if layer.trace == "compensated":
+            problem = explained(child, self.pairs.parent[name], self.cast, self.factors[name])
+            if problem:
+                return replace(layer, outside=found.share, resolution=None, trace="none", problem=problem), "unproved"
+        return layer, verdict
 
     def _folded_norms(self) -> list[str]:
         """Norms that a scale was moved out of; believed only where the matrices behind them bear it out."""
         found = []
         matrices = [name for name, one in self.pairs.child.items() if one.rows > 1]
         for name in self.pairs.plain:
-            if f"{name.removesuffix('.weight')}.bias" in self.pairs.child:
-                continue  # the scale would have to leave the bias too
             if is_foldable_norm(name, self.pairs.norms, matrices) and self.pairs.child[name].rows == 1:
                 folded = self._factors(name, CASTS[AS_STORED])
                 if folded.columns is not None and self._is_better(name, folded):
@@ -141,7 +149,9 @@ class _Comparison:
         if feeds and found.finite and found.share > 0.01 and rows_were_scaled(found):
             scale, width = row_factors(child, parent, self.cast, factors)
             self.rows[name] = scale, width
-            found = measure(child, parent, self.cast, Factors(factors.columns, scale, factors.uncertainty))
+            factors = Factors(factors.columns, scale, factors.uncertainty)
+            found = measure(child, parent, self.cast, factors)
+        self.factors[name] = factors
         return found
 
     def _passes_on(self, name: str) -> bool:
@@ -181,6 +191,9 @@ class _Comparison:
         weight = f"{name.removesuffix('.bias')}.weight"
         if name.endswith(".bias") and weight in self.rows:
             return compare_plain(child, parent, Factors(columns=self.rows[weight][0]))
+        if name.endswith(".bias") and weight in self.norms and (moved := self.norms[weight].columns) is not None:
+            # The scale leaves the bias of a norm with its weight, or the model computes something else.
+            return compare_plain(child, parent, Factors(columns=np.reciprocal(moved)))
         factor = self._norm_of(name, self.norms)
         shift = self.pairs.norm_shift if name.endswith("norm.weight") else 0.0
         return compare_plain(child, parent, factor if factor.columns is not None else None, shift)
@@ -203,7 +216,11 @@ def _over_all(
             f"{len(wrong)} of {len(everything)} tensors cannot be shown to be the parent's. "  # fmt: skip
         return Descent(verdict, f"{count}{wrong[0].name}: {wrong[0].problem}", everything, cast, None)
     rounded = sum(one.bits is not None for one in layers)
-    limit = f"; a change of the parent by {100 * resolution:.2g} % would have shown" if resolution is not None else ""
+    # Where errors were compensated one column speaks for all columns, and for all matrices with the same input.
+    even = " spread evenly over its weights" if any(one.trace == "compensated" for one in layers) else ""
+    limit = (
+        f"; a change of the parent by {100 * resolution:.2g} %{even} would have shown" if resolution is not None else ""
+    )
     reason = f"All {rounded} quantized matrices are the parent's, rounded{limit}."
     if not rounded:
         reason = "All tensors are the parent's, and none is quantized."

@@ -157,6 +157,8 @@ def _unlike_rounding(found: Measured) -> str | None:
         return f"The difference is {found.relative_error:.1f} times the weights themselves: these levels keep nothing of them."
     if found.clipped > _MOST_CLIPPED * found.weights and 2 * found.sides > found.weights:
         return f"{found.clipped / found.weights:.0%} of the parent's weights lie beyond its outermost levels."
+    if found.shrunk > allowance(MOST_OUTSIDE, found.weights) and 2 * found.sides > found.weights:
+        return f"{found.shrunk:,} of the parent's weights are more than three times its outermost levels: they are all but erased."
     return None
 
 
@@ -166,16 +168,23 @@ def _unfit(child: Matrix, found: Measured) -> tuple[LayerDescent, Verdict]:
     rounds = child.kind not in _OPTIMISED and scaled is None
     if found.energy > MOST_ENERGY or (rounds and found.energy > _AS_ROUNDING):
         problem = (
-            f"{found.share:.1%} of the parent's weights do not round to its codes ({found.chance:.0%} would not by "
+            f"{_counted(found)} of the parent's weights do not round to its codes ({found.chance:.0%} would not by "
             f"chance); the difference is {math.sqrt(found.energy):.1f} times that of rounding."
         )
         return layer_of(child, found, found.share, None, "none", scaled or problem), "refuted"
     problem = (
-        f"It lies within rounding of the parent, but {found.share:.1%} of the weights do not round to its codes: "
+        f"It lies within rounding of the parent, but {_counted(found)} of the weights do not round to its codes: "
         "a fine-tuned or once before quantized parent leaves this, and so does a quantizer that chooses its codes "
         "otherwise (AutoRound, an importance matrix)."
     )
     return layer_of(child, found, found.share, None, "none", scaled or problem), "unproved"
+
+
+def _counted(found: Measured) -> str:
+    """What lies outside, as the count that decided: few far ones would be lost in a share."""
+    if found.outside > allowance(MOST_OUTSIDE, found.weights):
+        return f"{found.share:.1%}"
+    return f"{found.outside:,} ({found.far:,} by more than a step)"
 
 
 def scaled_columns(found: Measured) -> str | None:

@@ -14,6 +14,8 @@ from mlflow_quantgov.artifact.derivation.local import Local
 from mlflow_quantgov.artifact.derivation.signs import SAMPLE, wrong_signs
 
 Sums = NDArray[np.float64]
+_SHRUNK = 3.0
+"""Size over the outermost level from which on a weight is no longer cut off but erased."""
 PARTS = 16
 """Parts of a cell in which weights are counted by their distance from a border."""
 _EVERY, _MANY = 4, 1 << 17
@@ -53,6 +55,8 @@ class Measured:
     """Weights more than a whole step away from where they are stored."""
     clipped: int = 0
     """Weights beyond the outermost level by more than half a step: its cell has no end, so they lie inside."""
+    shrunk: int = 0
+    """Of these, weights that are stored at less than a third: levels were chosen that nearly erase them."""
     outside_by_chance: int = 0
     tolerance: float = 0.0
     """Sum over weights of how far each may be moved over a border before it is seen outside its cell."""
@@ -184,6 +188,25 @@ def _add_signs(found: Measured, weights: Floats, values: Floats, codebook: Codeb
         found.sample = weights[: max(1, SAMPLE // max(found.columns, 1))].copy()
 
 
+def cells(block: Block, slack: Floats | float) -> tuple[Floats, Floats]:
+    """Width of each weight's cell (twice its closed half where it is open), and how uncertain its borders are.
+
+    Args:
+        block: Quantized weights with their cells.
+        slack: Relative precision of the scale and of factors.
+    """
+    assert block.below is not None and block.above is not None, "a quantized matrix has cells"
+    open_below, open_above = np.isinf(block.below), np.isinf(block.above)
+    low = np.where(open_below, np.where(open_above, 0, block.above), block.below)
+    width = low + np.where(open_above, low, block.above)
+    # A weight at the border of its cell is up to half a step larger than its level.
+    tolerance = (np.abs(block.values) + width) * np.asarray(slack, dtype=np.float32)
+    tolerance += width * np.float32(_EDGE)
+    if block.blur is not None:
+        tolerance += block.blur
+    return width, tolerance
+
+
 def _add_cells(found: Measured, weights: Floats, block: Block, slack: Floats | float) -> None:
     """Add one block of rows of weights with cells."""
     assert block.below is not None and block.above is not None, "a quantized matrix has cells"
@@ -191,17 +214,14 @@ def _add_cells(found: Measured, weights: Floats, block: Block, slack: Floats | f
     open_below, open_above = np.isinf(below), np.isinf(above)
     low = np.where(open_below, np.where(open_above, 0, above), below)
     high = np.where(open_above, low, above)
-    width = low + high
-    # A weight at the border of its cell is up to half a step larger than its level.
-    tolerance = (np.abs(block.values) + width) * np.asarray(slack, dtype=np.float32)
-    tolerance += width * np.float32(_EDGE)
-    if block.blur is not None:
-        tolerance += block.blur
+    width, tolerance = cells(block, slack)
     difference = weights - block.values
     outside = (difference > above + tolerance) | (difference < -(below + tolerance))
     found.noise += float((low * low - low * high + high * high).sum(dtype=np.float64)) / 3
     found.outside += int(outside.sum())
-    found.clipped += int((~outside & (np.abs(difference) > np.maximum(low, high) + tolerance)).sum())
+    clipped = ~outside & (np.abs(difference) > np.maximum(low, high) + tolerance)
+    found.clipped += int(clipped.sum())
+    found.shrunk += int((clipped & (np.abs(weights) > _SHRUNK * np.abs(block.values))).sum())
     found.far += int((outside & (np.abs(difference) > width + tolerance)).sum())
     found.outside_of_column += outside.sum(axis=0)
     unseen = unseen_step(weights, block)
