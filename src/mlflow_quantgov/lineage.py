@@ -14,6 +14,7 @@ from mlflow_quantgov.artifact.derivation.spelling import shapes_as_child_spells
 from mlflow_quantgov.artifact.inspect import inspect_model
 from mlflow_quantgov.artifact.manifest import build_manifest
 from mlflow_quantgov.artifact.quantization import Inspection, Quantization, Structure
+from mlflow_quantgov.artifact.settings import differences
 from mlflow_quantgov.artifact.structure import architecture_family
 
 LineageLevel = Literal["none", "declared", "digest", "structure", "numeric", "reproduced"]
@@ -153,6 +154,7 @@ def structure_problems(child: Structure, parent: ModelFacts) -> tuple[str, ...]:
             mine, theirs = architecture_family(mine), architecture_family(theirs)
         if mine is not None and theirs is not None and mine != theirs:
             problems.append(f"The {label} is {mine}, the parent's is {theirs}.")
+    problems.extend(differences(child.settings, parent.structure.settings))
     problems.extend(_tensor_problems(_as_tied(child, parent.structure), parent.structure))
     if parent.quantization.is_quantized:
         problems.append(f"The parent is itself quantized ({parent.quantization.format}), not full precision.")

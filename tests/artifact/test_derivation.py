@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import descent_parents as others
 import descent_quantizers as make
 
+ARTIFACTS = Path(__file__).parents[1] / "data" / "artifacts"
 HIDDEN, INNER, LAYERS = 128, 192, 2
 CONFIG = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": HIDDEN, "intermediate_size": INNER,
@@ -107,6 +108,27 @@ def truly(parent: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
     return found
 
 
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The parent of the fixtures, changed as a label says; each is written once."""
+
+    @functools.cache
+    def written(label: str) -> Path:
+        weights, config = make.load(ARTIFACTS / "parent-bf16")
+        changed = others.once_quantized(weights, 4, 32) if "before" in label else \
+            others.changed(weights, float(label.split()[2]) / 100)  # fmt: skip
+        path: Path = make.save(tmp_path_factory.mktemp("moved") / "other", changed, config | {"dtype": "float32"})
+        return path
+
+    return written
+
+
+@functools.cache
+def compare_with_parent(child: Path) -> Descent:
+    """What a fixture shows beside its true parent."""
+    return compare(child, child.parent / "parent-bf16")
+
+
 def problems(found: Descent) -> dict[str, str]:
     return {one.name: one.problem for one in found.layers if one.problem}
 
@@ -144,13 +166,10 @@ def test_what_real_tools_made_does_not_come_from_another_seed(artifacts: Path, t
 @pytest.mark.parametrize("name", [one for one in FIXTURES if one != "parent-sharded" and "F16" not in one])
 @pytest.mark.parametrize("false", ["changed by 1 %", "changed by 3 %", "quantized before, 4 bit"])
 def test_what_real_tools_made_does_not_come_from_a_changed_parent(
-    artifacts: Path, tmp_path: Path, name: str, false: str
+    artifacts: Path, moved: Callable[[str], Path], name: str, false: str
 ) -> None:
-    weights, config = make.load(artifacts / "parent-bf16")
-    moved = others.once_quantized(weights, 4, 32) if "before" in false else \
-        others.changed(weights, float(false.split()[2]) / 100)  # fmt: skip
-    truly = compare(artifacts / name, artifacts / "parent-bf16")
-    found = compare(artifacts / name, make.save(tmp_path / "other", moved, config | {"dtype": "float32"}))
+    truly = compare_with_parent(artifacts / name)
+    found = compare(artifacts / name, moved(false))
     distance = 0.09 if "before" in false else float(false.split()[2]) / 100
     assert truly.resolution is not None
     if distance > 1.2 * truly.resolution:

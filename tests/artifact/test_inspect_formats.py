@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from mlflow_quantgov.artifact.inspect import inspect
 from mlflow_quantgov.artifact.quantization import Quantization
+from mlflow_quantgov.artifact.settings import differences
 from mlflow_quantgov.artifact.tensors import open_safetensors, read_safetensors, write_safetensors
 
 LINEAR = 30720
@@ -71,7 +73,9 @@ def test_bits_per_weight_counts_every_stored_bit(artifacts: Path, name: str) -> 
 
 @pytest.mark.parametrize("name", [*sorted(EXPECTED), "tiny-Q8_0.gguf", "tiny-Q4_0.gguf", "tiny-F16.gguf"])
 def test_structure_is_the_parents(artifacts: Path, name: str) -> None:
-    assert inspect(artifacts / name).structure == inspect(artifacts / "parent-bf16").structure
+    found, parent = inspect(artifacts / name).structure, inspect(artifacts / "parent-bf16").structure
+    assert replace(found, settings=parent.settings) == parent
+    assert differences(found.settings, parent.settings) == []
 
 
 @pytest.mark.parametrize("name", ["parent-bf16", "parent-sharded"])

@@ -109,7 +109,9 @@ def structure_of_graph(
     _complete(config, tensors, heads)
     found = structure_of_config(config, tensors)
     split = _split_attention(tensors, found)
-    return replace(found, tensors=tensors | split, unnamed=tuple(sorted(unnamed)))
+    # A graph holds its own computation; what lies beside it may say little of it.
+    settings = replace(found.settings, whole=False)
+    return replace(found, tensors=tensors | split, unnamed=tuple(sorted(unnamed)), settings=settings)
 
 
 def _complete(config: dict[str, Any], tensors: dict[str, tuple[int, ...]], heads: tuple[int, int] | None) -> None:

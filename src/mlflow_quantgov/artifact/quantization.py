@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from mlflow_quantgov.artifact.settings import Settings
+
 
 @dataclass(frozen=True)
 class LayerQuantization:
@@ -99,6 +101,8 @@ class Structure:
     """Shapes of weight matrices whose names the container lost, sorted."""
     tied: bool = False
     """Whether an output matrix that is stored repeats the embedding, by config or bytes: leaving it out loses nothing."""
+    settings: Settings = field(default_factory=Settings)
+    """What decides the computation beside the weights."""
 
 
 @dataclass(frozen=True)

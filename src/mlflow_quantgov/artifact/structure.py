@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from mlflow_quantgov.artifact.quantization import Structure
+from mlflow_quantgov.artifact.settings import settings_of_config, settings_of_gguf
 from mlflow_quantgov.artifact.tensors import GgufArray, Tensor
 from mlflow_quantgov.errors import ArtifactError
 
@@ -90,6 +91,7 @@ def structure_of_config(config: dict[str, Any], tensors: dict[str, tuple[int, ..
         num_kv_heads=_whole(text.get("num_key_value_heads")) or heads,
         vocab_size=_whole(text.get("vocab_size")),
         tensors=tensors,
+        settings=settings_of_config(config),
     )
     _check(structure, "config.json")
     return structure
@@ -123,6 +125,7 @@ def structure_of_gguf(metadata: dict[str, Any], shapes: dict[str, tuple[int, ...
         vocab_size=embedding[0] if embedding and len(embedding) == 2 else listed,
         tensors={} if unnamed else tensors,
         unnamed=unnamed,
+        settings=settings_of_gguf(metadata),
     )
     _check(structure, "the GGUF metadata")
     return structure

@@ -31,6 +31,8 @@ def compressed_matrix(files: ArtifactFiles, layer: LayerQuantization) -> Matrix:
     """One matrix."""
     named = {part: files.tensors.get(f"{layer.name}.{part}") for part in _PARTS}
     parts = {part: tensor for part, tensor in named.items() if tensor is not None}
+    if "weight_packed" in parts:
+        parts.pop("weight", None)
     name, used = f"{layer.name}.weight", tuple(tensor.name for tensor in parts.values())
     kind = str(layer.type)
     reader = _READERS.get(kind)

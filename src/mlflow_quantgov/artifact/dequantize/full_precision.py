@@ -7,16 +7,23 @@ from dataclasses import replace
 
 import numpy as np
 
-from mlflow_quantgov.artifact.dequantize.interface import Block, Floats, Matrix
+from mlflow_quantgov.artifact.dequantize.interface import Block, Floats, Matrix, unreadable
 from mlflow_quantgov.artifact.dequantize.numbers import floats
 from mlflow_quantgov.artifact.tensors import FLOATS, Tensor
 
 
 def plain_matrices(tensors: Iterable[Tensor]) -> Iterator[Matrix]:
-    """Every float tensor as it is."""
+    """Every tensor that no quantized matrix consists of: floats as they are, others as what cannot be compared.
+
+    A loader casts whatever it finds under the name of a parameter, so none may be passed over.
+    """
     for tensor in tensors:
         if tensor.dtype in FLOATS and tensor.elements:
             yield plain_matrix(tensor)
+        elif tensor.elements:
+            shape = tensor.shape or (1,)
+            problem = f"it is stored as {tensor.dtype}, and belongs to no quantized matrix"
+            yield unreadable(tensor.name, shape, tensor.dtype, (tensor.name,), None, problem)
 
 
 def plain_matrix(tensor: Tensor, name: str | None = None) -> Matrix:

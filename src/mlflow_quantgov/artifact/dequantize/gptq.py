@@ -9,6 +9,7 @@ import numpy as np
 from mlflow_quantgov.artifact.dequantize.interface import Block, Matrix, slack_of
 from mlflow_quantgov.artifact.dequantize.numbers import floats, uniform
 from mlflow_quantgov.artifact.dequantize.words import unpack
+from mlflow_quantgov.artifact.formats.gptq import is_second_version
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles
 from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization
 
@@ -17,7 +18,7 @@ _PARTS = ("qweight", "qzeros", "scales", "g_idx")
 
 def gptq_matrices(files: ArtifactFiles, facts: Inspection) -> Iterator[Matrix]:
     """Every packed matrix."""
-    second = any("gptq_v2" in (claim.get("checkpoint_format"), claim.get("format")) for _, claim in files.claims)
+    second = is_second_version(files)
     for layer in facts.quantization.layers:
         yield gptq_matrix(files, layer, 0 if second else 1)
 

@@ -62,7 +62,12 @@ def matrices_of(files: ArtifactFiles, facts: Inspection) -> dict[str, Matrix]:
         found = {one.name: one for one in _without_reader(files, facts)}
     used = {part for one in found.values() for part in one.parts}
     rest = (tensor for name, tensor in files.tensors.items() if name not in used)
-    return found | {one.name: one for one in plain_matrices(rest) if one.name not in found}
+    for one in plain_matrices(rest):
+        if one.name in found:
+            both, problem = (*found[one.name].parts, *one.parts), "it is stored twice, and loaders choose"
+            one = unreadable(one.name, found[one.name].shape, one.kind, both, found[one.name].bits, problem)
+        found[one.name] = one
+    return found
 
 
 def _without_reader(files: ArtifactFiles, facts: Inspection) -> Iterator[Matrix]:

@@ -63,6 +63,9 @@ def pair(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Pairs:
     parent = as_child_spells(child, parent)
     if OUTPUT in child:
         share_output(parent)
+    # What is no float and belongs to no matrix may still be loaded as a parameter: it contradicts nothing, and proves nothing.
+    beside = tuple(one for name, one in child.items() if one.problem and one.bits is None and name not in parent)
+    child = {name: one for name, one in child.items() if not any(one is other for other in beside)}
     unknown = sorted(child.keys() - parent.keys())
     if any(name.startswith(_GGUF_NAMES) for name in unknown):
         problem = f"Which of the parent's tensors {unknown[0]} and {len(unknown) - 1} others are is not known here."
@@ -89,7 +92,7 @@ def pair(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Pairs:
         plain=tuple(sorted(name for name, one in readable.items() if one.bits is None)),
         unreadable=(
             *(_not_compared(one) for one in child.values() if one.problem is not None),
-            *(_not_compared(one) for one in aligned.strange),
+            *(_not_compared(one) for one in (*beside, *aligned.strange)),
         ),
         norm_shift=1.0 if _adds_one(child) else 0.0,
     )

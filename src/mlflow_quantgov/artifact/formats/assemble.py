@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from mlflow_quantgov.artifact.formats.exclusions import check_exclusions, stored_twice
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, is_language_model
 from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization, Quantization
 from mlflow_quantgov.artifact.structure import structure_of_config
@@ -122,10 +123,12 @@ def assemble(
     bits = most(widths)
     group = most(layers.weights_by(layer.group_size for layer in layers.found))
     check_claims(files, layers, claims)
+    check_exclusions(files, (layer.name for layer in layers.found))
     plain = {name: tensor for name, tensor in files.tensors.items() if name not in layers.used}
     for name, tensor in plain.items():
         if tensor.dtype not in FLOATS and name.endswith(_CODES):
             raise broken_layer(files, name, format)
+    stored_twice(files, layers.parameters, plain)
     shapes = layers.parameters | {name: tensor.shape for name, tensor in plain.items()}
     quantized = sum(prod(layer.shape) for layer in layers.found)
     tied = tied_output(plain, files.config)

@@ -101,7 +101,10 @@ class CompressedTensors(Format):
 def gather(files: ArtifactFiles, stem: str) -> Parts:
     """The stored tensors of one matrix."""
     named = ((part, files.tensors.get(f"{stem}.{part}")) for part in _PARTS)
-    return Parts(stem, {part: tensor for part, tensor in named if tensor is not None})
+    found = {part: tensor for part, tensor in named if tensor is not None}
+    if "weight_packed" in found:
+        found.pop("weight", None)  # none of its parts, but the same matrix once more
+    return Parts(stem, found)
 
 
 def read_layer(

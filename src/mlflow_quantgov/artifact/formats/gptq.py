@@ -16,6 +16,7 @@ from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
 from mlflow_quantgov.artifact.formats.packing import WORD_BITS, constant_words
 from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization
 from mlflow_quantgov.artifact.tensors import Tensor
+from mlflow_quantgov.errors import ArtifactError
 
 PARTS = ("qweight", "qzeros", "scales", "g_idx")
 """Tensors of one matrix."""
@@ -52,11 +53,15 @@ class Gptq(Format):
                 layer = read_layer(files, stem, [size for _, size in claims.group_size if size])
                 layers.add(layer.facts, [f"{stem}.{part}" for part in PARTS if f"{stem}.{part}" in files.tensors])
                 read.append(layer)
-        second = any("gptq_v2" in (claim.get("checkpoint_format"), claim.get("format")) for _, claim in files.claims)
+        second = is_second_version(files)
         symmetric = is_symmetric(read, minus_one=not second)
         for place, claim in files.claims:
             if claim.get("sym") is True and not symmetric and not claims.overrides:
                 raise files.contradiction(place, "symmetric quantization", "zero points off the middle")
+            if claim.get("desc_act") is False and any(layer.act_order for layer in read):
+                raise files.contradiction(
+                    place, "groups in the order of the input (desc_act false)", "another order in g_idx"
+                )
         return assemble(
             files,
             layers,
@@ -68,6 +73,26 @@ class Gptq(Format):
             desc_act=any(layer.act_order for layer in read),
             claims=claims,
         )
+
+
+def is_second_version(files: ArtifactFiles) -> bool:
+    """Whether zero points are stored as they are (version 2), as all configs say alike.
+
+    Raises:
+        ArtifactError: One config says version 2 and another does not: loaders would read other zero points.
+    """
+    said = [
+        (place, "gptq_v2" in (claim.get("checkpoint_format"), claim.get("format"))) for place, claim in files.claims
+    ]
+    versions = {second for _, second in said}
+    if len(versions) > 1:
+        (first, _), (other, _) = (next(one for one in said if one[1] is wanted) for wanted in (True, False))
+        raise ArtifactError(
+            f"{first} of {files.root.name} says version 2 of the GPTQ format, {other} does not.",
+            why="Version 1 stores zero points less one: one of the two makes every weight wrong.",
+            fix="set the same checkpoint_format in both files",
+        )
+    return True in versions
 
 
 def is_input_packed(files: ArtifactFiles, stem: str) -> bool:
