@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlflow_quantgov.errors import EvidenceError, UsageError
-from mlflow_quantgov.evidence.statistics.bound import lower_mean_bound
+from mlflow_quantgov.evidence.statistics.bound import Clusters, lower_bound
+from mlflow_quantgov.evidence.statistics.expected import Expected
+from mlflow_quantgov.evidence.statistics.planning import check_level, clusters_to_settle
+from mlflow_quantgov.evidence.statistics.power import MOST
 from mlflow_quantgov.evidence.statistics.records import Score, check_scores, pair, read_scores
 
 METHOD = "paired differences by cluster, one-sided Gaffke bounds"
-POWER = 0.8
-MAX_NEEDED = 10_000_000
 
 Scores = str | Path | Sequence[Any] | NDArray[Any]
 
@@ -56,19 +57,13 @@ class Comparison:
         return asdict(self)
 
 
-def clusters_needed_floor(margin: float, confidence: float = 0.95) -> int:
-    """Fewest independent clusters that can ever pass: ln(1 - confidence) / ln(1 - margin), rounded up."""
-    if margin >= 1:
-        return 1
-    return math.ceil(math.log(1 - confidence) / math.log1p(-margin))
-
-
 def compare(
     parent_scores: Scores,
     quantized_scores: Scores,
     margin: float = 0.02,
     confidence: float = 0.95,
     groups: Sequence[Any] | None = None,
+    score_range: tuple[float, float] | None = None,
 ) -> Comparison:
     """Paired non-inferiority of the quantized side.
 
@@ -78,28 +73,33 @@ def compare(
         margin: Largest tolerated loss, above 0, in units of the score.
         confidence: One-sided, between 0.5 and 1.
         groups: Cluster of each item, for numbers; None makes each item its own cluster.
+        score_range: Lowest and highest score that an item can have; None takes 0 to 1, or what was seen where that is wider.
 
     Returns:
         `pass` where the lower bound is at or above -margin, `fail` where the upper bound is below it.
 
     Raises:
-        UsageError: An impossible margin or confidence, or a file that does not exist.
-        EvidenceError: Scores that are not finite, ids that do not pair or stand twice, groups that differ, no items.
+        UsageError: An impossible margin, confidence or range, or a file that does not exist.
+        EvidenceError: Scores that are not finite, ids that do not pair or stand twice, groups that differ, scores outside
+            the stated range, no items.
     """
-    if not (math.isfinite(margin) and margin > 0):
+    check_level(margin, confidence)
+    low, high = score_range or (0.0, 1.0)
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise UsageError(
-            f"The margin {margin!r} is not a finite number above 0.",
-            why="No finite number of items can show that nothing at all was lost.",
-            fix="--margin 0.02",
-        )
-    if not 0.5 < confidence < 1:
-        raise UsageError(
-            f"The confidence {confidence!r} is not between 0.5 and 1.",
-            why="It is the chance that a model at the margin is not let through.",
-            fix="--confidence 0.95",
+            f"The range of scores {low!r} to {high!r} is none.",
+            why="The largest loss that one item can show follows from it.",
+            fix="give the lowest and the highest score that an item can have",
         )
     pairs = pair(_scores(parent_scores, groups, "the parent"), _scores(quantized_scores, groups, "the quantized side"))
-    return _judge(pairs, margin, confidence)
+    seen = [side.score for both in pairs for side in both]
+    if score_range is not None and not low <= min(seen) <= max(seen) <= high:
+        raise EvidenceError(
+            f"Scores lie outside {low:g} to {high:g}, from {min(seen):g} to {max(seen):g}.",
+            why="A loss could be larger than the bounds reckon with.",
+            fix="state the range that the scorer really has",
+        )
+    return _judge(pairs, margin, confidence, high - low)
 
 
 def _scores(given: Scores, groups: Sequence[Any] | None, where: str) -> list[Score]:
@@ -123,28 +123,28 @@ def _scores(given: Scores, groups: Sequence[Any] | None, where: str) -> list[Sco
     return check_scores(records, where)
 
 
-def _judge(pairs: list[tuple[Score, Score]], margin: float, confidence: float) -> Comparison:
+def _judge(pairs: list[tuple[Score, Score]], margin: float, confidence: float, span: float) -> Comparison:
     parent = np.array([one.score for one, _ in pairs])
     quantized = np.array([other.score for _, other in pairs])
     names, cluster = np.unique([one.group for one, _ in pairs], return_inverse=True)
     difference = quantized - parent
-    sizes = np.bincount(cluster)
-    # One number per cluster whose plain mean is the mean over items: total, times clusters per item.
-    scale = len(names) / len(pairs)
-    totals = np.round(np.bincount(cluster, weights=difference) * scale, 12)
-    span = _span(parent, quantized) * float(sizes.max()) * scale
+    # Never less than the range of 0/1 scores: equal scores say nothing about how far they could have fallen.
+    span = max(span, float(max(parent.max(), quantized.max()) - min(parent.min(), quantized.min())))
+    # Rounded, so that equal clusters are equal whatever the order of their items.
+    clusters = Clusters.of(np.round(np.bincount(cluster, weights=difference), 12), np.bincount(cluster).astype(float))
     estimate = math.fsum(difference) / len(pairs)
-    lower = min(estimate, lower_mean_bound(totals, min(-span, float(totals.min())), confidence))
-    upper = max(estimate, -lower_mean_bound(-totals, min(-span, float((-totals).min())), confidence))
+    lower = min(estimate, lower_bound(clusters, -span, confidence))
+    upper = max(estimate, -lower_bound(clusters.negated(), -span, confidence))
     outcome: Literal["pass", "fail", "inconclusive"] = "inconclusive"
     if lower >= -margin:
         outcome = "pass"
     elif upper < -margin:
         outcome = "fail"
     parent_mean, quantized_mean = math.fsum(parent) / len(pairs), math.fsum(quantized) / len(pairs)
-    needed = (
-        _items_needed(totals, margin, confidence, span) * len(pairs) / len(names) if outcome == "inconclusive" else None
-    )
+    needed = None
+    if outcome == "inconclusive":
+        more = clusters_to_settle(margin, _as_seen(clusters, difference, span), confidence)
+        needed = min(MOST, max(math.ceil(round(more * len(pairs) / len(names), 6)), len(pairs) + 1))
     return Comparison(
         outcome=outcome,
         estimate=estimate,
@@ -155,7 +155,7 @@ def _judge(pairs: list[tuple[Score, Score]], margin: float, confidence: float) -
         items=len(pairs),
         clusters=len(names),
         discordant=int(np.count_nonzero(difference)),
-        items_needed=None if needed is None else min(MAX_NEEDED, max(math.ceil(needed), len(pairs) + 1)),
+        items_needed=needed,
         method=METHOD,
         lost=int(np.count_nonzero(difference < 0)),
         gained=int(np.count_nonzero(difference > 0)),
@@ -167,28 +167,19 @@ def _judge(pairs: list[tuple[Score, Score]], margin: float, confidence: float) -
     )
 
 
-def _span(parent: NDArray[np.float64], quantized: NDArray[np.float64]) -> float:
-    """Largest loss that one item can show: 1, or the range that was seen where that is wider.
-
-    Never less than 1: equal scores say nothing about how far they could have fallen.
-    """
-    low, high = min(parent.min(), quantized.min()), max(parent.max(), quantized.max())
-    return max(1.0, float(high - low))
-
-
-def _items_needed(totals: NDArray[np.float64], margin: float, confidence: float, span: float) -> float:
-    """Clusters that would settle it: normal approximation, plus the width that one unseen worst cluster costs.
-
-    n = ((z_confidence + z_power) s / (margin + estimate))^2, where s includes one worst cluster that was not seen.
-    """
-    from scipy.stats import norm
-
-    seen = np.append(totals, -span)
-    spread = float(seen.std())
-    distance = max(abs(margin + float(totals.mean())), 1e-6)
-    factor = float(norm.ppf(confidence) + norm.ppf(POWER))
-    return max(
-        (factor * spread / distance) ** 2 + span / distance, clusters_needed_floor(min(margin / span, 1), confidence)
+def _as_seen(clusters: Clusters, difference: NDArray[np.float64], span: float) -> Expected:
+    """The expectation that what was seen goes on."""
+    counts, totals = clusters.counts, clusters.totals - difference.mean() * clusters.sizes
+    apart = float(((difference - difference.mean()) ** 2).sum())
+    return Expected(
+        totals=clusters.totals,
+        sizes=clusters.sizes,
+        chances=counts / counts.sum(),
+        span=span,
+        cluster_size=float(clusters.sizes @ counts / counts.sum()),
+        lost=float(np.mean(difference < 0)),
+        gained=float(np.mean(difference > 0)),
+        design_effect=float(totals**2 @ counts) / apart if apart > 0 else 1.0,
     )
 
 

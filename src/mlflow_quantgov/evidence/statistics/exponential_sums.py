@@ -8,12 +8,18 @@ and for any s > 0 with 1 + s u_i > 0 everywhere
 The line Re z = -s is put where the integrand is smallest, so that it hardly oscillates there, and y = w sinh(x) makes the
 trapezoidal rule converge geometrically. No random numbers: the same values always give the same probability.
 
+Planning asks the same of thousands of simulated data sets and needs no nine digits: `tail_estimate` expands the integral
+about the saddle point, to the second order, instead.
+
 Sources: J. P. Imhof, "Computing the distribution of quadratic forms in normal variables", Biometrika 48 (1961) 419-426
 (2 G_i is chi-squared with 2 c_i degrees); S. O. Rice, "Distribution of quadratic forms in normal random variables -
-evaluation by numerical integration", SIAM J. Sci. Stat. Comput. 1 (1980) 438-448 (the saddle point line).
+evaluation by numerical integration", SIAM J. Sci. Stat. Comput. 1 (1980) 438-448 (the saddle point line); H. E. Daniels,
+"Saddlepoint approximations in statistics", Ann. Math. Statist. 25 (1954) 631-650 (the expansion).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,10 +43,27 @@ def tail_probability(values: Floats, counts: Floats) -> Floats:
     Returns:
         Probabilities, shape [...]; absolute error below 1e-9.
     """
-    u = np.atleast_2d(np.asarray(values, dtype=float))
-    shape = u.shape[:-1] if np.ndim(values) > 1 else ()
-    u = u.reshape(-1, u.shape[-1])
-    c = np.broadcast_to(np.asarray(counts, dtype=float), np.shape(values)).reshape(u.shape)
+    return _over_sums(values, counts, _through_saddle)
+
+
+def tail_estimate(values: Floats, counts: Floats) -> Floats:
+    """`tail_probability` within about a tenth of it where it is small (1 % where there are many Gammas), at a small part of the cost.
+
+    Args:
+        values: The weights u, shape [..., k]; any sign and any unit.
+        counts: Shapes of the Gammas, at or above 0, broadcastable with `values`.
+
+    Returns:
+        Probabilities, shape [...].
+    """
+    return _over_sums(values, counts, _about_saddle)
+
+
+def _over_sums(values: Floats, counts: Floats, solve: Callable[[Floats, Floats], Floats]) -> Floats:
+    """Settle the sums that have only one sign, and solve the others in units of their largest weight."""
+    u, c = np.broadcast_arrays(np.asarray(values, dtype=float), np.asarray(counts, dtype=float))
+    shape = u.shape[:-1]
+    u, c = u.reshape(-1, u.shape[-1]), c.reshape(-1, u.shape[-1])
     u = np.where(c > 0, u, 0.0)
     scale = np.abs(u).max(axis=1, keepdims=True)
     u = u / np.where(scale > 0, scale, 1.0)
@@ -48,7 +71,7 @@ def tail_probability(values: Floats, counts: Floats) -> Floats:
     result = np.where(high <= 0, 1.0, 0.0)
     mixed = (low < 0) & (high > 0)
     if mixed.any():
-        result[mixed] = _through_saddle(u[mixed], c[mixed])
+        result[mixed] = solve(u[mixed], c[mixed])
     return result.reshape(shape)
 
 
@@ -65,6 +88,15 @@ def _through_saddle(u: Floats, c: Floats) -> Floats:
         if np.abs(terms[:, -1]).max() < _TOLERANCE * np.abs(terms[:, 0]).max():
             break
     return np.clip(total * np.exp(log_height) / np.pi, 0.0, 1.0)
+
+
+def _about_saddle(u: Floats, c: Floats) -> Floats:
+    s, width, log_height = _saddle(u, c)
+    ratio = u / (1 + s[:, None] * u)
+    third = -2 * ((c * ratio**3).sum(axis=1) + 1 / s**3) * width**3
+    fourth = 6 * ((c * ratio**4).sum(axis=1) + 1 / s**4) * width**4
+    correction = 1 + fourth / 8 - 5 * third**2 / 24
+    return np.clip(np.exp(log_height) * width / np.sqrt(2 * np.pi) * correction, 0.0, 1.0)
 
 
 def _saddle(u: Floats, c: Floats) -> tuple[Floats, Floats, Floats]:
