@@ -196,7 +196,7 @@ def _print_plan(uri: str, plan: EvaluationPlan) -> None:
             print_note(f"{one.capability}: not counted, since multiple choice: {', '.join(one.not_counted)}")
     each = f"{plan.items:,} items on both sides"
     if plan.minutes is None:
-        print_note(f"{each}; how long that takes, a pilot tells: quantgov evaluate {uri} ... --plan --pilot 20")
+        print_note(f"{each}; how long that takes, a pilot tells: quantgov evaluate {uri} --tasks DIR --plan --pilot 20")
     else:
         print_note(
             f"{each}: about {max(plan.minutes, 0.1):.1f} minutes, as {plan.pilot_items:,} items of the pilot took"
