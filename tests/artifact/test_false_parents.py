@@ -129,7 +129,25 @@ def all_clipped(rows: Any, bits: int) -> tuple[Any, ...]:
     return codes, scale.astype(np.float32), np.full(scale.shape, 8, np.float32)
 
 
-@pytest.mark.parametrize("levels", [signs_alone, all_clipped])
+def half_zeroed(rows: Any, bits: int) -> tuple[Any, ...]:
+    """Every other row with a scale so large that its cells hold everything, and zeros."""
+    codes, scale, zero = all_clipped(rows, bits)
+    scale = (np.abs(rows).max(1, keepdims=True) / 7).astype(np.float32)
+    codes = np.clip(np.rint(rows / scale + 8), 0, 15).astype(np.uint8)
+    codes[::2], scale[::2] = 8, 60000
+    return codes, scale, zero
+
+
+def some_erased(rows: Any, bits: int) -> tuple[Any, ...]:
+    """One row in twenty with a scale next to nothing, whose outermost cells have no end."""
+    codes, scale, zero = half_zeroed(rows, bits)
+    scale = (np.abs(rows).max(1, keepdims=True) / 7).astype(np.float32)
+    codes = np.clip(np.rint(rows / scale + 8), 0, 15).astype(np.uint8)
+    codes[::20], scale[::20] = np.where(rows[::20] > 0, 15, 0), 2e-7
+    return codes, scale, zero
+
+
+@pytest.mark.parametrize("levels", [signs_alone, all_clipped, half_zeroed, some_erased])
 def test_levels_to_which_nobody_rounds_prove_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, levels: Callable[..., Any]
 ) -> None:

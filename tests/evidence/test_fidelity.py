@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from scipy.special import rel_entr
 from mlflow_quantgov.errors import EvidenceError, UsageError
 from mlflow_quantgov.evidence.measure import distributions, fidelity
 from mlflow_quantgov.evidence.measure.distributions import Sums, compare_logits, log_softmax
-from mlflow_quantgov.evidence.measure.fidelity import _score, _windows
+from mlflow_quantgov.evidence.measure.fidelity import _windows, score
+from mlflow_quantgov.evidence.predicates.fidelity import kl_bin
 
 DIGEST = "sha256:" + "a" * 64
 OTHER = "sha256:" + "b" * 64
@@ -36,6 +38,9 @@ def test_sums_are_those_of_the_definition(parent: Any, quantized: Any, following
     np.testing.assert_allclose(found.kl, kl.sum(), rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(found.kl_max, kl.max(), rtol=1e-6, atol=1e-9)
     assert found.kl >= 0
+    assert found.kl_counts == Counter(
+        kl_bin(one) for one in distributions.divergence(log_softmax(parent), log_softmax(quantized))
+    )
     assert found.same_top == int((parent.argmax(axis=1) == quantized.argmax(axis=1)).sum())
 
 
@@ -48,6 +53,7 @@ def test_blocks_change_nothing(parent: Any, quantized: Any, following: list[int]
         parts = compare_logits(parent, quantized, following)
     finally:
         distributions.BLOCK_ELEMENTS = before
+    assert parts.kl_counts == whole.kl_counts
     assert (parts.tokens, parts.same_top, parts.identical) == (whole.tokens, whole.same_top, whole.identical)
     np.testing.assert_allclose(
         [parts.parent_nll, parts.quantized_nll, parts.kl, parts.kl_max],
@@ -98,24 +104,24 @@ def test_every_token_but_the_first_is_predicted_once(text: list[int], window: in
 def test_a_long_document_is_scored_whole(bigram: Callable[..., Any]) -> None:
     parent, other = bigram("the cat sat on the mat\n" * 9), bigram("a dog lay on a rug, the cat sat\n" * 9)
     text = "the cat and the dog sat on the rug and on the mat all day long"
-    record = _score(parent, other, text, parent.context_length)
-    assert record is not None and record.tokens == len(text) - 1 > parent.context_length
+    record = score(parent, other, text, parent.context_length)
+    assert record.tokens == len(text) - 1 > parent.context_length
     assert record.parent_nll == pytest.approx(-parent.score([(text[0], text[1:])])[0].logprob, rel=1e-5)
     assert record.kl > 0 and record.identical < record.tokens
-    same = _score(parent, parent, text, 32)
-    assert same is not None and same.identical == same.tokens
+    same = score(parent, parent, text, 32)
+    assert same.identical == same.tokens
 
 
 def test_a_document_of_one_token_is_left_out(bigram: Callable[..., Any]) -> None:
     model = bigram("ab")
-    assert _score(model, model, "a", 32) is None
+    assert score(model, model, "a", 32) == Sums()
 
 
 def test_another_tokenizer_is_refused(bigram: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     parent, other = bigram("ab"), bigram("ab")
     monkeypatch.setattr(other, "tokenize", lambda text, add_special=False: [0, *parent.tokenize(text)])
     with pytest.raises(EvidenceError, match="different tokens"):
-        _score(parent, other, "abab", 32)
+        score(parent, other, "abab", 32)
 
 
 def test_sums_add_up() -> None:

@@ -20,6 +20,7 @@ from mlflow_quantgov.evidence.predicates import (
     Side,
     TaskEval,
 )
+from mlflow_quantgov.evidence.predicates.fidelity import kl_bin
 
 DIGEST = "sha256:" + "1" * 64
 
@@ -38,8 +39,9 @@ def model_id(new_sqlite_database: Callable[[], str], tmp_path: Path, monkeypatch
 def fidelity(provenance: Provenance) -> Fidelity:
     """One document."""
     document = DocumentRecord(
-        id=DIGEST, tokens=10, parent_nll=20.0, quantized_nll=22.0, kl=1.0, kl_max=0.5, same_top=9, identical=0
-    )
+        id=DIGEST, tokens=10, parent_nll=20.0, quantized_nll=22.0, kl=1.0, kl_max=0.5, same_top=9, identical=0,
+        kl_counts=((kl_bin(0.0555), 9), (kl_bin(0.5), 1)),
+    )  # fmt: skip
     side = Side(weights=DIGEST, runtime="r", version="1")
     return Fidelity.measured(
         provenance=provenance, parent=side, quantized=side, data=DIGEST, settings={}, documents=(document,)
@@ -67,6 +69,7 @@ def test_an_active_run_is_used(model_id: str, fidelity: Fidelity) -> None:
         metrics.record(model_id, fidelity)
         assert mlflow.active_run().info.run_id == run.info.run_id
     assert mlflow.get_run(run.info.run_id).data.metrics["kl_mean"] == fidelity.stated()["kl_mean"]
+    assert mlflow.get_run(run.info.run_id).data.metrics["kl_p99"] == 0.5
 
 
 def test_calibration_data_are_datasets_and_no_metric(model_id: str, provenance: Provenance) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mlflow_quantgov.errors import EvidenceError
@@ -17,6 +20,7 @@ from mlflow_quantgov.evidence.predicates import (
     DataRecord,
     DocumentRecord,
     Fidelity,
+    FidelityV1,
     Likeness,
     Provenance,
     Side,
@@ -24,6 +28,8 @@ from mlflow_quantgov.evidence.predicates import (
     kind_of_type,
     predicate_class,
 )
+from mlflow_quantgov.evidence.predicates.fidelity import KL_EDGES, DocumentRecordV1, kl_bin, kl_quantile
+from mlflow_quantgov.evidence.statement import Statement, parse_statement
 
 DIGEST = "sha256:" + "a" * 64
 SIDE = Side(weights=DIGEST, runtime="r", version="1")
@@ -39,6 +45,7 @@ def document(**changes: Any) -> DocumentRecord:
         "kl_max": 0.5,
         "same_top": 9,
         "identical": 0,
+        "kl_counts": ((kl_bin(0.0555), changes.get("tokens", 10) - 1), (kl_bin(0.5), 1)),
     }
     return DocumentRecord(**(values | changes))
 
@@ -79,16 +86,92 @@ def test_task_means_and_flips(task_eval: Callable[..., TaskEval]) -> None:
 
 
 def test_fidelity_is_weighted_by_tokens(provenance: Provenance) -> None:
-    documents = (document(), document(tokens=30, parent_nll=30.0, quantized_nll=30.0, kl=0.0, same_top=30))
+    documents = (
+        document(),
+        document(tokens=30, parent_nll=30.0, quantized_nll=30.0, kl=0.0, kl_max=0.0, same_top=30, kl_counts=((0, 30),)),
+    )
     found = Fidelity.measured(
         provenance=provenance, parent=SIDE, quantized=SIDE, data=DIGEST, settings={}, documents=documents
     )
     assert math.isclose(found.summary["parent_perplexity"], math.exp(50 / 40))
     assert math.isclose(found.summary["kl_mean"], 1 / 40)
     assert math.isclose(found.summary["same_top_rate"], 39 / 40)
-    edited = found.model_copy(update={"documents": (document(kl=0.9), documents[1])})
+    edited = found.model_copy(update={"documents": (document(kl=0.98), documents[1])})
     with pytest.raises(EvidenceError, match="kl_mean"):
         edited.verify_summary()
+
+
+def fidelity(provenance: Provenance, *documents: DocumentRecord, **changes: Any) -> Fidelity:
+    values = {"provenance": provenance, "parent": SIDE, "quantized": SIDE, "data": DIGEST, "settings": {}}
+    return Fidelity.measured(**(values | {"documents": documents} | changes))
+
+
+def test_version_1_of_fidelity_is_still_read(provenance: Provenance) -> None:
+    old = DocumentRecordV1(**{key: value for key, value in document().model_dump().items() if key != "kl_counts"})
+    made = FidelityV1.measured(
+        provenance=provenance, parent=SIDE, quantized=SIDE, data=DIGEST, settings={}, documents=(old,)
+    )
+    read = parse_statement(Statement.about(DIGEST, made, name="m").to_bytes())
+    assert (read.kind, read.predicate_type[-3:]) == ("fidelity", "/v1")
+    content = read.content()
+    assert type(content) is FidelityV1 and content.stated()["kl_mean"] == 0.1
+    new = Statement.about(DIGEST, fidelity(provenance, document()), name="m")
+    assert new.predicate_type.endswith("/v2") and type(parse_statement(new.to_bytes()).content()) is Fidelity
+
+
+@given(st.lists(st.floats(0, 500), min_size=1, max_size=400), st.integers(1, 40))
+def test_the_99th_percentile_is_within_its_stated_resolution(values: list[float], size: int) -> None:
+    parts = [values[at : at + size] for at in range(0, len(values), size)]
+    counts = [tuple(sorted(Counter(kl_bin(one) for one in part).items())) for part in parts]
+    found = kl_quantile(counts, max(values))
+    exact = sorted(values)[math.ceil(0.99 * len(values)) - 1]
+    assert exact <= found <= max(exact * 1.0747, KL_EDGES[0]) or exact > KL_EDGES[-1]
+    assert sum(one > found for one in values) <= 0.01 * len(values)
+
+
+def test_the_worst_documents_are_named_by_digest_in_the_order_of_their_mean(provenance: Provenance) -> None:
+    documents = [
+        document(id=f"sha256:{n:064x}", kl=n / 10, kl_max=n / 100, kl_counts=((kl_bin(n / 100), 10),))
+        for n in range(12)
+    ]
+    summary = fidelity(provenance, *documents).summary
+    worst = summary["worst_documents"]
+    assert [one["id"][-1] for one in worst] == ["b", "a", *(str(n) for n in range(9, 1, -1))]
+    assert worst[0]["kl_mean"] == pytest.approx(0.11) and worst[0]["perplexity_ratio"] == pytest.approx(math.exp(0.2))
+
+
+@pytest.mark.parametrize(
+    ("identical", "tokens", "outcome"), [(1000, 1000, "fail"), (999, 999, None), (999, 1000, None)]
+)
+def test_quantization_that_never_engaged_is_the_only_outcome(
+    provenance: Provenance, identical: int, tokens: int, outcome: str | None
+) -> None:
+    equal = document(tokens=tokens, identical=identical, same_top=tokens, kl=0.0, kl_max=0.0, kl_counts=((0, tokens),))
+    assert fidelity(provenance, equal).summary["outcome"] == outcome
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kl": -1.0},
+        {"same_top": 11},
+        {"identical": 11},
+        {"kl_counts": ()},
+        {"kl_counts": ((0, 10),)},
+        {"kl_counts": ((kl_bin(0.5), 1),)},
+        {"kl_counts": ((kl_bin(0.5), 9), (kl_bin(0.5), 1))},
+        {"kl_counts": ((kl_bin(0.5), 1), (kl_bin(0.0555), 9))},
+        {"kl_counts": ((kl_bin(0.0555), 10), (kl_bin(0.5), 0))},
+        {"kl_counts": ((-1, 9), (kl_bin(0.5), 1))},
+        {"kl_counts": ((kl_bin(0.0555), 9), (258, 1))},
+        {"kl": 0.05},
+        {"kl": 4.9},
+        {"kl_max": 0.6},
+    ],
+)
+def test_a_spread_that_cannot_give_the_sums_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        document(**changes)
 
 
 def test_a_hopeless_perplexity_stays_a_number(provenance: Provenance) -> None:

@@ -178,7 +178,15 @@ def test_a_statement_from_the_future_is_not_taken_in(store: Any, quantized: str)
     weights = store.quantgov_facts("chat", quantized).model.weights
     side = Side(weights=weights, runtime="r", version="1")
     document = DocumentRecord(
-        id=weights, tokens=1, parent_nll=1, quantized_nll=1, kl=0, kl_max=0, same_top=1, identical=1
+        id=weights,
+        tokens=1,
+        parent_nll=1,
+        quantized_nll=1,
+        kl=0,
+        kl_max=0,
+        same_top=1,
+        identical=1,
+        kl_counts=((0, 1),),
     )
     content = Fidelity.measured(
         provenance=Provenance(measured_at="2099-01-01T00:00:00Z", tool_version="0"), parent=side, quantized=side,

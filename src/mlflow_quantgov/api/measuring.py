@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from mlflow_quantgov.errors import UsageError
 from mlflow_quantgov.evidence.calibration_data import CalibrationData
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.targets import Target
@@ -20,29 +22,76 @@ Progress = Callable[[str, float], None]
 
 
 def measure_fidelity(
-    uri: str, text: str | Path, *, runtime: str | None = None, progress: Progress | None = None
+    uri: str,
+    text: str | Path | None = None,
+    *,
+    runtime: str | None = None,
+    parent_logits: str | Path | None = None,
+    quantized_logits: str | Path | None = None,
+    served: tuple[str | Path, str | Path] | None = None,
+    progress: Progress | None = None,
 ) -> Statement:
     """Measure KL divergence, same-top-token rate and perplexity against the parent, and attach the result.
 
+    A run that was killed goes on after the last document that it had scored.
+
     Args:
         uri: The quantized version.
-        text: Text or JSONL file with production-like documents.
+        text: Text or JSONL file with production-like documents; not needed with `parent_logits`, whose file holds tokens.
         runtime: Runtime for both sides; None for the target's.
-        progress: Called with a message and a fraction from 0 to 1.
+        parent_logits: File that `llama-perplexity --save-all-logits` wrote for the parent, instead of running it here.
+        quantized_logits: The same for the quantized version, instead of running it here.
+        served: Descriptions of the endpoints that serve the parent and the quantized version, instead of running the
+            files here: they must echo a prompt with its log-probabilities.
+        progress: Called with a message and a fraction from 0 to 1; the first messages say what it will cost.
+
+    Whatever did not run here is labelled `imported`.
+
+    Raises:
+        UsageError: No text, or more than one source of it; a file is missing, empty or damaged.
+        UnreachableError: An endpoint does not answer.
+        EvidenceError: The sides cannot be compared, or one gives NaN.
     """
     from mlflow_quantgov.evidence.measure import fidelity
 
+    if (text is None) == (parent_logits is None):
+        raise UsageError(
+            "Fidelity is measured either on a text or on the tokens of a file of saved logits.",
+            why="Without one there is nothing to score; with both it is not clear which counts.",
+            fix=f"quantgov fidelity {uri} --text FILE",
+        )
+    if (quantized_logits and not parent_logits) or (served and parent_logits):
+        raise UsageError(
+            "Saved logits of the quantized version stand beside those of the parent, and beside no endpoint.",
+            why="Both sides must have seen the same tokens.",
+            fix=f"quantgov fidelity {uri} --parent-logits FILE --quantized-logits FILE",
+        )
     pair = pair_of(uri)
-    found = fidelity.measure(
-        pair.parent.artifact,
-        pair.quantized.artifact,
-        text=Path(text),
-        parent_weights=pair.parent_weights,
-        quantized_weights=pair.quantized_weights,
-        runtime=runtime or runtime_of(pair),
-        cache=cache_folder(),
-        progress=progress,
-    )
+    weights: Any = {"parent_weights": pair.parent_weights, "quantized_weights": pair.quantized_weights}
+    if parent_logits is not None:
+        found = fidelity.measure_saved(
+            Path(parent_logits),
+            pair.quantized.artifact,
+            quantized_logits=Path(quantized_logits) if quantized_logits is not None else None,
+            runtime=runtime or runtime_of(pair),
+            cache=cache_folder(),
+            progress=progress,
+            **weights,
+        )
+    elif served is not None:
+        found = fidelity.measure_served(
+            Path(served[0]), Path(served[1]), text=Path(str(text)), progress=progress, **weights
+        )
+    else:
+        found = fidelity.measure(
+            pair.parent.artifact,
+            pair.quantized.artifact,
+            text=Path(str(text)),
+            runtime=runtime or runtime_of(pair),
+            cache=cache_folder(),
+            progress=progress,
+            **weights,
+        )
     return attach_content(pair.quantized, pair.quantized_weights, found)
 
 

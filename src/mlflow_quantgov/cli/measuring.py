@@ -11,13 +11,20 @@ from mlflow_quantgov.evidence.statement import Statement
 Progress = Callable[[str, float], None]
 
 
-def measure(title: str, run: Callable[[Progress | None], Statement], *, as_json: bool) -> Statement:
+def measure(
+    title: str,
+    run: Callable[[Progress | None], Statement],
+    *,
+    as_json: bool,
+    show: Callable[[dict[str, Any]], None] | None = None,
+) -> Statement:
     """Run one measurement with a progress bar and print its statement.
 
     Args:
         title: Words for the progress bar.
         run: Takes the progress function and returns the attached statement.
         as_json: Print the JSON contract instead of a table.
+        show: Prints the numbers for people; None for a plain list.
 
     Returns:
         The statement, for commands that exit by what it shows.
@@ -40,7 +47,9 @@ def measure(title: str, run: Callable[[Progress | None], Statement], *, as_json:
         )
     else:
         numbers = {key: value for key, value in summary.items() if key != "outcome"}
-        print_statement(statement.kind, statement.digest, outcome, numbers)
+        print_statement(statement.kind, statement.digest, outcome, {} if show else numbers)
+        if show:
+            show(numbers)
         for warning in getattr(content, "warnings", ()):
             print_note(warning)
     return statement

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_quantgov.evidence.predicates import Benchmark, Calibration, Fidelity, Predicate, TaskEval
+from mlflow_quantgov.evidence.predicates import Benchmark, Calibration, FidelityV1, Predicate, TaskEval
 
 _NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
 _DIGEST_LENGTH = 36
@@ -49,11 +49,11 @@ def numbers_of(content: Predicate) -> list[Number]:
             for data in data_of(content)
             for name, value in _of_task(summary[data.name]).items()
         ]
-    if isinstance(content, Fidelity):
+    if isinstance(content, FidelityV1):
         (data,) = data_of(content)
         names = {"quantized_perplexity": "perplexity", "parent_perplexity": "parent_perplexity"}
-        names |= {"kl_mean": "kl_mean", "same_top_rate": "same_top_rate"}
-        return [Number(name, summary[key], data) for key, name in names.items()]
+        names |= {key: key for key in ("kl_mean", "kl_p99", "same_top_rate")}
+        return [Number(name, summary[key], data) for key, name in names.items() if key in summary]
     if isinstance(content, Benchmark):
         memory = summary["memory_ratio"]
         found = [Number("memory_ratio", memory)] if memory else []
@@ -65,7 +65,7 @@ def data_of(content: Predicate) -> list[Data]:
     """The data that a measurement used."""
     if isinstance(content, TaskEval):
         return [Data(task.task, task.task_digest, "evaluation") for task in content.tasks]
-    if isinstance(content, Fidelity):
+    if isinstance(content, FidelityV1):
         return [Data("fidelity text", content.data, "evaluation")]
     if isinstance(content, Calibration):
         production = content.production

@@ -7,6 +7,7 @@ from typing import Any
 
 from mlflow_quantgov.artifact.describe import headline, rows
 from mlflow_quantgov.pages.calibration import calibration_section
+from mlflow_quantgov.pages.fidelity_plot import kl_plot
 from mlflow_quantgov.pages.plot import Interval, interval_plot, layer_plot
 from mlflow_quantgov.pages.render import render
 from mlflow_quantgov.policy.decision import Decision
@@ -34,6 +35,7 @@ def render_report(facts: Facts, decision: Decision | None, *, title: str) -> str
         plot=interval_plot([one["interval"] for one in capabilities]),
         capabilities=capabilities,
         fidelity=summaries.get("fidelity"),
+        kl_plot=kl_plot(next((one.content for one in reversed(facts.evidence) if one.kind == "fidelity"), None)),
         benchmark=summaries.get("benchmark"),
         calibration=calibration_section(facts),
         headline=headline(facts.model.quantization) if facts.model else None,

@@ -14,6 +14,7 @@ from mlflow_quantgov.artifact.derivation.casts import AS_STORED, CASTS, Cast
 from mlflow_quantgov.artifact.derivation.descent import Descent, LayerDescent, Verdict
 from mlflow_quantgov.artifact.derivation.folding import (
     is_foldable_norm,
+    is_plain_product,
     norm_before,
     norm_factors,
     producer_of,
@@ -88,6 +89,8 @@ class _Comparison:
         found = []
         matrices = [name for name, one in self.pairs.child.items() if one.rows > 1]
         for name in self.pairs.plain:
+            if f"{name.removesuffix('.weight')}.bias" in self.pairs.child:
+                continue  # the scale would have to leave the bias too
             if is_foldable_norm(name, self.pairs.norms, matrices) and self.pairs.child[name].rows == 1:
                 folded = self._factors(name, CASTS[AS_STORED])
                 if folded.columns is not None and self._is_better(name, folded):
@@ -147,6 +150,8 @@ class _Comparison:
         Grouped heads share their rows, and nothing undoes that here: then no factor is believed.
         """
         behind = [other for other in self.pairs.quantized if producer_of(other) == name]
+        if not all(is_plain_product(other, self.pairs.child) for other in behind):
+            return False
         rows = self.pairs.child[name].rows
         return bool(behind) and all(self.pairs.child[other].columns == rows for other in behind)
 

@@ -26,6 +26,7 @@ _FEED = re.compile(r"^(mlp\.(gate_proj|up_proj|gate_up_proj|gate)|mlp\.experts\.
 _BEFORE = {"self_attn.o_proj.weight": "self_attn.v_proj.weight", "down_proj.weight": "up_proj.weight"}
 _OUTPUTS = ("o_proj.weight", "down_proj.weight", "w2.weight")
 """Matrices of a block that read no norm, but what others of the block computed."""
+_OF_HEADS = ("q_norm", "k_norm", "q_layernorm", "k_layernorm")
 _LEAST_FACTOR = 2e-3
 """Norms that differ by less were not scaled by anybody: they were trained, or stored otherwise."""
 _LEAST_ROWS = 0.1
@@ -77,6 +78,22 @@ def producer_of(name: str) -> str | None:
         if name.endswith(consumer):
             return name[: -len(consumer)] + producer
     return None
+
+
+def is_plain_product(consumer: str, tensors: Iterable[str]) -> bool:
+    """Whether nothing but a product stands between a matrix and the rows of the one before it.
+
+    An up projection without a gate goes through the activation, and some models norm in between.
+
+    Args:
+        consumer: The matrix that would take the scale back.
+        tensors: Names of all tensors.
+    """
+    block = consumer.rsplit(".", 2)[0] + "."
+    beside = {one.removeprefix(block) for one in tensors if one.startswith(block)}
+    if any("norm" in one and not one.startswith(_OF_HEADS) for one in beside):
+        return False
+    return not consumer.endswith("down_proj.weight") or "gate_proj.weight" in beside
 
 
 def norm_factors(parent: Floats, child: Floats, shift: float = 0.0) -> Floats | None:

@@ -31,8 +31,14 @@ _MOST_ERROR = 1.1
 """Relative error above which nothing is left of a weight but its sign; writing zeros has an error of 1."""
 _MOST_CLIPPED = 0.1
 """Share of weights that a quantizer may cut off at its outermost levels. Of true parents at most 1.1 % were (MXFP4), but for types of two levels."""
+_BLIND = 0.3
+"""Change of the parent from which on a matrix proves nothing if it would not have shown."""
+_EXACT = 0.01
+_SEES_NOTHING = "Its levels are so far apart that another model's weights would round to the same codes."
 _TELLING = 0.02
 _LUCK = 0.01
+_LIVE = 0.01
+"""Signal of a column, over that of an average one, from which on it can tell anything."""
 _EXPLAINED = 0.1
 _CLOSE = 0.3
 _COMPENSATING = {"gptq", "int", "MatMulNBits", "I4", "U4"}
@@ -98,8 +104,12 @@ def best_column(found: Iterable[Measured]) -> Column:
     """The best column of matrices that share their input: GPTQ treats their columns in the same order."""
     all_of_them = list(found)
     outside = np.sum([one.outside_of_column for one in all_of_them], axis=0)
+    # A column without weights (padding) is rounded as it was whoever trained the rest.
+    signal = np.sum([one.column_signal for one in all_of_them], axis=0)
+    live = outside[signal > _LIVE * float(signal.mean())]
     rows = sum(one.rows for one in all_of_them)
-    return Column(rows, int(outside.min()), len(outside), float(outside.sum()) / max(rows * len(outside), 1))
+    least = int(live.min()) if live.size else rows
+    return Column(rows, least, max(len(live), 1), float(outside.sum()) / max(rows * len(outside), 1))
 
 
 def judge(child: Matrix, found: Measured, column: Column) -> tuple[LayerDescent, Verdict]:
@@ -113,8 +123,7 @@ def judge(child: Matrix, found: Measured, column: Column) -> tuple[LayerDescent,
     if not found.finite:
         return layer_of(child, found, found.share, None, "none", "It holds numbers that are not finite."), "refuted"
     if found.chance < _TELLING and found.relative_error > _CLOSE:
-        problem = "Its levels are so far apart that another model's weights would round to the same codes."
-        return layer_of(child, found, found.share, None, "none", problem), "unproved"
+        return layer_of(child, found, found.share, None, "none", _SEES_NOTHING), "unproved"
     inside = found.outside <= allowance(MOST_OUTSIDE, found.weights)
     inside = inside and found.far <= allowance(MOST_FAR, found.weights)
     unlike = _unlike_rounding(found) if inside else None
@@ -126,11 +135,18 @@ def judge(child: Matrix, found: Measured, column: Column) -> tuple[LayerDescent,
             "stored."
         )
         return layer_of(child, found, found.share, None, "none", problem), "unproved"
+    if (inside or column.fits) and (damage := found.local.problem):
+        return layer_of(child, found, found.share, None, "none", damage), "unproved"
     if inside:
         resolution = change_of_outside(least_rate(found.outside, 0.05) / found.weights, found)
+        # Weights that are stored as they were need no other proof.
+        if not resolution < _BLIND and found.relative_error > _EXACT:
+            return layer_of(child, found, found.share, None, "none", _SEES_NOTHING), "unproved"
         return layer_of(child, found, found.share, resolution, "rounded", None), "proved"
     if child.kind in _COMPENSATING and found.energy <= MOST_ENERGY and column.fits:
         resolution = change_of_outside(column.excluded, found, anywhere=True)
+        if not resolution < _BLIND:
+            return layer_of(child, found, found.share, None, "none", _SEES_NOTHING), "unproved"
         return layer_of(child, found, column.outside / column.rows, resolution, "compensated", None), "proved"
     return _unfit(child, found)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mlflow_quantgov.artifact.dequantize.interface import Block, Codebook, Floats, Matrix
 from mlflow_quantgov.artifact.derivation.casts import Cast
 from mlflow_quantgov.artifact.derivation.lattice import unseen_step
+from mlflow_quantgov.artifact.derivation.local import Local
 from mlflow_quantgov.artifact.derivation.signs import SAMPLE, wrong_signs
 
 Sums = NDArray[np.float64]
@@ -70,6 +71,8 @@ class Measured:
     sample: Floats | None = None
     """Some of the parent's rows, where signs are all that tells."""
     finite: bool = True
+    local: Local = field(default_factory=Local)
+    """Damage in a few places."""
 
     def __post_init__(self) -> None:
         self.outside_of_column = np.zeros(self.columns, dtype=np.int64)
@@ -144,6 +147,7 @@ def measure(
                 _add_signs(found, weights, block.values, child.codebook)
             else:
                 _add_sums(found, weights, block.values)
+                found.local.add(child, weights, block.values)
                 _add_cells(found, weights, block, child.slack + factors.uncertainty)
     return found
 

@@ -7,7 +7,7 @@ from mlflow_quantgov.evidence.predicates.archive import Archive, ArchivedFile, D
 from mlflow_quantgov.evidence.predicates.base import Predicate, Provenance, Side
 from mlflow_quantgov.evidence.predicates.benchmark import Benchmark, Fingerprint, Load, Round
 from mlflow_quantgov.evidence.predicates.calibration import Calibration, DataRecord, Likeness
-from mlflow_quantgov.evidence.predicates.fidelity import DocumentRecord, Fidelity
+from mlflow_quantgov.evidence.predicates.fidelity import DocumentRecord, Fidelity, FidelityV1
 from mlflow_quantgov.evidence.predicates.kernels import Kernels, Lookup
 from mlflow_quantgov.evidence.predicates.reproduction import Difference, MadePart, Reproduction
 from mlflow_quantgov.evidence.predicates.task_eval import Answer, TaskEval, TaskItem, TaskResult
@@ -29,8 +29,11 @@ PREDICATES: dict[str, type[Predicate]] = {
         Waiver,
     )
 }
+EARLIER: tuple[type[Predicate], ...] = (FidelityV1,)
+"""Versions that are still read, and no longer written."""
 
 __all__ = [
+    "EARLIER",
     "PREDICATES",
     "Answer",
     "Archive",
@@ -42,6 +45,7 @@ __all__ = [
     "DocumentRecord",
     "Drill",
     "Fidelity",
+    "FidelityV1",
     "Fingerprint",
     "Kernels",
     "Likeness",
@@ -69,7 +73,7 @@ def predicate_class(type_uri: str) -> type[Predicate]:
     Raises:
         EvidenceError: No predicate of that type and version is known.
     """
-    for predicate in PREDICATES.values():
+    for predicate in (*PREDICATES.values(), *EARLIER):
         if predicate.type_uri() == type_uri:
             return predicate
     known = ", ".join(sorted(PREDICATES))

@@ -15,12 +15,13 @@ distributions and conjectured for all others; docs/explanation/statistics.md say
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlflow_quantgov.evidence.statistics.exponential_sums import tail_probability
+from mlflow_quantgov.evidence.statistics.exponential_sums import tail_estimate, tail_probability
 
 Floats = NDArray[np.float64]
 
@@ -47,22 +48,6 @@ class Clusters:
         return Clusters(-self.totals, self.sizes, self.counts)
 
 
-def chance_of_no_better(clusters: Clusters, mean: float, worst: float) -> float:
-    """How well the clusters agree with a true mean of at most `mean`: the p-value that the bound inverts.
-
-    Args:
-        clusters: What was seen.
-        mean: The mean per item that is doubted.
-        worst: Smallest value that an item can take.
-
-    Returns:
-        Small where the clusters speak for a larger mean.
-    """
-    largest = float(clusters.sizes.max())
-    values = np.append(clusters.totals - mean * clusters.sizes, (worst - mean) * largest)
-    return float(tail_probability(values, np.append(clusters.counts, 1.0)))
-
-
 def lower_bound(clusters: Clusters, worst: float, confidence: float) -> float:
     """Lower bound for the true mean per item.
 
@@ -80,15 +65,24 @@ def lower_bound(clusters: Clusters, worst: float, confidence: float) -> float:
     low, high = worst, float(means.max())
     if high <= low:
         return low
-    # At `low` the probability is 0 and at `high` it is 1, but for rounding.
-    level = 1 - confidence
+    level, largest = 1 - confidence, float(clusters.sizes.max())
+    counts = np.append(clusters.counts, 1.0)
 
-    def excess(mean: float) -> float:
-        if mean <= low:
-            return -level
-        return confidence if mean >= high else chance_of_no_better(clusters, mean, worst) - level
+    def excess(mean: float, tail: Callable[[Floats, Floats], Floats] = tail_probability) -> float:
+        """How well the clusters agree with a true mean of at most this, its p-value, over the level."""
+        # At `low` the probability is 0 and at `high` it is 1, but for rounding.
+        if not low < mean < high:
+            return -level if mean <= low else confidence
+        values = np.append(clusters.totals - mean * clusters.sizes, (worst - mean) * largest)
+        return float(tail(values, counts)) - level
 
-    return float(brentq(excess, low, high, xtol=1e-10 * (high - low), rtol=1e-14))
+    # The root of the estimate is close, so that few exact probabilities are needed.
+    wide = high - low
+    near = float(brentq(excess, low, high, args=(tail_estimate,), xtol=1e-7 * wide))
+    step = 1e-6 * wide
+    while (below := excess(left := max(low, near - step))) * excess(right := min(high, near + step)) > 0:
+        near, step = (left, 8 * step) if below > 0 else (right, 8 * step)
+    return float(brentq(excess, left, right, xtol=1e-10 * wide, rtol=1e-14))
 
 
 def lower_mean_bound(values: Floats, worst: float, confidence: float) -> float:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mlflow_quantgov.errors import EvidenceError, UsageError
 from mlflow_quantgov.evidence.statistics.bound import Clusters, lower_bound
-from mlflow_quantgov.evidence.statistics.expected import Expected
+from mlflow_quantgov.evidence.statistics.expected import expect_as_pilot
 from mlflow_quantgov.evidence.statistics.planning import check_level, clusters_to_settle
 from mlflow_quantgov.evidence.statistics.power import MOST
 from mlflow_quantgov.evidence.statistics.records import Score, check_scores, pair, read_scores
@@ -143,7 +143,8 @@ def _judge(pairs: list[tuple[Score, Score]], margin: float, confidence: float, s
     parent_mean, quantized_mean = math.fsum(parent) / len(pairs), math.fsum(quantized) / len(pairs)
     needed = None
     if outcome == "inconclusive":
-        more = clusters_to_settle(margin, _as_seen(clusters, difference, span), confidence)
+        seen = expect_as_pilot(difference, cluster, difference=None, span=span)
+        more = clusters_to_settle(margin, seen, confidence)
         needed = min(MOST, max(math.ceil(round(more * len(pairs) / len(names), 6)), len(pairs) + 1))
     return Comparison(
         outcome=outcome,
@@ -164,22 +165,6 @@ def _judge(pairs: list[tuple[Score, Score]], margin: float, confidence: float, s
         parent_standard_error=_standard_error(parent, cluster, len(names)),
         quantized_standard_error=_standard_error(quantized, cluster, len(names)),
         recovery=quantized_mean / parent_mean if parent_mean else None,
-    )
-
-
-def _as_seen(clusters: Clusters, difference: NDArray[np.float64], span: float) -> Expected:
-    """The expectation that what was seen goes on."""
-    counts, totals = clusters.counts, clusters.totals - difference.mean() * clusters.sizes
-    apart = float(((difference - difference.mean()) ** 2).sum())
-    return Expected(
-        totals=clusters.totals,
-        sizes=clusters.sizes,
-        chances=counts / counts.sum(),
-        span=span,
-        cluster_size=float(clusters.sizes @ counts / counts.sum()),
-        lost=float(np.mean(difference < 0)),
-        gained=float(np.mean(difference > 0)),
-        design_effect=float(totals**2 @ counts) / apart if apart > 0 else 1.0,
     )
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaln, gammaln
 
 from mlflow_quantgov.errors import UsageError
 from mlflow_quantgov.evidence.statistics.power import Draw
@@ -117,7 +116,7 @@ def expect(
 
 def expect_as_pilot(
     differences: Sequence[float] | Floats,
-    groups: Sequence[Any] | None = None,
+    groups: Sequence[Any] | NDArray[Any] | None = None,
     *,
     difference: float | None = 0.0,
     span: float = 1.0,
@@ -143,8 +142,8 @@ def expect_as_pilot(
         )
     cluster = np.arange(len(values))
     if groups is not None:
-        cluster = np.unique([str(one) for one in groups], return_inverse=True)[1]
-    sizes, totals = np.bincount(cluster).astype(float), np.bincount(cluster, weights=values)
+        cluster = np.unique(np.asarray(groups).astype(str), return_inverse=True)[1]
+    sizes, totals = np.bincount(cluster).astype(float), np.bincount(cluster, weights=values).astype(float)
     items = len(values)
     mean = float(values.mean())
     single = float(((values - mean) ** 2).sum())
@@ -185,6 +184,8 @@ def _correlation(size: int, effect: float | None, correlation: float | None) -> 
 
 def _net_counts(size: int, lost: float, gained: float, correlation: float) -> tuple[Floats, Floats]:
     """Gained minus lost items of one cluster, and the chance of each: Dirichlet-multinomial counts, summed exactly."""
+    from scipy.special import betaln, gammaln
+
     shares = np.array([lost, gained, 1 - lost - gained])
     if size == 1 or correlation >= 1:
         return np.array([-size, size, 0.0]), shares

@@ -6,7 +6,8 @@ and for any s > 0 with 1 + s u_i > 0 everywhere
     P(Q <= 0) = 1/pi * integral_0^inf Re[ prod_i (1 + s u_i - i y u_i)^(-c_i) / (s - i y) ] dy.
 
 The line Re z = -s is put where the integrand is smallest, so that it hardly oscillates there, and y = w sinh(x) makes the
-trapezoidal rule converge geometrically. No random numbers: the same values always give the same probability.
+trapezoidal rule converge geometrically. Where few Gammas decide, the integrand dies slowly along that line and oscillates:
+there the path bends into the direction of steepest descent, a hyperbola. No random numbers: the same values always give the same probability.
 
 Planning asks the same of thousands of simulated data sets and needs no nine digits: `tail_estimate` expands the integral
 about the saddle point, to the second order, instead.
@@ -27,10 +28,11 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 _STEP = 0.25
-_NEAR = 14
-_FAR = 60
+_NEAR = 3.5
+_FAR = 15.0
 _CHUNK = 400_000
 _TOLERANCE = 1e-13
+_NOTHING = 1e-80
 
 
 def tail_probability(values: Floats, counts: Floats) -> Floats:
@@ -41,7 +43,7 @@ def tail_probability(values: Floats, counts: Floats) -> Floats:
         counts: Shapes of the Gammas, at or above 0, broadcastable to `values`.
 
     Returns:
-        Probabilities, shape [...]; absolute error below 1e-9.
+        Probabilities, shape [...]; relative error below 1e-4 from 1e-4 on, and mostly below 1e-8.
     """
     return _over_sums(values, counts, _through_saddle)
 
@@ -67,27 +69,47 @@ def _over_sums(values: Floats, counts: Floats, solve: Callable[[Floats, Floats],
     u = np.where(c > 0, u, 0.0)
     scale = np.abs(u).max(axis=1, keepdims=True)
     u = u / np.where(scale > 0, scale, 1.0)
+    # Weights that vanish beside the largest would put the saddle out of the range of floats.
+    u = np.where(np.abs(u) > _NOTHING, u, 0.0)
     low, high = u.min(axis=1), u.max(axis=1)
     result = np.where(high <= 0, 1.0, 0.0)
     mixed = (low < 0) & (high > 0)
     if mixed.any():
-        result[mixed] = solve(u[mixed], c[mixed])
+        # The smaller of the two tails, whose saddle is the farther from the pole at zero.
+        u, c = u[mixed], c[mixed]
+        upper = (u * c).sum(axis=1) < 0
+        found = solve(np.where(upper[:, None], -u, u), c)
+        result[mixed] = np.where(upper, 1 - found, found)
     return result.reshape(shape)
 
 
 def _through_saddle(u: Floats, c: Floats) -> Floats:
     s, width, log_height = _saddle(u, c)
-    total = np.zeros(len(u))
-    for first, last in ((0, _NEAR), (_NEAR, _FAR)):
-        x = _STEP * np.arange(first, last)
-        y = width[:, None] * np.sinh(x)
-        terms = _integrand(u, c, s, y) * width[:, None] * np.cosh(x)
-        if first == 0:
-            terms[:, 0] /= 2
-        total += _STEP * terms.real.sum(axis=1)
-        if np.abs(terms[:, -1]).max() < _TOLERANCE * np.abs(terms[:, 0]).max():
-            break
-    return np.clip(total * np.exp(log_height) / np.pi, 0.0, 1.0)
+    ratio = u / (1 + s[:, None] * u)
+    bend = -((c * ratio**3).sum(axis=1) + 1 / s**3) * width**2 / 3
+    # Many clusters: the integrand is gone soon on the straight line, and whatever was small there stays small.
+    total, size = _trapezoid(ratio, c, s, width, 0 * bend, np.arange(0, _NEAR, _STEP))
+    slow = np.flatnonzero(size[:, -1] > _TOLERANCE)
+    if len(slow):
+        rows = (ratio[slow], c[slow], s[slow], width[slow])
+        x = np.arange(0, _FAR, _STEP / 2)
+        total[slow], size = _trapezoid(*rows, bend[slow], x)
+        # A bent path may run into a crowd of far singularities and climb again; a straight one only falls.
+        height = size / np.cosh(x)
+        climbs = np.flatnonzero(~(height[:, 1:] <= height[:, :-1] + _TOLERANCE).all(axis=1))
+        if len(climbs):
+            rows = (rows[0][climbs], rows[1][climbs], rows[2][climbs], rows[3][climbs])
+            x = np.arange(0, _FAR, _STEP / 8)
+            total[slow[climbs]] = _trapezoid(*rows, np.zeros(len(climbs)), x)[0]
+    return np.asarray(np.clip(total * np.exp(log_height) / np.pi, 0.0, 1.0))
+
+
+def _trapezoid(ratio: Floats, c: Floats, s: Floats, width: Floats, bend: Floats, x: Floats) -> tuple[Floats, Floats]:
+    """The integral over the height at the saddle, shape [sums], and the size of its terms, shape [sums, nodes]."""
+    terms = _terms(ratio, c, s, width, bend, x)
+    size = np.abs(terms) / width[:, None]
+    terms[:, 0] /= 2
+    return (x[1] - x[0]) * terms.real.sum(axis=1), size
 
 
 def _about_saddle(u: Floats, c: Floats) -> Floats:
@@ -96,7 +118,7 @@ def _about_saddle(u: Floats, c: Floats) -> Floats:
     third = -2 * ((c * ratio**3).sum(axis=1) + 1 / s**3) * width**3
     fourth = 6 * ((c * ratio**4).sum(axis=1) + 1 / s**4) * width**4
     correction = 1 + fourth / 8 - 5 * third**2 / 24
-    return np.clip(np.exp(log_height) * width / np.sqrt(2 * np.pi) * correction, 0.0, 1.0)
+    return np.asarray(np.clip(np.exp(log_height) * width / np.sqrt(2 * np.pi) * correction, 0.0, 1.0))
 
 
 def _saddle(u: Floats, c: Floats) -> tuple[Floats, Floats, Floats]:
@@ -118,14 +140,28 @@ def _saddle(u: Floats, c: Floats) -> tuple[Floats, Floats, Floats]:
     return s, 1 / np.sqrt(curvature), -(c * np.log1p(s[:, None] * u)).sum(axis=1) - np.log(s)
 
 
-def _integrand(u: Floats, c: Floats, s: Floats, y: Floats) -> NDArray[np.complex128]:
-    """The integrand divided by its height at y = 0, shape [sums, nodes]; bounded memory."""
-    slope = u / (1 + s[:, None] * u)
-    log_value = np.zeros(y.shape, dtype=complex)
-    step = max(1, _CHUNK // y.size)
-    for start in range(0, u.shape[1], step):
-        part = slope[:, None, start : start + step] * y[:, :, None]
+def _terms(ratio: Floats, c: Floats, s: Floats, width: Floats, bend: Floats, x: Floats) -> NDArray[np.complex128]:
+    """Terms of the sum at the nodes x over the height at the saddle, shape [sums, nodes]; bounded memory."""
+    up = width[:, None] * np.sinh(x)
+    # A hyperbola: the parabola of steepest descent near the saddle, never flatter than 45 degrees far from it.
+    spread = np.sqrt(1 + (2 * bend[:, None] * up) ** 2)
+    aside = 2 * bend[:, None] * up**2 / (1 + spread)
+    log_value = np.zeros(up.shape, dtype=complex)
+    step = max(1, _CHUNK // up.size)
+    for start in range(0, ratio.shape[1], step):
+        part = ratio[:, None, start : start + step]
         weight = c[:, None, start : start + step]
-        log_value.real -= (weight * np.log1p(part * part)).sum(axis=2) / 2
-        log_value.imag += (weight * np.arctan(part)).sum(axis=2)
-    return np.asarray(np.exp(log_value) / (1 - 1j * y / s[:, None]))
+        imaginary = part * up[:, :, None]
+        if bend.any():
+            real = 1 + part * aside[:, :, None]
+            log_value.real -= (weight * np.log(real * real + imaginary * imaginary)).sum(axis=2) / 2
+            log_value.imag -= (weight * np.arctan2(imaginary, real)).sum(axis=2)
+        else:
+            log_value.real -= (weight * np.log1p(imaginary * imaginary)).sum(axis=2) / 2
+            log_value.imag -= (weight * np.arctan(imaginary)).sum(axis=2)
+    slope = (1 - 2j * bend[:, None] * up / spread) * width[:, None] * np.cosh(x)
+    # A path that climbs may overflow; it is found out and replaced.
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        return np.asarray(
+            np.exp(np.minimum(log_value.real, 300) + 1j * log_value.imag) / (1 + (aside + 1j * up) / s[:, None]) * slope
+        )

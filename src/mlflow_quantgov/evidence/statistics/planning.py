@@ -12,8 +12,8 @@ from mlflow_quantgov.evidence.statistics.power import MOST, clusters_needed, pow
 
 POWER = 0.8
 """The usual one."""
-_SAMPLES = 4000
-_QUICK_SAMPLES = 1000
+_SAMPLES = 2000
+_QUICK_SAMPLES = 500
 
 
 @dataclass(frozen=True)

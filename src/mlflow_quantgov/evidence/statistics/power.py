@@ -14,9 +14,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import PchipInterpolator
-from scipy.special import ndtri
-from scipy.stats import binom
 
 from mlflow_quantgov.evidence.statistics.exponential_sums import tail_estimate, tail_probability
 
@@ -26,6 +23,7 @@ MOST = 10_000_000
 """More clusters than this are not told apart."""
 _ATOMS = 64
 _NODES = 49
+_CLOSEST = 100
 _UNLIKELY = 1e-8
 _SEED = 20050101
 
@@ -46,14 +44,15 @@ class Draw:
         """Equal values once; more than 64 are shared out to the points of a grid, which keeps the mean."""
         values = np.maximum(np.round(values, 12), worst)
         distinct, place = np.unique(values, return_inverse=True)
-        shares = np.bincount(place, weights=chances)
+        shares = np.bincount(place, weights=chances).astype(float)
         distinct, shares = distinct[shares > 0], shares[shares > 0] / shares.sum()
         if len(distinct) > _ATOMS:
             grid = np.linspace(distinct[0], distinct[-1], _ATOMS)
             position = (distinct - distinct[0]) / (grid[1] - grid[0])
             left = np.minimum(position.astype(int), _ATOMS - 2)
             right = position - left
-            shares = np.bincount(left, shares * (1 - right), _ATOMS) + np.bincount(left + 1, shares * right, _ATOMS)
+            near, far = np.bincount(left, shares * (1 - right), _ATOMS), np.bincount(left + 1, shares * right, _ATOMS)
+            shares = near.astype(float) + far
             distinct, shares = grid[shares > 0], shares[shares > 0]
         return cls(distinct, shares, worst)
 
@@ -84,9 +83,11 @@ def power(draw: Draw, clusters: int, level: float, samples: int) -> float:
     counts = np.random.default_rng(_SEED).multinomial(clusters, draw.chances, size=samples).astype(float)
     values, counts = np.append(draw.values, draw.worst), np.column_stack([counts, np.ones(samples)])
     chance = tail_estimate(values, counts)
-    close = np.abs(chance - level) < 0.25 * level
-    if close.any():
-        chance[close] = tail_probability(values, counts[close])
+    # Estimates near the level are off by much the same share: it is taken from those that lie closest.
+    close = np.argsort(np.abs(chance - level), kind="stable")[:_CLOSEST]
+    exact = tail_probability(values, counts[close])
+    chance *= np.median(exact / np.maximum(chance[close], 1e-300))
+    chance[close] = exact
     return float(np.mean(chance <= level))
 
 
@@ -96,6 +97,8 @@ def clusters_needed(draw: Draw, level: float, wanted: float, samples: int) -> in
     The power of counts goes up in small steps back and forth; the number returned reaches it, and the one before does not.
     Above 5,000 clusters (above 100, where samples are drawn) it is found to 0.5 %.
     """
+    from scipy.special import ndtri
+
     if draw.mean <= 0:
         return MOST
     factor = float(ndtri(1 - level) + ndtri(wanted))
@@ -133,9 +136,12 @@ def clusters_needed(draw: Draw, level: float, wanted: float, samples: int) -> in
 
 def _exact(draw: Draw, clusters: int, level: float) -> float:
     """The trinomial, summed; the boundary between its samples is interpolated where there are many."""
+    from scipy.interpolate import PchipInterpolator
+    from scipy.stats import binom
+
     values, chances = draw.values, draw.chances
     while len(values) < 3:
-        values, chances = np.append(values[0], values), np.append(0.0, chances)
+        values, chances = np.append(values, values[-1]), np.append(chances, 0.0)
     low, middle, high = chances
     first, last = (int(binom.ppf(p, clusters, high)) for p in (_UNLIKELY, 1 - _UNLIKELY))
     gains = np.arange(first, last + 1)
@@ -151,6 +157,8 @@ def _exact(draw: Draw, clusters: int, level: float) -> float:
 
 def _most_losses(values: Floats, worst: float, clusters: int, gains: Floats, level: float) -> Floats:
     """Most clusters of the smallest value with which each number of the largest passes; not whole, and -1 for none."""
+    from scipy.special import ndtri
+
     weights = np.append(values, worst)
 
     def miss(losses: Floats) -> Floats:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlflow_quantgov.evidence.predicates import Fidelity, TaskEval, TaskResult
+from mlflow_quantgov.evidence.predicates import FidelityV1, TaskEval, TaskResult
+from mlflow_quantgov.evidence.predicates.fidelity import ENGAGED_TOKENS
 from mlflow_quantgov.policy.checks.capability import judge
 from mlflow_quantgov.policy.checks.interface import Question, compares, not_measured, result
 from mlflow_quantgov.policy.decision import CheckResult, Outcome
 from mlflow_quantgov.policy.facts import Evidence
 
 NAME = "task-eval"
-_ENGAGED_TOKENS = 1000
 
 
 def run(question: Question) -> CheckResult:
@@ -19,7 +19,7 @@ def run(question: Question) -> CheckResult:
     tasks, evidence = newest_tasks(question)
     fix = f"quantgov evaluate {question.uri} --tasks tasks/"
     beside = _fidelity(question)
-    if beside.get("identical_tokens", 0) >= _ENGAGED_TOKENS and beside["identical_tokens"] == beside["tokens"]:
+    if beside.get("identical_tokens", 0) >= ENGAGED_TOKENS and beside["identical_tokens"] == beside["tokens"]:
         reason = (
             f"Quantization never engaged: all {beside['tokens']:,} log-probabilities equal the parent's bit by bit."
         )
@@ -73,6 +73,6 @@ def newest_tasks(question: Question) -> tuple[dict[str, TaskResult], tuple[Evide
 def _fidelity(question: Question) -> dict[str, Any]:
     """The newest fidelity summary against this parent; reported, never sufficient."""
     for one in reversed(question.facts.of_kind("fidelity")):
-        if isinstance(one.content, Fidelity) and compares(one.content, question.facts):
-            return one.content.recompute()
+        if isinstance(one.content, FidelityV1) and compares(one.content, question.facts):
+            return {key: value for key, value in one.content.recompute().items() if key != "worst_documents"}
     return {}

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from mlflow_quantgov.artifact.runtimes.interface import Score
 from mlflow_quantgov.errors import UnreachableError, UsageError
+
+_TOLERANCE = 1e-3
+"""Servers round."""
 
 
 def text_of(answer: dict[str, Any]) -> str:
@@ -49,19 +53,10 @@ def score_of(answer: dict[str, Any], context: str, continuation: str, index: int
         UsageError: The endpoint gives no log-probabilities of the prompt, or none for this context.
     """
     prompt = context + continuation
-    try:
-        choice = answer["choices"][0]
-        logs = choice["logprobs"]
-        tokens, values, offsets = logs["tokens"], logs["token_logprobs"], logs["text_offset"]
-        tops = logs["top_logprobs"]
-        echoed = str(choice["text"]).startswith(prompt) and len(tokens) == len(values) == len(offsets) == len(tops)
-    except (KeyError, IndexError, TypeError):
-        echoed = False
-    if not echoed:
-        raise no_scores()
+    values, tops, offsets = (echo := _echo(answer, prompt)).values, echo.tops, echo.offsets
     base = int(offsets[0]) if offsets else 0
     start, end = len(context.rstrip(" ")), len(prompt)
-    chosen = [at for at in range(len(tokens)) if _reaches(offsets, at, base, start, end)]
+    chosen = [at for at in range(len(values)) if _reaches(offsets, at, base, start, end)]
     if not chosen:
         raise no_scores()
     if any(not isinstance(values[at], int | float) or not math.isfinite(values[at]) for at in chosen):
@@ -72,6 +67,76 @@ def score_of(answer: dict[str, Any], context: str, continuation: str, index: int
         )
     greedy = all(isinstance(tops[at], dict) and _is_top(values[at], tops[at]) for at in chosen)
     return Score(float(sum(values[at] for at in chosen)), greedy, len(chosen))
+
+
+@dataclass(frozen=True)
+class PromptToken:
+    """One token of a prompt, as an endpoint echoed it."""
+
+    text: str
+    logprob: float
+    """Natural log of its probability given what came before."""
+    top: dict[str, float]
+    """Most likely tokens at its place, with their log-probabilities."""
+
+
+def prompt_tokens_of(answer: dict[str, Any], prompt: str) -> list[PromptToken]:
+    """Every token of an echoed prompt but the first, which nothing precedes.
+
+    Args:
+        answer: To a request with `echo` and `logprobs`.
+        prompt: What was sent.
+
+    Raises:
+        UsageError: The endpoint gives no log-probabilities of the prompt.
+        UnreachableError: What it gives are no probabilities.
+    """
+    echo = _echo(answer, prompt)
+    base = int(echo.offsets[0]) if echo.offsets else 0
+    found = []
+    for at in range(1, len(echo.values)):
+        if not _reaches(echo.offsets, at, base, 0, len(prompt)):
+            continue  # written by the model, after the prompt
+        top = echo.tops[at]
+        if not isinstance(top, dict) or not top:
+            raise no_scores()
+        listed = {str(name): _logprob(value) for name, value in top.items()}
+        if sum(math.exp(value) for value in listed.values()) > 1 + _TOLERANCE:
+            raise nonsense("most likely tokens whose probabilities add up to more than 1")
+        found.append(PromptToken(str(echo.tokens[at]), _logprob(echo.values[at]), listed))
+    return found
+
+
+def _logprob(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -1e6 < value <= _TOLERANCE:
+        raise nonsense(f"{str(value)[:20]!r} for a log-probability")
+    return min(0.0, float(value))
+
+
+@dataclass(frozen=True)
+class _Echo:
+    tokens: list[Any]
+    values: list[Any]
+    offsets: list[int]
+    tops: list[Any]
+
+
+def _echo(answer: dict[str, Any], prompt: str) -> _Echo:
+    """The lists of an echoed prompt, of equal length.
+
+    Raises:
+        UsageError: There are none.
+    """
+    try:
+        choice = answer["choices"][0]
+        logs = choice["logprobs"]
+        echo = _Echo(logs["tokens"], logs["token_logprobs"], logs["text_offset"], logs["top_logprobs"])
+        lengths = {len(one) for one in (echo.tokens, echo.values, echo.offsets, echo.tops)}
+        if str(choice["text"]).startswith(prompt) and len(lengths) == 1 and all(type(at) is int for at in echo.offsets):
+            return echo
+    except (KeyError, IndexError, TypeError):
+        pass
+    raise no_scores()
 
 
 def _reaches(offsets: list[int], at: int, base: int, start: int, end: int) -> bool:

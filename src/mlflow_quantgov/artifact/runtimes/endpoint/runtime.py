@@ -9,7 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from mlflow_quantgov.artifact.runtimes.endpoint.answers import cut, no_scores, nonsense, score_of, text_of
+from mlflow_quantgov.artifact.runtimes.endpoint.answers import (
+    PromptToken,
+    cut,
+    no_scores,
+    nonsense,
+    prompt_tokens_of,
+    score_of,
+    text_of,
+)
 from mlflow_quantgov.artifact.runtimes.endpoint.client import Client
 from mlflow_quantgov.artifact.runtimes.endpoint.description import Endpoint
 from mlflow_quantgov.artifact.runtimes.interface import Runtime, RuntimeFacts, Score, Timing
@@ -149,6 +157,25 @@ class EndpointRuntime(Runtime):
             return score_of(self._post("/completions", asked), context, continuation, index)
 
         return self._together(one, len(pairs), 8)
+
+    def prompt_tokens(self, texts: Sequence[str], top: int) -> list[list[PromptToken]]:
+        """Log-probabilities of every token of some texts but the first, where the server echoes them.
+
+        Args:
+            texts: Each fits into the context.
+            top: Most likely tokens to ask for at each place; 5 are what every such server gives.
+
+        Raises:
+            UsageError: It does not echo, or does not give so many.
+        """
+        if self._endpoint.api != "completions":
+            raise no_scores()
+
+        def one(index: int) -> list[PromptToken]:
+            asked = {"prompt": texts[index], "echo": True, "logprobs": top, "max_tokens": 1}
+            return prompt_tokens_of(self._post("/completions", asked), texts[index])
+
+        return self._together(one, len(texts), 8)
 
     def generate(
         self, prompts: Sequence[str], *, max_tokens: int, stop: Sequence[str] = (), batch: int = 8

@@ -97,7 +97,7 @@ class SessionEngine(Engine):
         mask = np.array([[at < len(one) for at in range(ids.shape[1])] for one in sequences], dtype=np.int64)
         feed = self._feed(ids, mask) | self._empty(len(sequences))
         found: NDArray[Any] = self._session.run(["logits"], feed)[0]
-        return found.astype(np.float32)
+        return found.astype(np.float32, copy=False)
 
     def answer(self, prompts: Sequence[Sequence[int]], max_tokens: int, ended: Ended) -> list[list[int]]:
         """Greedy continuations of prompts of equal length, side by side."""
