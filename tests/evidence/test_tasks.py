@@ -116,6 +116,21 @@ def test_the_digest_covers_configuration_code_and_data(task_folder: Path) -> Non
     assert folder_digest(task_folder) == before
 
 
+@pytest.mark.slow
+def test_a_data_set_that_is_a_folder_is_read_as_it_is_now(
+    task_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow_quantgov.evidence.measure.lm_eval_adapter import check_installed, documents
+
+    check_installed()
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    (task_folder / "base.yaml").write_text("dataset_path: rows\ntest_split: test\ndoc_to_text: '{{prompt}}'\n")
+    for word in ("one", "two"):
+        write(task_folder, "rows/test.jsonl", f'{{"prompt": "{word}", "want": "x"}}\n')
+        (task,) = load_tasks(task_folder)
+        assert [one["prompt"] for one in documents(task)] == [word]
+
+
 def test_the_digest_leaves_notes_and_caches_out(task_folder: Path) -> None:
     before = folder_digest(task_folder)
     write(task_folder, "README.md", "notes")

@@ -10,10 +10,12 @@ from mlflow_quantgov.api.archiving import archive, drill, restore
 from mlflow_quantgov.api.deciding import attach, check, load_model, promote, report
 from mlflow_quantgov.api.evaluating import evaluate, import_scores
 from mlflow_quantgov.api.measuring import assess_calibration, benchmark, confirm_kernels, measure_fidelity
+from mlflow_quantgov.api.planning import EvaluationPlan, plan_evaluation
 from mlflow_quantgov.api.recipes import quantize, reproduce
 from mlflow_quantgov.production.promotion import Rollback, rollback
 
 __all__ = [
+    "EvaluationPlan",
     "Rollback",
     "archive",
     "assess_calibration",
@@ -26,6 +28,7 @@ __all__ = [
     "import_scores",
     "load_model",
     "measure_fidelity",
+    "plan_evaluation",
     "promote",
     "quantize",
     "report",

@@ -56,27 +56,66 @@ def evaluate(
         UnreachableError: An endpoint does not answer.
         MissingExtraError: lm-eval or the runtime is not installed.
     """
+    pair = pair_of(uri)
+    found = _measure(
+        pair,
+        tasks,
+        served,
+        runtime=runtime,
+        settings=settings or {},
+        capabilities=capabilities,
+        metrics=metrics,
+        limit=limit,
+        repeats=repeats,
+        progress=progress,
+    )
+    return attach_content(pair.quantized, pair.quantized_weights, found)
+
+
+def run_pilot(
+    uri: str,
+    tasks: str | Path | Sequence[str],
+    seconds: dict[str, float],
+    *,
+    served: tuple[str | Path | None, str | Path | None] | None = None,
+    settings: dict[str, Any] | None = None,
+    **options: Any,
+) -> TaskEval:
+    """Ask both sides the first items of each task; nothing is attached, and no answer is kept.
+
+    Args:
+        uri: The quantized version.
+        tasks: As for `evaluate`.
+        seconds: Takes what each task took on both sides together.
+        served: As for `evaluate`.
+        settings: As for `evaluate`.
+        **options: `limit`, `runtime`, `capabilities`, `metrics` and `progress` of `evaluate`.
+    """
+    return _measure(pair_of(uri), tasks, served, settings=settings or {}, seconds=seconds, **options)
+
+
+def _measure(
+    pair: Pair,
+    tasks: str | Path | Sequence[str],
+    served: tuple[str | Path | None, str | Path | None] | None,
+    *,
+    runtime: str | None,
+    **options: Any,
+) -> TaskEval:
     from mlflow_quantgov.evidence.measure import task_eval
 
-    pair = pair_of(uri)
-    endpoints = served or (None, None)
-    found = task_eval.evaluate(
-        _described(endpoints[0]) or pair.parent.artifact,
-        _described(endpoints[1]) or pair.quantized.artifact,
+    left, right = (_described(one) for one in served or (None, None))
+    return task_eval.evaluate(
+        left or pair.parent.artifact,
+        right or pair.quantized.artifact,
         parent_weights=pair.parent_weights,
         quantized_weights=pair.quantized_weights,
         tasks=Path(tasks) if isinstance(tasks, str | Path) else list(tasks),
         runtime=runtime or _runtime_here(pair),
-        settings=settings or {},
-        capabilities=capabilities,
-        metrics=metrics,
         usual_metrics=_metrics_of_policy(pair),
-        limit=limit,
-        repeats=repeats,
         cache=cache_folder(),
-        progress=progress,
+        **options,
     )
-    return attach_content(pair.quantized, pair.quantized_weights, found)
 
 
 def import_scores(

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
+from rich.table import Table
+from rich.text import Text
 
 from mlflow_quantgov.cli.measuring import measure
-from mlflow_quantgov.cli.output import json_option, print_note
+from mlflow_quantgov.cli.output import coloured, json_option, print_json, print_note, progress_bar, stdout
 from mlflow_quantgov.errors import UsageError
+
+if TYPE_CHECKING:
+    from mlflow_quantgov.api import EvaluationPlan
 
 _FILE = click.Path(path_type=Path)
 Source = Literal["lm-eval", "inspect", "jsonl"]
@@ -40,6 +45,10 @@ def _two(name: str, metavar: str, text: str) -> Callable[[Callable[..., Any]], C
     type=click.IntRange(0),
     help="Items of each task that the parent answers twice; default: 200 where its runtime is not deterministic.",
 )
+@click.option("--plan", is_flag=True, help="Say how many items are needed and how long it takes; attach nothing.")
+@click.option("--pilot", type=click.IntRange(1), help="With --plan: items of each task to run on both sides first.")
+@click.option("--discordance", type=float, help="With --plan: share of items whose score is expected to differ.")
+@click.option("--to", help="With --plan: destination whose gate is planned for.")
 @_two(
     "--served",
     "PARENT.yaml QUANTIZED.yaml",
@@ -62,6 +71,10 @@ def evaluate(
     metrics: tuple[str, ...],
     limit: int | None,
     repeats: int | None,
+    plan: bool,
+    pilot: int | None,
+    discordance: float | None,
+    to: str | None,
     served: tuple[Path, Path] | None,
     served_parent: Path | None,
     served_quantized: Path | None,
@@ -73,7 +86,7 @@ def evaluate(
     """Run tasks on the version and its parent, item by item, and attach the scores.
 
     Killed and run again, it goes on where it stopped. With one of the --from options, take scores that were made elsewhere;
-    they are labelled `imported`.
+    they are labelled `imported`. With --plan, say what is needed before anything runs.
     """
     from mlflow_quantgov import api
 
@@ -92,6 +105,18 @@ def evaluate(
             f"{' and '.join(given)} were given together." if given else "There is nothing to evaluate.",
             why="Scores come from one source at a time.",
             fix=f"quantgov evaluate {uri} --tasks DIR",
+        )
+    if plan and (limit is not None or repeats is not None or given[0].startswith("--from")):
+        raise UsageError(
+            "--plan goes with --tasks or --task, and without --limit and --repeats.",
+            why="It says what the whole evaluation needs, before anything runs.",
+            fix=f"quantgov evaluate {uri} --tasks DIR --plan --pilot 20",
+        )
+    if not plan and (pilot is not None or discordance is not None or to is not None):
+        raise UsageError(
+            "--pilot, --discordance and --to go with --plan.",
+            why="They change what is planned, and nothing that is measured.",
+            fix=f"quantgov evaluate {uri} --tasks DIR --plan",
         )
     made = next(((name, one) for name, one in sources.items() if one), None)
     if made is not None:
@@ -118,21 +143,64 @@ def evaluate(
         )
     if tasks is not None and any(tasks.glob("*.py")) and not as_json:
         print_note(f"the Python code in {tasks} runs on this machine", error=True)
+    common: dict[str, Any] = {
+        "runtime": runtime,
+        "capabilities": _pairs(capabilities),
+        "metrics": _pairs(metrics),
+        "served": endpoints,
+    }
+    if plan:
+        with progress_bar("planning", quiet=as_json) as progress:
+            found = api.plan_evaluation(
+                uri, tasks or names, to=to, pilot=pilot, discordance=discordance, progress=progress, **common
+            )
+        print_json(found.to_dict()) if as_json else _print_plan(uri, found)
+        return
     measure(
         "evaluating",
         lambda progress: api.evaluate(
             uri,
             tasks if tasks is not None else names,
-            runtime=runtime,
-            capabilities=_pairs(capabilities),
-            metrics=_pairs(metrics),
             limit=limit,
             repeats=repeats,
-            served=endpoints,
             progress=progress,
+            **common,
         ),
         as_json=as_json,
     )
+
+
+def _print_plan(uri: str, plan: EvaluationPlan) -> None:
+    """What is needed, what there is, and what to do about the difference."""
+    stdout.print(
+        Text("plan", style="bold"), f"for {plan.destination} under the policy {plan.policy}; nothing was attached"
+    )
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("capability", "margin", "expected to differ", "items needed", "items", "chance of a pass", "enough"):
+        table.add_column(column, overflow="fold")
+    for one in plan.capabilities:
+        table.add_row(
+            one.capability,
+            f"{one.margin:g}",
+            f"{one.discordance:.1%} ({one.assumed_from})",
+            f"{one.items_needed:,}" if one.items_needed else "-",
+            f"{one.items:,}",
+            f"{one.power:.0%}",
+            coloured("yes" if one.enough else "no"),
+        )
+    stdout.print(table)
+    for one in plan.capabilities:
+        if one.note:
+            print_note(f"{one.capability}: {one.note}")
+        if one.not_counted:
+            print_note(f"{one.capability}: not counted, since multiple choice: {', '.join(one.not_counted)}")
+    each = f"{plan.items:,} items on both sides"
+    if plan.minutes is None:
+        print_note(f"{each}; how long that takes, a pilot tells: quantgov evaluate {uri} --tasks DIR --plan --pilot 20")
+    else:
+        print_note(
+            f"{each}: about {max(plan.minutes, 0.1):.1f} minutes, as {plan.pilot_items:,} items of the pilot took"
+        )
 
 
 def _single(values: tuple[str, ...]) -> str:

@@ -61,6 +61,8 @@ class Capability(_Part):
     """Largest tolerated loss, in units of the score."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     min_items: int = Field(1, ge=1)
+    discordance: float = Field(0.1, gt=0, le=1)
+    """Share of items whose score is expected to change; planning assumes it where no pilot was run."""
     score_range: tuple[float, float] = (0.0, 1.0)
     """Lowest and highest score of an item; the margin is in the same units, and other scores are not judged."""
     tasks: tuple[

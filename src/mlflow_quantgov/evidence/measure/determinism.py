@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from mlflow_quantgov.artifact.runtimes.interface import RuntimeFacts
+
+_BACKENDS = re.compile(r"(\w+) : ")
+"""Backends in llama.cpp's `system_info`, each before its features."""
 
 
 @dataclass(frozen=True)
@@ -31,5 +35,10 @@ def determinism_of(facts: RuntimeFacts) -> Determinism:
 
 
 def _device_of(facts: RuntimeFacts) -> str:
-    """llama.cpp names the buffer that holds the weights instead of a device."""
-    return "cpu" if (facts.kernel or "").upper().startswith("CPU") else "an unknown device"
+    """llama.cpp names the buffer that holds the weights instead of a device, and what it was built for.
+
+    The former stands in its log, which another part of the process may have taken for itself (a server in it does).
+    """
+    built_for = set(_BACKENDS.findall(str(facts.settings.get("system_info") or "")))
+    kernel = (facts.kernel or "").upper()
+    return "cpu" if kernel.startswith("CPU") or (not kernel and built_for == {"CPU"}) else "an unknown device"

@@ -109,17 +109,6 @@ def run_tasks(
     return results
 
 
-def count_items(tasks: list[TaskFile], limit: int | None) -> dict[str, int]:
-    """Items of every task, without a model.
-
-    Raises:
-        MissingExtraError: lm-eval is not installed.
-        UsageError: A task does not load, or has no items.
-    """
-    with quiet(), _seeded():
-        return {name: _count(made, Run(limit=limit), name) for name, made in _load(tasks).items()}
-
-
 def documents(task: TaskFile) -> list[Any]:
     """The items of one task as lm-eval reads them.
 

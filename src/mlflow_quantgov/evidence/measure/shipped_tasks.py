@@ -12,7 +12,7 @@ from typing import Any
 
 from mlflow_quantgov.errors import UsageError, require
 from mlflow_quantgov.evidence.measure.lm_eval_adapter import PURPOSE, documents, quiet
-from mlflow_quantgov.evidence.measure.tasks import TaskFile, folder_digest, load_tasks, read_task
+from mlflow_quantgov.evidence.measure.tasks import TaskFile, folder_digest, load_tasks, read_afresh, read_task
 
 MAX_TASKS = 200
 """Most tasks behind the names; a group of lm-eval may hold thousands."""
@@ -50,6 +50,7 @@ def shipped_tasks(names: Sequence[str]) -> list[TaskFile]:
             task = read_task(path)
             if task is None:
                 raise _unknown(name, f"lm-eval's task {name} is no single YAML file")
+            read_afresh(task.config)
             found[task.name] = task
             if len(found) > MAX_TASKS:
                 raise _unknown(name, f"{name} stands for more than {MAX_TASKS} tasks")

@@ -39,6 +39,7 @@ def evaluate(
     repeats: int | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
+    seconds: dict[str, float] | None = None,
 ) -> TaskEval:
     """Run lm-eval tasks on parent and quantized version.
 
@@ -60,6 +61,8 @@ def evaluate(
             deterministic, and none where it is.
         cache: Folder in which answers are kept, so that the parent answers once for several quantized versions.
         progress: Called with a message and a fraction from 0 to 1.
+        seconds: Takes what each task took on both sides together; each is then run alone, and no answer is taken from an
+            earlier run or kept for a later one.
 
     Raises:
         UsageError: The folder does not exist, or a task has no items or no usable metric.
@@ -73,7 +76,7 @@ def evaluate(
     found, digest = find_tasks(tasks)
     check_names(found, capabilities or {}, "--capability")
     check_names(found, metrics or {}, "--metric")
-    work = Work(found, digest, settings or {}, limit, cache)
+    work = Work(found, digest, settings or {}, limit, cache, timed=seconds is not None)
     report = progress or (lambda message, fraction: None)
     right_adapter = _adapter(quantized, runtime)
     here = runtime if is_description(quantized) else right_adapter.name
@@ -82,6 +85,8 @@ def evaluate(
     right = Asked("quantized", right_adapter, quantized, quantized_weights, start=0.5)
     left_answers, right_answers = _both(left, right, work, report)
     results = _results(work, left_answers, right_answers, capabilities or {}, (usual_metrics or {}) | (metrics or {}))
+    if seconds is not None:
+        seconds |= {name: left_answers.seconds[name] + right_answers.seconds[name] for name in left_answers.seconds}
     saw_bytes = left_answers.saw_bytes and right_answers.saw_bytes
     return TaskEval.measured(
         provenance=provenance("lm-eval", "datasets", *RUNTIME_LIBRARIES, imported=not saw_bytes),
@@ -109,8 +114,8 @@ def _both(left: Asked, right: Asked, work: Work, report: Progress) -> tuple[Answ
         left, right = replace(left, chat=turns), replace(right, chat=turns)
     elif len(served) == 1:
         local, other = (right, left) if served[0].name == left.name else (left, right)
-        answered = answers_of(local, work, report)
-        rendered = answers_of(replace(other, chat=Chat(answered.chat_template)), work, report)
+        answered = answers_of(replace(local, start=0.0), work, report)
+        rendered = answers_of(replace(other, chat=Chat(answered.chat_template), start=0.5), work, report)
         return (rendered, answered) if local is right else (answered, rendered)
     return answers_of(left, work, report), answers_of(right, work, report)
 
@@ -161,6 +166,10 @@ def _warnings(left: Answers, right: Answers, results: Sequence[TaskResult]) -> l
             f"{right.side.runtime} expanded the weights on loading: nothing quantized ran, so no gate counts this."
         )
     found += confounders(left.side, right.side)
+    if left.saw_bytes != right.saw_bytes and "chat" in (left.side.settings.get("api"), right.side.settings.get("api")):
+        local = left if left.saw_bytes else right
+        own = "its own template" if local.chat_template else "no template, since the model that ran here has none"
+        found.append(f"The server rendered the conversations by a template that cannot be seen; here it was {own}.")
     found += [
         f"{one.resumed:,} answers of the {name}'s endpoint are from a run that was stopped, at most {SERVED_HOURS} hours before; "
         "the server may have changed since."

@@ -49,9 +49,9 @@ class Meter:
 
     def minutes_left(self) -> float | None:
         """Of the whole evaluation, if all goes on at this pace; None where too little was seen."""
-        if self._seconds < _LEAST_SECONDS or self._fresh <= 0:
-            return None
         whole = self._start + self._share * self._done
+        if self._seconds < _LEAST_SECONDS or self._fresh <= 0 or whole >= 1:
+            return None
         return self._seconds / (self._fresh * self._share) * (1 - whole) / 60
 
 

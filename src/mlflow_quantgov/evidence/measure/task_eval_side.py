@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from mlflow_quantgov.artifact.runtimes.interface import Runtime, RuntimeAdapter, RuntimeFacts
 from mlflow_quantgov.evidence.measure.cache import AnswerCache, BatchCache
 from mlflow_quantgov.evidence.measure.determinism import Determinism, determinism_of
-from mlflow_quantgov.evidence.measure.lm_eval_adapter import BATCH, SEED, Run, run_tasks
+from mlflow_quantgov.evidence.measure.lm_eval_adapter import BATCH, SEED, RawRun, Run, run_tasks
 from mlflow_quantgov.evidence.measure.lm_eval_model import Chat
 from mlflow_quantgov.evidence.measure.progress import Progress
 from mlflow_quantgov.evidence.measure.provenance import side
@@ -34,6 +35,8 @@ class Work:
     settings: dict[str, Any]
     limit: int | None
     cache: Path | None
+    timed: bool = False
+    """A pilot: each task alone and timed, and no answer taken from an earlier run, or kept for a later one."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ class Answers:
     """Whether the files themselves were run here; a server of somebody else's answers for whatever it holds."""
     determinism: Determinism
     chat_template: str | None
+    seconds: dict[str, float] = field(default_factory=dict)
+    """What each task took, where the work was timed."""
     again: dict[str, TaskRun] = field(default_factory=dict)
     """The tasks' answers when they were asked for a second time."""
 
@@ -92,6 +97,9 @@ def answers_of(asked: Asked, work: Work, report: Progress) -> Answers:
         share = asked.share * 0.8 if repeats else asked.share
         identity = _identity(measured, work, facts, asked.chat)
         first = _Turn(asked.name, asked.chat, asked.start, share)
+        if work.timed:
+            runs, seconds = _pilot(runtime, first, work, report)
+            return Answers(measured, runs, 0, 0, facts.saw_bytes, known, runtime.chat_template, seconds)
         runs, kept, batches = _ask(runtime, facts, identity, first, work, report)
         again: dict[str, TaskRun] = {}
         if repeats:
@@ -104,7 +112,7 @@ def answers_of(asked: Asked, work: Work, report: Progress) -> Answers:
         measured = measured.model_copy(update={"version": runtime.facts().version})
         template = runtime.chat_template
     report(asked.name, asked.start + asked.share)
-    return Answers(measured, runs, kept, batches.taken, facts.saw_bytes, known, template, again)
+    return Answers(measured, runs, kept, batches.taken, facts.saw_bytes, known, template, again=again)
 
 
 @dataclass(frozen=True)
@@ -134,11 +142,33 @@ def _ask(
         how = Run(BATCH, work.limit, turn.chosen, turn.chat, batches)
         raw = run_tasks(runtime, missing, how, meter.advance, meter.announce)
         for task in missing:
-            one = raw[task.name]
-            found = read_run(task.name, one.samples, one.config, one.higher_is_better, task.group_by)
-            cache.keep(found, work.limit)
-            runs[task.name] = found
+            runs[task.name] = _read(task, raw)
+            cache.keep(runs[task.name], work.limit)
     return runs, kept, batches
+
+
+def _pilot(runtime: Runtime, turn: _Turn, work: Work, report: Progress) -> tuple[dict[str, TaskRun], dict[str, float]]:
+    """Answers by task, and the seconds that each task took."""
+    runs, seconds = {}, {}
+    share = turn.share / len(work.tasks)
+    for number, task in enumerate(work.tasks):
+        unkept = BatchCache(None, [])
+        meter = Meter(report, f"pilot, {turn.name}", turn.start + number * share, share, unkept)
+        before: list[float] = []
+
+        def start(items: dict[str, int], meter: Meter = meter, before: list[float] = before) -> None:
+            meter.announce(items)
+            before.append(time.perf_counter())
+
+        raw = run_tasks(runtime, [task], Run(BATCH, work.limit, chat=turn.chat), meter.advance, start)
+        seconds[task.name] = time.perf_counter() - before[0]
+        runs[task.name] = _read(task, raw)
+    return runs, seconds
+
+
+def _read(task: TaskFile, raw: Mapping[str, RawRun]) -> TaskRun:
+    one = raw[task.name]
+    return read_run(task.name, one.samples, one.config, one.higher_is_better, task.group_by)
 
 
 def _spread(count: int, wanted: int) -> list[int]:

@@ -200,11 +200,20 @@ def _loader(folder: Path) -> type[yaml.SafeLoader]:
     return Loader
 
 
+def read_afresh(config: dict[str, Any]) -> None:
+    """Have a data set that is a folder read anew: `datasets` knows it by its path and would give what it held before."""
+    if Path(str(config.get("dataset_path"))).is_dir():
+        # Sizes of what it held before are no reason to refuse what it holds now.
+        afresh = {"download_mode": "force_redownload", "verification_mode": "no_checks"}
+        config["dataset_kwargs"] = afresh | dict(config.get("dataset_kwargs") or {})
+
+
 def _make_absolute(config: dict[str, Any], folder: Path) -> None:
     """Paths relative to the YAML's folder, where lm-eval would take the working directory."""
     path = config.get("dataset_path")
     if isinstance(path, str) and (folder / path).exists():
         config["dataset_path"] = str((folder / path).resolve())
+        read_afresh(config)
     options = config.get("dataset_kwargs")
     if isinstance(options, dict):
         config["dataset_kwargs"] = options | {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -197,30 +197,17 @@ def _noise(tasks: list[TaskResult], wanted: Capability) -> Comparison | None:
 
 
 def _compare(tasks: list[TaskResult], wanted: Capability) -> Comparison:
-    """Paired comparison in the units of the score; computed on 0 to 1, where the worst loss of one item is 1."""
-    low, high = wanted.score_range
-    width = high - low
+    """Paired comparison of all items of some tasks."""
     parent: list[dict[str, Any]] = []
     quantized: list[dict[str, Any]] = []
     for task in tasks:
         clusters = clusters_of(task.items)
         for item, cluster in zip(task.items, clusters, strict=True):
             identity, group = f"{task.task}/{item.id}", f"{task.task}/{cluster}"
-            for side, answer in ((parent, item.parent), (quantized, item.quantized)):
-                side.append({"id": identity, "score": (answer.score - low) / width, "group": group})
-    found = compare(parent, quantized, margin=wanted.margin / width, confidence=wanted.confidence)
-    before, after = low + width * found.parent_mean, low + width * found.quantized_mean
-    return replace(
-        found,
-        estimate=width * found.estimate,
-        lower=width * found.lower,
-        upper=width * found.upper,
-        margin=wanted.margin,
-        parent_mean=before,
-        quantized_mean=after,
-        parent_standard_error=width * found.parent_standard_error,
-        quantized_standard_error=width * found.quantized_standard_error,
-        recovery=after / before if before else None,
+            parent.append({"id": identity, "score": item.parent.score, "group": group})
+            quantized.append({"id": identity, "score": item.quantized.score, "group": group})
+    return compare(
+        parent, quantized, margin=wanted.margin, confidence=wanted.confidence, score_range=wanted.score_range
     )
 
 

@@ -1,0 +1,45 @@
+"""Progress: what will be asked, how far it is, and how long it still takes, by answers that were given now."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlflow_quantgov.evidence.measure.cache import BatchCache
+from mlflow_quantgov.evidence.measure.task_eval_progress import Meter
+
+
+def test_answers_that_were_kept_say_nothing_about_the_time_left(tmp_path: Path) -> None:
+    said: list[tuple[str, float]] = []
+    batches = BatchCache(tmp_path, ["m"])
+    batches.answer("generate", ["kept"], lambda: ["x"])
+    again = BatchCache(tmp_path, ["m"])
+    meter = Meter(lambda text, fraction: said.append((text, fraction)), "parent", 0.0, 0.5, again)
+    meter.announce({"one": 2, "two": 1})
+    assert said == [("parent: 2 tasks, 3 items to answer", 0.0)]
+    again.answer("generate", ["kept"], lambda: ["x"])
+    meter.advance(0.5)
+    assert meter.minutes_left() is None and said[-1] == ("parent", 0.25)
+
+    def slowly() -> list[str]:
+        time.sleep(1.1)
+        return ["y"]
+
+    again.answer("generate", ["new"], slowly)
+    meter.advance(0.75)
+    left = meter.minutes_left()
+    # An eighth of the whole took 1.1 seconds, five eighths are left.
+    assert left is not None and left * 60 >= 5 * 1.1
+    assert said[-1][0] == "parent, about a minute left"
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.lists(st.floats(0, 1), min_size=1, max_size=9))
+def test_progress_stays_within_its_part(start: float, share: float, fractions: list[float]) -> None:
+    seen: list[float] = []
+    meter = Meter(lambda _, fraction: seen.append(fraction), "x", start, share, BatchCache(None, []))
+    for fraction in sorted(fractions):
+        meter.advance(fraction)
+    assert seen == sorted(seen) and all(start <= one <= start + share for one in seen)
