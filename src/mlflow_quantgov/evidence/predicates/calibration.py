@@ -11,6 +11,8 @@ from mlflow_quantgov.evidence.predicates.base import MAX_ITEMS, Digest, Finite, 
 Share = Annotated[Finite, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 MAX_LAYERS = 5_000
+MAX_DISTANCE = 1e4
+"""More than any kernel gives, whose spread is a thousandth at least."""
 _ROUNDING = 1e-4
 
 
@@ -51,7 +53,7 @@ class LayerRecord(Record):
     """One layer of the parent: how far apart its inputs are, and what rounding it costs on either side. Decides nothing."""
 
     name: ShortText
-    distance: Finite
+    distance: Finite = Field(ge=-MAX_DISTANCE, le=MAX_DISTANCE)
     """Squared discrepancy between what it reads on calibration and on production, as a share of production's spread."""
     calibration_error: Share | None = None
     """Squared error of its output over the squared output, ||X (W - Wq)^T||^2 / ||X W^T||^2, on calibration tokens; None
