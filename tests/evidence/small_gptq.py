@@ -87,9 +87,7 @@ def _rounded(
     return codes, scales
 
 
-def _packed(
-    module: str, codes: NDArray[np.uint32], scales: NDArray[np.float16]
-) -> dict[str, NDArray[np.generic]]:
+def _packed(module: str, codes: NDArray[np.uint32], scales: NDArray[np.float16]) -> dict[str, NDArray[np.generic]]:
     rows, columns = codes.shape
     zeros = np.full((columns // GROUP, rows), MIDDLE - 1, dtype=np.uint32)
     return {
