@@ -6,7 +6,6 @@ import inspect
 import json
 import pydoc
 import random
-import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -20,8 +19,6 @@ from numpy.typing import NDArray
 from mlflow_quantgov.artifact.runtimes.interface import Runtime, RuntimeFacts, Score, Timing
 from mlflow_quantgov.evidence.predicates import Answer, Provenance, Side, TaskEval, TaskItem, TaskResult
 
-# The tests beside this file import `small_gptq`.
-sys.path.insert(0, str(Path(__file__).parent))
 DIGEST = "sha256:" + "a" * 64
 OTHER = "sha256:" + "b" * 64
 CHARACTERS = "\n" + "".join(chr(code) for code in range(32, 127))

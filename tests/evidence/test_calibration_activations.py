@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
@@ -10,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small_gptq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -27,6 +27,9 @@ from mlflow_quantgov.evidence.measure.calibration.sampling import sample
 from mlflow_quantgov.evidence.predicates import Calibration, DataRecord, Provenance
 from mlflow_quantgov.evidence.predicates.calibration import LayerRecord
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import descent_quantizers as quantizers
+
 PARENT = "sha256:" + "a" * 64
 
 
@@ -38,6 +41,28 @@ def traffic(count: int, seed: int) -> list[str]:
     return [document(rng) for _ in range(count)]
 
 
+def gptq(parent: Path, destination: Path, texts: Sequence[str], tokens: int) -> Path:
+    """The model at 4 bit by GPTQ, calibrated on the first tokens of some texts."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(parent)
+    model = AutoModelForCausalLM.from_pretrained(parent, dtype=torch.float32)
+    hessians: dict[str, Any] = {}
+
+    def watch(name: str, given: torch.Tensor) -> None:
+        rows = given.detach().reshape(-1, given.shape[-1]).double().numpy()
+        hessians[name] = hessians.get(name, 0.0) + rows.T @ rows
+
+    for name, module in model.named_modules():
+        if name.endswith("_proj"):
+            module.register_forward_pre_hook(lambda _, given, name=name: watch(f"{name}.weight", given[0]))
+    with torch.inference_mode():
+        for text in texts:
+            model(input_ids=torch.tensor([tokenizer(text)["input_ids"][:tokens]]))
+    return quantizers.write_gptq(destination, *quantizers.load(parent), 4, 32, hessians)
+
+
 @pytest.fixture(scope="session")
 def calibrated(
     skills: Path, python_texts: list[str], tmp_path_factory: pytest.TempPathFactory
@@ -45,7 +70,7 @@ def calibrated(
     """The skills model by the same quantizer at the same width, calibrated on its own traffic and on something else."""
     folder = tmp_path_factory.mktemp("calibrated")
     texts = {"own": traffic(250, 5), "generic": python_texts[:250]}
-    return {name: (small_gptq.quantize(skills, folder / name, docs[:128], 96), docs) for name, docs in texts.items()}
+    return {name: (gptq(skills, folder / name, docs[:128], 96), docs) for name, docs in texts.items()}
 
 
 @given(st.integers(4, 12), st.integers(4, 12), st.integers(1, 4), st.integers(0, 10**6))

@@ -176,7 +176,8 @@ def test_calibration(measured: Predicate, outcome: str, words: str) -> None:
 
 def test_what_the_layers_see_is_judged_where_it_was_measured_and_needed_where_the_policy_says_so() -> None:
     demanding = parse_policy(
-        load_policy().text.replace("    least_bits:", "    calibration: {activations: required}\n    least_bits:")
+        load_policy().text.replace("    least_bits:", "    calibration: {activations: required}\n    least_bits:"),
+        source="p.yaml",
     )
     assert judge(facts_of()).allowed
     missing = refusals(judge(facts_of(), demanding))["calibration"]
