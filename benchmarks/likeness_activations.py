@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, nargs="+", default=[50, 64, 100, 128], help="on each side")
     parser.add_argument("--run", type=int, default=256, help="documents of each domain that are run")
     parser.add_argument("--tokens", type=int, default=96)
-    parser.add_argument("--repeats", type=int, default=8, help="random halves of each domain")
+    parser.add_argument("--repeats", type=int, default=10, help="random halves of each domain")
     given = parser.parse_args()
     observer = Observer(given.parent)
     domains = {}

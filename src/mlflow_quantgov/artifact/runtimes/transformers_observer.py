@@ -68,7 +68,8 @@ class Observer:
         if not self.inputs:
             raise not_loaded(path, "no linear layer of it reads what its tokens give")
         leaders = {index: name for name, index in reversed(self.layers.items())}
-        self._seen: dict[int, Any] = {}
+        self._seen: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+        self._positions: list[int] = []
         for index, name in leaders.items():
             self._names[name].register_forward_pre_hook(self._keep(index))
         self._leaders = leaders
@@ -93,12 +94,11 @@ class Observer:
         Raises:
             EvidenceError: A layer reads NaN or infinite numbers.
         """
+        self._positions = list(positions)
         self._run(tokens)
         features = np.empty((self.inputs, FEATURES), dtype=np.float32)
-        vectors = []
         for index in range(self.inputs):
-            rows = self._seen[index].float().reshape(-1, self.widths[index])
-            squares = rows[1:].square().mean(dim=0).cpu().numpy()
+            squares, _ = self._seen[index]
             if not np.isfinite(squares).all():
                 raise EvidenceError(
                     f"The parent's layer {self._leaders[index]} reads NaN or infinite numbers.",
@@ -106,9 +106,7 @@ class Observer:
                     fix="quantgov calibration URI --calibration FILE --production FILE --no-activations",
                 )
             features[index] = project(squares)
-            vectors.append(rows[list(positions)].cpu().numpy())
-        self._seen.clear()
-        return Reading(features, tuple(vectors))
+        return Reading(features, tuple(self._seen[index][1] for index in range(self.inputs)))
 
     def library(self) -> str:
         """What ran it, with version and arithmetic."""
@@ -117,12 +115,15 @@ class Observer:
 
     def _run(self, tokens: Sequence[int]) -> None:
         ids = self._torch.tensor([list(tokens)], device=self._device)
-        with self._torch.inference_mode(), quiet():
+        with self._torch.inference_mode():
             self._base(input_ids=ids, use_cache=False)
 
     def _keep(self, index: int) -> Callable[[Any, tuple[Any, ...]], None]:
         def hook(_: Any, given: tuple[Any, ...]) -> None:
-            self._seen[index] = given[0].detach()
+            # Pooled at once, so that no more than one layer's input is held beside the model.
+            rows = given[0].detach().reshape(-1, self.widths[index]).float()
+            squares = rows[1:].square().mean(dim=0).cpu().numpy()
+            self._seen[index] = squares, rows[self._positions].cpu().numpy()
 
         return hook
 
@@ -137,7 +138,8 @@ class Observer:
             for name, module in self._names.items()
         ]
         try:
-            self._run(list(range(_TRIAL)))
+            with quiet():
+                self._run(list(range(_TRIAL)))
         except Exception as error:
             raise not_loaded(self._path, f"its first pass fails: {type(error).__name__}: {str(error)[:200]}") from error
         finally:
