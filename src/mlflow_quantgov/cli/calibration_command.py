@@ -15,7 +15,7 @@ from mlflow_quantgov.cli.output import coloured, json_option, pairs_table, print
 from mlflow_quantgov.evidence.predicates.calibration import Calibration
 
 MOST_LAYERS = 5
-_RIGHT = {"count", "share", "most", "at most", "output error, calibration", "production", "times"}
+_RIGHT = {"count", "share", "most", "at most", "error, calibration", "production", "times"}
 EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 
 
@@ -108,16 +108,17 @@ def _print_layers(content: Calibration) -> None:
         print_note(content.unobserved)
     if not content.layers or content.observation is None:
         return
-    table = _table("layer", "apart", "output error, calibration", "production", "times")
+    table = _table("layer", "apart", "error, calibration", "production", "times")
+    table.columns[0].overflow = "fold"
     for layer in sorted(content.layers, key=lambda one: -one.distance)[:MOST_LAYERS]:
         errors = (
             "not measured" if one is None else f"{100 * one:.3g} %"
             for one in (layer.calibration_error, layer.production_error)
         )
         times = "" if layer.ratio is None else f"{layer.ratio:.2f}"
-        table.add_row(layer.name, f"{max(layer.distance, 0.0):.1%} of spread", *errors, times)
+        table.add_row(layer.name, f"{max(layer.distance, 0.0):.1%}", *errors, times)
     seen = content.observation
-    said = f"({len(content.layers):,} layers, {seen.documents[0]:,} and {seen.documents[1]:,} documents)"
+    said = f"({len(content.layers):,} layers, {seen.documents[0]:,} and {seen.documents[1]:,} documents; errors of their outputs)"
     stdout.print(Text("layers that differ most", style="bold"), said)
     stdout.print(table)
 
