@@ -138,11 +138,12 @@ def _newcombe(both: int, first: int, second: int, neither: int, confidence: floa
 def test_a_published_table_lies_inside_our_bounds() -> None:
     # Complete response before and after consolidation therapy (Cavo et al. 2012), the worked example of Fagerland, Lydersen
     # and Laake, "Statistical Analysis of Contingency Tables" (2017), chapter 8: 59 both, 6 and 16 one only, 80 neither.
-    # Their square-and-add interval, also printed by the R package contingencytables: -0.1186 to -0.0046.
+    # The R package contingencytables, by the authors of the book, prints -0.1186 to -0.0046 for Newcombe's square-and-add
+    # interval of that table and -0.1240 to -0.0054 for Tango's; neither is computed by code of ours there.
     newcombe = _newcombe(59, 6, 16, 80, 0.95)
     assert newcombe == pytest.approx((-0.1186, -0.0046), abs=5e-5)
     tango = _tango(16, 6, 161, 0.95)
-    assert tango == pytest.approx(newcombe, abs=6e-3)
+    assert tango == pytest.approx((-0.1240, -0.0054), abs=5e-5)
     before = [1] * 59 + [1] * 16 + [0] * 6 + [0] * 80
     after = [1] * 59 + [0] * 16 + [1] * 6 + [0] * 80
     ours = compare(before, after, 0.02, confidence=0.975)
@@ -249,7 +250,7 @@ def test_turning_a_loss_into_a_tie_never_lowers_the_bound(values: list[float], i
     before = np.array(values)
     after = before.copy()
     after[index % len(values)] = 1.0
-    assert compare(parent, after, 0.1).lower >= compare(parent, before, 0.1).lower - 1e-3
+    assert compare(parent, after, 0.1).lower >= compare(parent, before, 0.1).lower - 1e-8
 
 
 @pytest.mark.parametrize("margin", [0, -0.1, float("nan"), float("inf")])

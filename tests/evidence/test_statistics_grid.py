@@ -151,13 +151,14 @@ def test_the_grid_judges_as_compare_does(seed: int) -> None:
     for _ in range(12):
         sizes = random.integers(1, 6, 60)
         size = np.repeat(np.arange(60), sizes)
-        lost = random.random(len(size)) < random.choice([0.01, 0.04, 0.3])
+        lost = random.random(len(size)) < random.choice([0.01, 0.07, 0.3])
         gained = ~lost & (random.random(len(size)) < 0.02)
         found = compare(np.where(gained, 0.0, 1.0), np.where(lost, 0.0, 1.0), margin, groups=size).outcome
         passed, failed = grid.rates(np.bincount(size, gained * 1.0 - lost)[None], sizes[None].astype(float), margin)
         assert found == ("pass" if passed else "fail" if failed else "inconclusive")
         seen.append(found)
-    assert {"pass", "fail", "inconclusive"} & set(seen)
+    # Otherwise the agreement would say little.
+    assert set(seen) == {"pass", "fail", "inconclusive"}
 
 
 @pytest.mark.parametrize(("margin", "discordance"), [(0.02, 0.02), (0.05, 0.3), (0.1, 0.1)])
