@@ -38,6 +38,7 @@ def test_every_bar_lies_within_the_picture(layers: list[LayerRecord]) -> None:
             assert 60 <= bar["x"] < bar["x"] + bar["width"] <= plot.width - 20
         for y, label in panel.ticks if panel else ():
             assert panel is not None and panel.top - 1 <= y <= panel.bottom + 1 and label
+            assert all(abs(y - other) >= 12 for other, name in panel.ticks if name != label)
     assert len(plot.distances.bars) == len(layers) and len(plot.blocks) <= 12
 
 
@@ -77,7 +78,7 @@ def test_the_report_says_which_layers_differ_most_and_what_that_costs() -> None:
     assert section is not None and section.ratio == pytest.approx(1.5) and section.unmeasured == 0
     assert section.farthest[0].name == "model.layers.2.<b>5" and len(section.farthest) == 5
     for words in ("What the quantizer saw", "1.50 times", "most in model.layers.2.&lt;b&gt;5: 2.00 times",
-                  "1 quantized matrices could not be watched", "production over calibration data"):  # fmt: skip
+                  "1 quantized matrix could not be watched", "production over calibration data"):  # fmt: skip
         assert words in page
     assert "<b>5" not in page
     picture = re.search(r'<svg viewBox[^>]*aria-label="Distance and cost.*?</svg>', page, re.S)

@@ -19,6 +19,8 @@ _BLOCK = re.compile(r"\.(\d+)\.")
 _RATIOS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 _NEAR_ONE = (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 1.6, 1.8, 2)
 _BLOCK_TICKS = 12
+_TICK = 16
+"""Least distance of two labels of an axis."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,12 @@ def _ratios(layers: Sequence[LayerRecord], rated: Sequence[float], step: float) 
         for number, one in enumerate(layers)
         if one.ratio is not None
     )
-    ticks = tuple((place(one), f"{one:g} x") for one in values if low <= one <= high)
-    return Panel(top, bottom, place(1), ticks, bars)
+    ticks: list[tuple[float, str]] = []
+    # From one outwards, so that one is always there; what would stand upon another is left out.
+    for one in sorted((one for one in values if low <= one <= high), key=lambda one: abs(math.log(one))):
+        if all(abs(place(one) - y) >= _TICK for y, _ in ticks):
+            ticks.append((place(one), f"{one:g} x"))
+    return Panel(top, bottom, place(1), tuple(ticks), bars)
 
 
 def _bar(number: int, step: float, end: float, base: float, label: str) -> dict[str, Any]:
