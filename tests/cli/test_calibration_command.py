@@ -138,3 +138,28 @@ def test_a_version_whose_metadata_name_a_generic_set_is_refused(
     assert (content["noted"], content["generic_set"], content["data"]["license"]) == (["wikitext2"], "wikitext", "ours")
     assert content["data"]["tokens"] > 1000 and content["searched_tasks"].startswith("sha256:")
     assert "kettle" not in json.dumps(statements)
+
+
+@pytest.mark.slow
+def test_the_parents_layers_are_compared_for_a_version_and_the_terminal_names_those_that_differ_most(
+    run: Run, tmp_path: Path, store: str, skills: Path
+) -> None:
+    from mlflow_quantgov.artifact.runtimes.llama_cpp import gguf_twin, quantize_gguf
+    from mlflow_quantgov.demo.models.skills_data import document
+
+    rng = random.Random(4)
+    quantized = quantize_gguf(gguf_twin(skills, tmp_path / "twin").path, tmp_path / "q.gguf", "Q4_0").path
+    files = ["--calibration", write(tmp_path / "c.jsonl", questions(30, 1)),
+             "--production", write(tmp_path / "p.jsonl", [document(rng)[:200] for _ in range(30)])]  # fmt: skip
+    assert run("log-parent", str(skills), "--name", "p", "--register", "chat")[0] == 0
+    code, _ = run("log", str(quantized), "--parent", "models:/chat/1", "--target", "cpu-llamacpp", "--name", "q",
+                  "--register", "chat")  # fmt: skip
+    assert code == 0
+    code, out = run("calibration", "models:/chat/2", *files)
+    assert (
+        code == 0
+        and "layers that differ most (14 layers, 30 and 30 documents; errors of their outputs)" in " ".join(out.split())
+    )
+    assert "self_attn.o_proj" in out and "activations" in out
+    code, out = run("calibration", "models:/chat/2", *files, "--json", "--no-activations")
+    assert code == 0 and "activations" not in {one["name"] for one in json.loads(out)["numbers"]["tests"]}

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mlflow_quantgov.artifact.quantization import LayerQuantization, Quantization, Structure
-from mlflow_quantgov.evidence.likeness import CLASSIFIER, MEANING, STANDARDS, SURFACE
+from mlflow_quantgov.evidence.likeness import ACTIVATIONS, CLASSIFIER, MEANING, STANDARDS, SURFACE
 from mlflow_quantgov.evidence.predicates import (
     Answer,
     Archive,
@@ -30,6 +30,7 @@ from mlflow_quantgov.evidence.predicates import (
     TaskResult,
 )
 from mlflow_quantgov.evidence.predicates.benchmark import Speed
+from mlflow_quantgov.evidence.predicates.calibration import LayerRecord, Observation
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.targets import Target, find_target
 from mlflow_quantgov.lineage import Lineage, ModelFacts
@@ -198,6 +199,32 @@ def calibration(**changes: Any) -> Calibration:
         ),
     }
     return Calibration.measured(**(values | changes))
+
+
+def watched(apart: float = 0.0, parent: str = "b") -> Calibration:
+    """The same with what one layer of the parent sees, so far apart."""
+    scores = (
+        tuple(apart / 2 + one for one in (0.01, -0.01) * 150),
+        tuple(-apart / 2 + one for one in (0.01, -0.01) * 150),
+    )
+    standard = STANDARDS[ACTIVATIONS]
+    test = Likeness(
+        name=ACTIVATIONS,
+        calibration=scores[0],
+        production=scores[1],
+        threshold=standard.threshold,
+        concentration=(0.05, 0.05),
+    )
+    seen = Observation(
+        parent=digest(parent),
+        library="transformers 5",
+        documents=(300, 300),
+        tokens=(9, 9),
+        tokens_of_errors=(9, 9),
+        unwatched=0,
+    )
+    layer = LayerRecord(name="l", distance=apart, calibration_error=0.01, production_error=0.02)
+    return calibration(likeness=(*calibration().likeness, test), layers=(layer,), observation=seen)
 
 
 def evidence(content: Predicate, minutes: int = 0, subject: str | None = None) -> Evidence:

@@ -27,6 +27,7 @@ from releases import (
     side,
     task,
     task_eval,
+    watched,
 )
 
 from mlflow_quantgov.artifact.quantization import LayerQuantization
@@ -171,6 +172,22 @@ def test_calibration(measured: Predicate, outcome: str, words: str) -> None:
     found = refusals(judge(facts_of(with_one(measured))))
     assert list(found) == ["calibration"]
     assert found["calibration"][0] == outcome and words in found["calibration"][1]
+
+
+def test_what_the_layers_see_is_judged_where_it_was_measured_and_needed_where_the_policy_says_so() -> None:
+    demanding = parse_policy(
+        load_policy().text.replace("    least_bits:", "    calibration: {activations: required}\n    least_bits:"),
+        source="p.yaml",
+    )
+    assert judge(facts_of()).allowed
+    missing = refusals(judge(facts_of(), demanding))["calibration"]
+    assert missing[0] == "missing" and "what the parent's layers see" in missing[1]
+    for seen, outcome in ((watched(), None), (watched(parent="c"), "missing"), (watched(apart=0.5), "fail")):
+        found = refusals(judge(facts_of(with_one(seen)), demanding))
+        assert found.get("calibration", (None,))[0] == outcome
+    assert refusals(judge(facts_of(with_one(watched(apart=0.5)))))["calibration"][0] == "fail"
+    strict = load_policy(policies_dir() / "strict.yaml")
+    assert strict.gates["full"].calibration.activations == "required"
 
 
 def test_calibration_is_not_asked_for_where_the_bytes_need_none() -> None:

@@ -14,6 +14,8 @@ from mlflow_quantgov.cli.measuring import measure
 from mlflow_quantgov.cli.output import coloured, json_option, pairs_table, print_json, print_note, stdout
 from mlflow_quantgov.evidence.predicates.calibration import Calibration
 
+MOST_LAYERS = 5
+_RIGHT = {"count", "share", "most", "at most", "error, calibration", "production", "times"}
 EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 
 
@@ -24,6 +26,7 @@ EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 @click.option("--tasks", type=click.Path(path_type=Path), help="Tasks whose items must not be in the calibration data.")
 @click.option("--source", help="Where the calibration data came from, in words.")
 @click.option("--license", help="Licence of the calibration data.")
+@click.option("--no-activations", is_flag=True, help="With URI: do not run the parent to compare what its layers see.")
 @json_option
 def calibration(
     uri: str | None,
@@ -32,24 +35,36 @@ def calibration(
     tasks: Path | None,
     source: str | None,
     license: str | None,
+    no_activations: bool,
     as_json: bool,
 ) -> int:
     """With URI, record calibration data for a version; without, compare two files before quantizing.
 
-    Digests, counts and shares are recorded; no text leaves this machine.
+    Digests, counts and shares are recorded; no text leaves this machine. With URI the version's parent is run over both
+    files where it runs here, at most 200 documents and 256 tokens each; a run that was killed goes on where it stopped.
     """
     if uri is not None:
         from mlflow_quantgov import api
 
         statement = measure(
             "calibration",
-            lambda _: api.assess_calibration(uri, data, production, source=source, license=license, tasks=tasks),
+            lambda progress: api.assess_calibration(
+                uri,
+                data,
+                production,
+                source=source,
+                license=license,
+                tasks=tasks,
+                activations=not no_activations,
+                progress=progress,
+            ),
             as_json=as_json,
+            show=lambda numbers: _print_tests(numbers["tests"]),
         )
         content = statement.content()
         assert isinstance(content, Calibration)
         if not as_json:
-            _print_tests(content.stated()["tests"])
+            _print_layers(content)
             _print_faults(content.model_dump())
         return 0
     if production is None:
@@ -87,6 +102,27 @@ def _print_tests(tests: Sequence[Mapping[str, Any]]) -> None:
         stdout.print(table)
 
 
+def _print_layers(content: Calibration) -> None:
+    """The layers that differ most, and what rounding costs each on either side."""
+    if content.unobserved:
+        print_note(content.unobserved)
+    if not content.layers or content.observation is None:
+        return
+    table = _table("layer", "apart", "error, calibration", "production", "times")
+    table.columns[0].overflow = "fold"
+    for layer in sorted(content.layers, key=lambda one: -one.distance)[:MOST_LAYERS]:
+        errors = (
+            "not measured" if one is None else f"{100 * one:.3g} %"
+            for one in (layer.calibration_error, layer.production_error)
+        )
+        times = "" if layer.ratio is None else f"{layer.ratio:.2f}"
+        table.add_row(layer.name, f"{max(layer.distance, 0.0):.1%}", *errors, times)
+    seen = content.observation
+    said = f"({len(content.layers):,} layers, {seen.documents[0]:,} and {seen.documents[1]:,} documents; errors of their outputs)"
+    stdout.print(Text("layers that differ most", style="bold"), said)
+    stdout.print(table)
+
+
 def _print_faults(found: dict[str, Any]) -> None:
     """Copies, and what great-expectations found: counts, never texts."""
     searched = "" if found["searched_tasks"] else " (not looked for: give --tasks DIR)"
@@ -115,5 +151,5 @@ def _print_faults(found: dict[str, Any]) -> None:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, justify="right" if column in {"count", "share", "most", "at most"} else "left")
+        table.add_column(column, justify="right" if column in _RIGHT else "left")
     return table

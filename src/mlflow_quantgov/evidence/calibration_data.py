@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlflow_quantgov.evidence.predicates.calibration import Calibration
+
+if TYPE_CHECKING:
+    from mlflow_quantgov.evidence.measure.calibration.activations import ParentLayers
 
 
 @dataclass(frozen=True)
@@ -23,12 +27,15 @@ class CalibrationData:
     tasks: str | Path | None = None
     """Task folder whose items must not be among the data; without it, nobody looks for them."""
 
-    def assess(self, noted: Sequence[str] = (), artifact: Path | None = None) -> Calibration:
+    def assess(
+        self, noted: Sequence[str] = (), artifact: Path | None = None, layers: ParentLayers | None = None
+    ) -> Calibration:
         """Read the data and compare it with production.
 
         Args:
             noted: Names of data sets that the artifact's own metadata give.
             artifact: The model, whose tokenizer counts the tokens.
+            layers: The parent and the quantized model, to compare what the parent's layers see.
 
         Raises:
             UsageError: A file does not exist or holds no documents.
@@ -43,4 +50,5 @@ class CalibrationData:
             tasks=Path(self.tasks) if self.tasks is not None else None,
             noted=noted,
             artifact=artifact,
+            layers=layers,
         )

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mlflow_quantgov.evidence.likeness import STANDARDS, percentages
 from mlflow_quantgov.evidence.predicates import Calibration
+from mlflow_quantgov.pages.activations_plot import ActivationsSection, activations_section
 from mlflow_quantgov.policy.facts import Facts
 
 MAX_ROWS = 100
@@ -49,6 +50,7 @@ class CalibrationSection:
     outcome: str
     actor: str | None
     tests: tuple[ViewRow, ...]
+    activations: ActivationsSection | None
     expectations: tuple[Expectation, ...]
     library: str
     not_checked: str
@@ -67,6 +69,7 @@ def calibration_section(facts: Facts) -> CalibrationSection | None:
         str(summary["outcome"]),
         found[-1].actor,
         tuple(_view(test, one.itself) for test, one in zip(summary["tests"], content.likeness, strict=True)),
+        activations_section(content),
         tuple(_rows(said.get("results"))),
         str(said.get("library", ""))[:100],
         str(said.get("not_checked", ""))[:200],

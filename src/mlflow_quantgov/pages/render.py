@@ -15,6 +15,7 @@ _environment = Environment(
 )
 _environment.filters["short"] = lambda digest: str(digest or "")[:19]
 _environment.filters["percent"] = lambda value: f"{value:.1%}"
+_environment.filters["small"] = lambda share: "not measured" if share is None else f"{100 * share:.3g} %"
 _environment.filters["time"] = lambda value: str(value)[:19].replace("T", " ")
 
 

@@ -112,6 +112,13 @@ class Yardsticks(_Part):
     """Target digests."""
 
 
+class CalibrationDemand(_Part):
+    """What has to be shown of calibration data, beyond the texts."""
+
+    activations: Literal["required", "where-measured"] = "where-measured"
+    """What the parent's layers see: `required`, or judged where the statement holds it."""
+
+
 class Gate(_Part):
     """Which checks a destination requires, and how strictly."""
 
@@ -121,6 +128,8 @@ class Gate(_Part):
     """Capabilities that must each be shown not worse."""
     scored_only: bool = False
     """Whether tasks that only score choices may carry a capability alone (they barely move when a model breaks)."""
+    calibration: CalibrationDemand = CalibrationDemand()
+    """Views of calibration data that a pass needs."""
     least_bits: float = 4
     """Below it, recorded quantization-aware training is required too."""
     probe: bool = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from mlflow_quantgov.artifact.derivation.folding import (
     row_factors,
     rows_were_scaled,
 )
-from mlflow_quantgov.artifact.derivation.judge import Column, best_column, judge
+from mlflow_quantgov.artifact.derivation.judge import Column, best_column, judge, scaled_columns
 from mlflow_quantgov.artifact.derivation.judge_codebook import judge_codebook
 from mlflow_quantgov.artifact.derivation.low_rank import explained
 from mlflow_quantgov.artifact.derivation.measure import Factors, Measured, measure
@@ -58,6 +58,22 @@ def compare(child: Path, parent: Path) -> Descent:
     return _Comparison(pairs).run()
 
 
+def folded_factors(pairs: Pairs) -> Iterator[tuple[str, Factors | None]]:
+    """What each quantized matrix was multiplied with before it was rounded; None where that cannot be told whole.
+
+    Args:
+        pairs: Tensors of both sides, without a problem.
+
+    Yields:
+        Name and factors, matrices that pass scales on first.
+    """
+    comparison = _Comparison(pairs)
+    for name in comparison.order():
+        found = comparison.measure(name)
+        left = not found.finite or scaled_columns(found) is not None or rows_were_scaled(found)
+        yield name, None if left else comparison.factors_of(name)
+
+
 class _Comparison:
     """One comparison: factors out of the norms first, then matrices in the order in which scales were passed on."""
 
@@ -70,12 +86,14 @@ class _Comparison:
         self.cast = CASTS[self.cast_name]
         self.rows: dict[str, tuple[Floats, Floats]] = {}
         self.measured: dict[str, Measured] = {}
-        self.factors: dict[str, Factors] = {}
+
+    def order(self) -> list[str]:
+        """Quantized matrices, those whose scales others take back first."""
+        return sorted(self.pairs.quantized, key=lambda name: producer_of(name) is not None)
 
     def run(self) -> Descent:
-        quantized = sorted(self.pairs.quantized, key=lambda name: producer_of(name) is not None)
-        for name in quantized:
-            self.measured[name] = self._measure(name)
+        for name in self.order():
+            self.measured[name] = self.measure(name)
         columns = self._best_columns()
         judged = [self._judge(name, columns[name]) for name in self.pairs.quantized]
         layers = [layer for layer, _ in judged] + [self._plain(name) for name in self.pairs.plain]
@@ -89,7 +107,7 @@ class _Comparison:
             return judge_codebook(child, found)
         layer, verdict = judge(child, found, column)
         if layer.trace == "compensated":
-            problem = explained(child, self.pairs.parent[name], self.cast, self.factors[name])
+            problem = explained(child, self.pairs.parent[name], self.cast, self.factors_of(name))
             if problem:
                 return replace(layer, outside=found.share, resolution=None, trace="none", problem=problem), "unproved"
         return layer, verdict
@@ -136,22 +154,24 @@ class _Comparison:
         norm = norm_before(name, self.pairs.norms)
         return norms.get(norm, _NO_FACTORS) if norm else _NO_FACTORS
 
-    def _measure(self, name: str) -> Measured:
-        """Sums over a matrix, with the scales that came from before it and those that were passed on to after it."""
-        child, parent = self.pairs.child[name], self.pairs.parent[name]
+    def factors_of(self, name: str) -> Factors:
+        """Scales that came from before a matrix, and those that were passed on to after it once it was measured."""
         factors = self._norm_of(name, self.norms)
         producer = producer_of(name)
         if producer in self.rows:
             scale, width = self.rows[producer]
             factors = Factors(columns=np.reciprocal(scale), uncertainty=width)
+        return Factors(factors.columns, self.rows[name][0], factors.uncertainty) if name in self.rows else factors
+
+    def measure(self, name: str) -> Measured:
+        """Sums over a matrix, with its scales taken into account."""
+        child, parent = self.pairs.child[name], self.pairs.parent[name]
+        factors = self.factors_of(name)
         found = measure(child, parent, self.cast, factors)
         feeds = child.codebook is None and self._passes_on(name)
         if feeds and found.finite and found.share > 0.01 and rows_were_scaled(found):
-            scale, width = row_factors(child, parent, self.cast, factors)
-            self.rows[name] = scale, width
-            factors = Factors(factors.columns, scale, factors.uncertainty)
-            found = measure(child, parent, self.cast, factors)
-        self.factors[name] = factors
+            self.rows[name] = row_factors(child, parent, self.cast, factors)
+            found = measure(child, parent, self.cast, self.factors_of(name))
         return found
 
     def _passes_on(self, name: str) -> bool:

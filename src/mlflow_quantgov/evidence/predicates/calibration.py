@@ -9,6 +9,11 @@ from pydantic import Field, model_validator
 from mlflow_quantgov.evidence.predicates.base import MAX_ITEMS, Digest, Finite, Predicate, Record, ShortText
 
 Share = Annotated[Finite, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+MAX_LAYERS = 5_000
+MAX_DISTANCE = 1e4
+"""More than any kernel gives, whose spread is a thousandth at least."""
+_ROUNDING = 1e-4
 
 
 class DataRecord(Record):
@@ -57,6 +62,40 @@ class Likeness(Record):
         )
 
 
+class LayerRecord(Record):
+    """One layer of the parent: how far apart its inputs are, and what rounding it costs on either side. Decides nothing."""
+
+    name: ShortText
+    distance: Finite = Field(ge=-MAX_DISTANCE, le=MAX_DISTANCE)
+    """Squared discrepancy between what it reads on calibration and on production, as a share of production's spread."""
+    calibration_error: Share | None = None
+    """Squared error of its output over the squared output, ||X (W - Wq)^T||^2 / ||X W^T||^2, on calibration tokens; None
+    where the quantized weights could not be set beside the parent's."""
+    production_error: Share | None = None
+    """The same on production tokens."""
+
+    @property
+    def ratio(self) -> float | None:
+        """Error on production over error on calibration data; None where either is not known or zero."""
+        return (
+            self.production_error / self.calibration_error if self.calibration_error and self.production_error else None
+        )
+
+
+class Observation(Record):
+    """How the parent's layers were observed. Pairs are calibration and production."""
+
+    parent: Digest
+    """Weights digest of the model that ran."""
+    library: ShortText
+    documents: tuple[Count, Count]
+    tokens: tuple[Count, Count]
+    tokens_of_errors: tuple[Count, Count]
+    """Tokens on whose input vectors the errors were computed."""
+    unwatched: int = Field(ge=0)
+    """Quantized matrices that were not watched: the embedding, the output matrix, experts that read some tokens only."""
+
+
 class Calibration(Predicate):
     """Calibration data of one quantized model. Subject: its weights."""
 
@@ -74,6 +113,11 @@ class Calibration(Predicate):
     """Digest of the task folder whose items were looked for; None where nobody looked."""
     shared_with_production: int = Field(ge=0)
     likeness: tuple[Likeness, ...] = Field((), max_length=20)
+    observation: Observation | None = None
+    layers: tuple[LayerRecord, ...] = Field((), max_length=MAX_LAYERS)
+    """In the order in which they run. The mean of their distances is the estimate of the test `activations`."""
+    unobserved: ShortText | None = None
+    """Why the layers were not observed, where that was asked for."""
     expectations: dict[str, Any] = Field(default_factory=dict)
     most_different: tuple[dict[str, Any], ...] = ()
     summary: dict[str, Any]
@@ -90,4 +134,21 @@ class Calibration(Predicate):
     def _names_are_unique(self) -> Self:
         if len({test.name for test in self.likeness}) != len(self.likeness):
             raise ValueError("a test of likeness is named twice")
+        return self
+
+    @model_validator(mode="after")
+    def _layers_give_the_test(self) -> Self:
+        from mlflow_quantgov.evidence.likeness import ACTIVATIONS
+        from mlflow_quantgov.evidence.likeness.discrepancy import estimate_and_error
+
+        if len({layer.name for layer in self.layers}) != len(self.layers):
+            raise ValueError("a layer is named twice")
+        test = next((one for one in self.likeness if one.name == ACTIVATIONS), None)
+        if self.layers and (test is None or min(len(test.calibration), len(test.production)) < 4):
+            raise ValueError("layers are stated without the test that they give")
+        if self.layers and test is not None:
+            mean = sum(layer.distance for layer in self.layers) / len(self.layers)
+            estimate, _ = estimate_and_error(test.calibration, test.production)
+            if abs(mean - estimate) > _ROUNDING * max(1.0, abs(estimate)):
+                raise ValueError("the mean of the layers' distances is not what the test gives")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlflow_quantgov.evidence.likeness import ACTIVATIONS, TEXT_TESTS, overall
 from mlflow_quantgov.evidence.predicates import Calibration, TaskEval
 from mlflow_quantgov.policy.checks.interface import Question, result
 from mlflow_quantgov.policy.decision import CheckResult
@@ -45,7 +46,24 @@ def run(question: Question) -> CheckResult:
     if not fault and not _searched(facts, content):
         reason += " Nobody looked for the evaluation items among it."
     outcome = summary["outcome"]
+    lacking = _lacking(question, content)
+    if lacking and outcome == "pass":
+        return result(NAME, "missing", f"Not measured: {lacking}.", fix, (newest,), **summary)
     return result(NAME, outcome, reason, "" if outcome == "pass" else fix, (newest,), **summary)
+
+
+def _lacking(question: Question, content: Calibration) -> str:
+    """Why what the parent's layers see does not count, where the policy asks for it; empty where it does or need not."""
+    if question.gate.calibration.activations != "required":
+        return ""
+    tests = content.recompute()["tests"]
+    if not content.layers or overall(tests, required=(*TEXT_TESTS, ACTIVATIONS)) != "pass":
+        return "what the parent's layers see on calibration data and on production"
+    parent = question.facts.lineage.parent if question.facts.lineage else None
+    seen = content.observation
+    if seen is None or parent is None or seen.parent != parent.weights:
+        return "what the layers of this version's own parent see; another model ran"
+    return ""
 
 
 def _searched(facts: Facts, content: Calibration) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlflow_quantgov.artifact.runtimes.counting import count_tokens
 from mlflow_quantgov.evidence.likeness import MIN_DOCUMENTS, TEXT_TESTS
+from mlflow_quantgov.evidence.measure.calibration.activations import ParentLayers, View, look
 from mlflow_quantgov.evidence.measure.calibration.expectations import check_quality
 from mlflow_quantgov.evidence.measure.calibration.generic import recognise
 from mlflow_quantgov.evidence.measure.calibration.overlap import evaluation_items, leaked, shared
@@ -30,6 +31,7 @@ def assess(
     noted: Sequence[str] = (),
     artifact: Path | None = None,
     expectations: bool = True,
+    layers: ParentLayers | None = None,
 ) -> Calibration:
     """Record calibration data and measure how like production it is.
 
@@ -42,15 +44,21 @@ def assess(
         noted: Names of data sets that the artifact's own metadata give.
         artifact: The model, whose tokenizer counts the tokens.
         expectations: Whether to run great-expectations where it is installed.
+        layers: The parent and the quantized model, to compare what the parent's layers see; None leaves that out.
 
     Raises:
         UsageError: A file does not exist or holds no documents.
+        EvidenceError: A side has no document of two tokens, or a layer of the parent gives NaN.
     """
     raw = read_documents(data, keep_empty=True)
     documents = [one for one in raw if one.strip()]
     traffic = read_documents(production) if production is not None else []
+    sides = sample(documents), sample(traffic)
+    view = look(layers, *sides) if layers is not None and traffic else View()
+    libraries = ["scikit-learn", "numpy", *(["great-expectations", "py3langid"] if expectations else [])]
+    libraries += ["transformers", "torch"] if view.observation else []
     return Calibration.measured(
-        provenance=provenance("scikit-learn", "numpy", *(["great-expectations", "py3langid"] if expectations else [])),
+        provenance=provenance(*libraries),
         data=_record(data, documents, source, license, artifact),
         production=_record(production, traffic, None, None, artifact) if production is not None else None,
         generic_set=recognise(documents, source=source, file_name=data.name, noted=noted),
@@ -58,7 +66,10 @@ def assess(
         leaked_documents=leaked(documents, evaluation_items(tasks) if tasks is not None else ()),
         searched_tasks=folder_digest(tasks) if tasks is not None else None,
         shared_with_production=shared(documents, traffic),
-        likeness=compare_texts(sample(documents), sample(traffic)),
+        likeness=(*compare_texts(*sides), *view.likeness),
+        layers=view.layers,
+        observation=view.observation,
+        unobserved=view.unobserved,
         expectations=check_quality(raw, traffic, wanted=expectations),
         most_different=tuple(most_different(documents, traffic)) if traffic else (),
     )
@@ -120,7 +131,8 @@ def _verdict(found: Calibration) -> str:
         one = next((test for test in tests if test["outcome"] == outcome), None)
         if one is not None:
             return _of_test(one, found)
-    return "By lengths and words, by meaning and to a classifier, calibration and production are alike."
+    layers = ", by what the parent's layers see" if found.layers else ""
+    return f"By lengths and words, by meaning{layers} and to a classifier, calibration and production are alike."
 
 
 def _of_test(test: dict[str, Any], found: Calibration) -> str:

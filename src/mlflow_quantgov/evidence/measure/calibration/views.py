@@ -11,7 +11,7 @@ from mlflow_quantgov.evidence.likeness import CLASSIFIER, MEANING, STANDARDS, SU
 from mlflow_quantgov.evidence.measure.calibration.classifier import out_of_fold_scores
 from mlflow_quantgov.evidence.measure.calibration.embedding import embed, installed
 from mlflow_quantgov.evidence.measure.calibration.surface import surface
-from mlflow_quantgov.evidence.measure.calibration.witness import witness
+from mlflow_quantgov.evidence.measure.calibration.witness import Witness, witness
 from mlflow_quantgov.evidence.predicates.calibration import Likeness
 
 FEWEST = 4
@@ -29,7 +29,7 @@ def compare_texts(calibration: Sequence[str], production: Sequence[str]) -> tupl
     if min(len(calibration), len(production)) < FEWEST:
         return ()
     looks = surface(calibration), surface(production)
-    tests = [compare_features(SURFACE, *_standardised(*looks))]
+    tests = [compare_features(SURFACE, *standardised(*looks))]
     if installed():
         left, right = embed(calibration), embed(production)
         tests.append(compare_features(MEANING, left, right))
@@ -43,7 +43,11 @@ def compare_texts(calibration: Sequence[str], production: Sequence[str]) -> tupl
 
 def compare_features(name: str, calibration: NDArray[np.floating], production: NDArray[np.floating]) -> Likeness:
     """Scores of a kernel two-sample test on features, shapes [documents, features]."""
-    found = witness(calibration, production)
+    return likeness_of(name, witness(calibration, production))
+
+
+def likeness_of(name: str, found: Witness) -> Likeness:
+    """One test from the scores of its documents."""
     return Likeness(
         name=name,
         calibration=found.calibration,
@@ -55,7 +59,7 @@ def compare_features(name: str, calibration: NDArray[np.floating], production: N
     )
 
 
-def _standardised(
+def standardised(
     calibration: NDArray[np.float64], production: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Features in production's own deviations, far outliers drawn in."""

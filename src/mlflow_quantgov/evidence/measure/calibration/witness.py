@@ -41,20 +41,38 @@ def witness(calibration: NDArray[np.floating], production: NDArray[np.floating])
         production: The same for production.
     """
     x, y = np.asarray(calibration, dtype=np.float64), np.asarray(production, dtype=np.float64)
-    kernel, spread = _kernel(np.vstack([x, y]), len(x))
-    at_x, at_y = np.arange(len(x)), len(x) + np.arange(len(y))
+    kernel, spread = gaussian(np.vstack([x, y]), len(x))
+    return witness_of(kernel, len(x), spread)
+
+
+def witness_of(kernel: NDArray[np.float64], calibration: int, spread: float) -> Witness:
+    """The same for a kernel of one's own.
+
+    Args:
+        kernel: Positive semidefinite, shape [documents of both, documents of both], calibration first.
+        calibration: Number of calibration documents.
+        spread: Variance of production in the kernel's feature space.
+    """
+    at_x, at_y = np.arange(calibration), np.arange(calibration, len(kernel))
     left, right = _scores(kernel, at_x, at_y, spread)
     return Witness(
         tuple(np.round(left, _DIGITS).tolist()),
         tuple(np.round(right, _DIGITS).tolist()),
         (_concentration(kernel[at_x][:, at_x]) / spread, _concentration(kernel[at_y][:, at_y]) / spread),
-        _chance(kernel, len(x)),
+        _chance(kernel, calibration),
         _itself(kernel, at_y, spread),
     )
 
 
-def _kernel(rows: NDArray[np.float64], calibration: int) -> tuple[NDArray[np.float64], float]:
-    """Gaussian kernel between all rows, and production's spread."""
+def distance(kernel: NDArray[np.float64], calibration: int, spread: float) -> float:
+    """The squared discrepancy alone, as a share of production's spread."""
+    at_x, at_y = np.arange(calibration), np.arange(calibration, len(kernel))
+    left, right = _scores(kernel, at_x, at_y, spread)
+    return estimate_and_error(left.tolist(), right.tolist())[0]
+
+
+def gaussian(rows: NDArray[np.float64], calibration: int) -> tuple[NDArray[np.float64], float]:
+    """Gaussian kernel between all rows, calibration first, and production's spread."""
     norms = (rows**2).sum(axis=1)
     squares = np.maximum(norms[:, None] + norms[None, :] - 2 * rows @ rows.T, 0.0)
     apart = np.triu_indices(len(rows) - calibration, 1)
