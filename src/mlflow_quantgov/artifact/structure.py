@@ -107,7 +107,12 @@ def structure_of_gguf(metadata: dict[str, Any], shapes: dict[str, tuple[int, ...
     names = "mixtral" if own == "llama" and experts else own
     tensors: dict[str, tuple[int, ...]] = {}
     for name, shape in shapes.items():
-        tensors |= _canonical(name, shape, names)
+        named = _canonical(name, shape, names)
+        for twice in sorted(named.keys() & tensors.keys()):
+            raise stored_twice(
+                next(other for other in shapes if twice in _canonical(other, shapes[other], names)), name
+            )
+        tensors |= named
     unnamed = (
         tuple(sorted(shape for shape in tensors.values() if len(shape) > 1)) if own in UNNAMED_ARCHITECTURES else ()
     )
@@ -188,6 +193,20 @@ def _check(structure: Structure, claimant: str) -> None:
                 why="A loader would fail, or fill in what is missing with random numbers.",
                 fix="copy or download the folder again, then quantgov inspect PATH",
             )
+
+
+def stored_twice(first: str, second: str) -> ArtifactError:
+    """The error for two weights of one module: which of them a loader takes hangs on its config and version.
+
+    Args:
+        first: Name of a stored tensor.
+        second: Name of another that holds the same weight.
+    """
+    return ArtifactError(
+        f"One weight is stored twice, as {first[:200]} and as {second[:200]}.",
+        why="Which of the two would be served cannot be told from the files.",
+        fix="quantize it again, or delete the tensor that no loader needs",
+    )
 
 
 def _whole(value: Any) -> int | None:

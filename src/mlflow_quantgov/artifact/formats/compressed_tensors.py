@@ -18,6 +18,7 @@ from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
 from mlflow_quantgov.artifact.formats.packing import constant_words, highest_bit
 from mlflow_quantgov.artifact.formats.scaled import block_sides
 from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization
+from mlflow_quantgov.artifact.structure import stored_twice
 from mlflow_quantgov.artifact.tensors import Tensor
 
 _WORD = 32
@@ -119,6 +120,8 @@ def read_layer(
         ArtifactError: Its tensors do not fit each other.
     """
     packed, plain, scale = one.get("weight_packed"), one.get("weight"), one.tensors["weight_scale"]
+    if packed is not None and plain is not None:
+        raise stored_twice(packed.name, plain.name)
     found: tuple[float, tuple[int, ...], str] | None = None
     if packed is not None and packed.dtype == "I32":
         found = _packed_integers(one, packed, claimed)
