@@ -9,8 +9,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from mlflow_quantgov.artifact.derivation import compare
 from mlflow_quantgov.artifact.inspect import inspect
 from mlflow_quantgov.artifact.structure import structure_of_gguf
 from mlflow_quantgov.artifact.tensors import open_safetensors
@@ -18,6 +20,7 @@ from mlflow_quantgov.errors import ArtifactError
 
 Stored = dict[str, tuple[str, tuple[int, ...], bytes]]
 """Type, shape and bytes by name."""
+ARTIFACTS = Path(__file__).parents[1] / "data" / "artifacts"
 MODULE = "model.layers.0.self_attn.q_proj"
 PACKED = {
     "gptq-w4g32": "qweight", "awq-w4g32": "qweight", "ct-w4g32": "weight_packed", "hqq-w4g32": "W_q",
@@ -77,3 +80,31 @@ def test_a_gguf_weight_does_not_stand_under_two_names() -> None:
     shapes = dict.fromkeys(("blk.0.attn_q.weight", "model.layers.0.self_attn.q_proj.weight"), (8, 8))
     with pytest.raises(ArtifactError, match=r"blk\.0\.attn_q\.weight and as model\.layers\.0"):
         structure_of_gguf({"general.architecture": "llama"}, shapes)
+
+
+@pytest.mark.parametrize("name", ["gptq-w4g32", "ct-w4g32", "hqq-w4g32"])
+@pytest.mark.parametrize("dtype", ["I8", "U8", "BOOL", "F8_E4M3", "I32", "C64"])
+def test_a_tensor_that_nobody_compares_is_named(changed: Callable[..., Path], name: str, dtype: str) -> None:
+    """transformers casts whatever a bias is stored as."""
+    size = {"I32": 4, "C64": 8}.get(dtype, 1)
+    folder = changed(name, {f"{MODULE}.bias": (dtype, (64,), bytes(64 * size))})
+    found = compare(folder, ARTIFACTS / "parent-bf16")
+    assert found.verdict == "unproved" and f"{MODULE}.bias" in found.reason and dtype in found.reason
+
+
+@pytest.mark.parametrize(
+    ("table", "stored", "verdict"),
+    [
+        ("model.layers.0.self_attn.rotary_emb.inv_freq", 10000.0 ** (-np.arange(8) / 8), "proved"),
+        ("model.layers.0.self_attn.rotary_emb.inv_freq", np.ones(8), "unproved"),
+        ("model.position_ids", np.arange(8), "proved"),
+        ("model.position_ids", np.arange(8)[::-1], "unproved"),
+        (f"{MODULE}.output_scale", np.ones(1), "proved"),
+        (f"{MODULE}.output_scale", -np.ones(1), "refuted"),
+    ],
+)
+def test_tables_must_hold_what_the_config_says(
+    changed: Callable[..., Path], table: str, stored: np.ndarray, verdict: str
+) -> None:
+    folder = changed("gptq-w4g32", {table: ("F32", stored.shape, stored.astype("<f4").tobytes())})
+    assert compare(folder, ARTIFACTS / "parent-bf16").verdict == verdict

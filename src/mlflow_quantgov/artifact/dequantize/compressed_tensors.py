@@ -36,6 +36,9 @@ def compressed_matrix(files: ArtifactFiles, layer: LayerQuantization) -> Matrix:
     reader = _READERS.get(kind)
     if reader is None or len(layer.shape) != 2:
         return unreadable(name, layer.shape, kind, used, layer.bits, f"the layout of {kind} codes")
+    zeros = parts.get("weight_zero_point")
+    if kind != "int" and zeros is not None and zeros.raw().any():
+        return unreadable(name, layer.shape, kind, used, layer.bits, f"zero points of {kind} codes")
     slack = slack_of(parts["weight_scale"])
     return Matrix(name, layer.shape, kind, used, reader(layer, parts).read, layer.bits, layer.group_size, slack)
 
