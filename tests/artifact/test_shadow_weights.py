@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from math import prod
@@ -11,8 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlflow_quantgov.artifact.derivation import compare
+from mlflow_quantgov.artifact.formats.patterns import matches_from_start
 from mlflow_quantgov.artifact.inspect import inspect
 from mlflow_quantgov.artifact.structure import structure_of_gguf
 from mlflow_quantgov.artifact.tensors import open_safetensors
@@ -61,7 +65,7 @@ def floats(*shape: int) -> tuple[str, tuple[int, ...], bytes]:
 
 
 def quantization(artifacts: Path, name: str) -> dict[str, Any]:
-    found = json.loads((artifacts / name / "config.json").read_text())["quantization_config"]
+    found = json.loads((artifacts / name / "config.json").read_text()).get("quantization_config", {})
     assert isinstance(found, dict)
     return found
 
@@ -108,3 +112,78 @@ def test_tables_must_hold_what_the_config_says(
 ) -> None:
     folder = changed("gptq-w4g32", {table: ("F32", stored.shape, stored.astype("<f4").tobytes())})
     assert compare(folder, ARTIFACTS / "parent-bf16").verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("ct-w4g32", {"ignore": ["lm_head", "re:.*proj$"]}),
+        ("ct-w4g32", {"ignore": [MODULE]}),
+        (
+            "ct-w4g32",
+            {"config_groups": {"g": {"targets": ["re:.*mlp.*"], "weights": {"num_bits": 4, "group_size": 32}}}},
+        ),
+        ("gptq-w4g32", {"dynamic": {r"-:.*layers\.0\.mlp\.down_proj": {}}}),
+        ("gptq-w4g32", {"modules_to_not_convert": ["q_proj"]}),
+        ("gptq-w4g32", {"modules_in_block_to_quantize": [["mlp.up_proj"]]}),
+        ("awq-w4g32", {"modules_to_not_convert": ["model.layers.0"]}),
+        ("bnb-nf4-double", {"llm_int8_skip_modules": ["lm_head", "self_attn"]}),
+        ("fp8-block", {"modules_to_not_convert": ["model.layers.*.mlp"]}),
+        ("hqq-w4g32", {"quant_method": "hqq", "skip_modules": ["down_proj"]}),
+        ("gptq-w4g32-desc", {"desc_act": False}),
+    ],
+)
+def test_a_config_may_not_leave_out_what_is_packed(
+    changed: Callable[..., Path], name: str, said: dict[str, Any]
+) -> None:
+    """A loader would fill these modules with random numbers, or read their groups in another order."""
+    folder = changed(name, config={"quantization_config": quantization(ARTIFACTS, name) | said})
+    with pytest.raises(ArtifactError, match=r"config\.json of .* claims"):
+        inspect(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("ct-w4g32", {"ignore": ["lm_head", "re:.*embed.*"]}),
+        ("gptq-w4g32", {"desc_act": False, "modules_to_not_convert": ["lm_head", "gate"]}),
+        ("gptq-w4g32", {"dynamic": {r"-:.*layers\.7\..*": {}}, "modules_to_not_convert": None}),
+        ("bnb-nf4-double", {"llm_int8_skip_modules": ["lm_head", "visual"]}),
+    ],
+)
+def test_a_config_may_leave_out_what_is_not(changed: Callable[..., Path], name: str, said: dict[str, Any]) -> None:
+    folder = changed(name, config={"quantization_config": quantization(ARTIFACTS, name) | said})
+    assert inspect(folder).quantization.layers == inspect(ARTIFACTS / name).quantization.layers
+
+
+@pytest.mark.parametrize(
+    "other", [{"checkpoint_format": "gptq_v2"}, {"bits": 8}, {"group_size": 64}, {"sym": False}, {"desc_act": True}]
+)
+def test_two_configs_must_agree(changed: Callable[..., Path], other: dict[str, Any]) -> None:
+    """transformers reads config.json first, gptqmodel its own file."""
+    folder = changed("gptq-w4g32")
+    own = {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": True, "desc_act": False}
+    config = json.loads((folder / "config.json").read_text()) | {"quantization_config": own}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "quantize_config.json").write_text(json.dumps(own | {"checkpoint_format": "gptq"}))
+    inspect(folder)
+    (folder / "quantize_config.json").write_text(json.dumps(own | other))
+    with pytest.raises(ArtifactError, match=r"config\.json of .*quantize_config\.json says"):
+        inspect(folder)
+
+
+PATTERNS = st.lists(st.sampled_from(["a", "b", r"\.", ".", ".*", "a+?", "[ab]", "[^a]", "(a|b)", "(?:ab)?", r"\d", "b{1,2}", "$",
+                                     "^", "(?!b)", "(?=a)", "|", r"\b"]), max_size=6).map("".join)  # fmt: skip
+
+
+@given(pattern=PATTERNS, name=st.text("ab.1", max_size=8))
+def test_patterns_match_as_pythons_do(pattern: str, name: str) -> None:
+    assert matches_from_start(pattern, name) == bool(re.match(pattern, name))
+
+
+def test_a_hostile_pattern_takes_no_time() -> None:
+    assert matches_from_start("(a*)*" * 20 + "b$", "a" * 200) is False
+    assert matches_from_start("(((a{50}){50}){50}){50}", "a" * 200) in {None, False}
+    assert matches_from_start("(?=(?=(?=(?=.*b).*b).*b).*b)" * 9, "a" * 999) is not True
+    assert matches_from_start(r"(a)\1", "aa") is None
+    assert matches_from_start("(" * 500, "a") is None

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, is_language_model
+from mlflow_quantgov.artifact.formats.named_modules import check_modules
 from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization, Quantization
 from mlflow_quantgov.artifact.structure import stored_twice, structure_of_config
 from mlflow_quantgov.artifact.tensors import FLOATS, Tensor
@@ -122,7 +123,7 @@ def assemble(
 
     Raises:
         ArtifactError: No quantized matrix was found, one lacks its scales or is stored a second time, or a config claims
-            another width or group size than the tensors.
+            another width, group size or choice of modules than the tensors have.
     """
     if not layers.found:
         raise files.contradiction("The config", f"the format {format}", "no quantized matrix")
@@ -131,6 +132,7 @@ def assemble(
     bits = most(widths)
     group = most(layers.weights_by(layer.group_size for layer in layers.found))
     check_claims(files, layers, claims)
+    check_modules(files, (layer.name for layer in layers.found))
     plain = {name: tensor for name, tensor in files.tensors.items() if name not in layers.used}
     for name, tensor in plain.items():
         if tensor.dtype not in FLOATS and name.endswith(_CODES):

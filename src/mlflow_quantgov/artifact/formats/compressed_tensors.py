@@ -83,6 +83,7 @@ class CompressedTensors(Format):
         add_sparse(files, layers)
         layers.used.update(name for name in files.tensors if name.endswith(_CACHE_PARTS))
         _check_widths(files, layers, claimed)
+        _check_order(files, schemes, parts)
         return assemble(
             files,
             layers,
@@ -254,6 +255,17 @@ def _check_widths(files: ArtifactFiles, layers: Layers, claimed: set[int]) -> No
         if claimed and layer.bits not in claimed:
             spelled = ", ".join(f"{bits} bit" for bits in sorted(claimed))
             raise files.contradiction("config.json", spelled, f"{layer.bits:g} bit (in {layer.name[:100]})")
+
+
+def _check_order(files: ArtifactFiles, schemes: list[dict[str, Any]], parts: list[Parts]) -> None:
+    """Without act-order in the config, a loader takes the groups as they come."""
+    scattered = next((one.stem for one in parts if _reordered(one)), None)
+    if scattered is not None and schemes and not any(_has_order(scheme.get("actorder")) for scheme in schemes):
+        raise files.contradiction("config.json", "groups in order (no actorder)", f"others (in {scattered[:200]})")
+
+
+def _has_order(claimed: Any) -> bool:
+    return claimed is True or str(claimed).lower() == "group"
 
 
 def _activation_bits(config: dict[str, Any]) -> int | None:

@@ -29,6 +29,8 @@ class GptqLayer:
     zeros: Tensor
     act_order: bool
     """Whether groups are not in the order of the input."""
+    in_turn: bool
+    """Whether every column belongs to the group that its place gives, which loaders assume where no act-order is claimed."""
 
 
 class Gptq(Format):
@@ -57,6 +59,12 @@ class Gptq(Format):
         for place, claim in files.claims:
             if claim.get("sym") is True and not symmetric and not claims.overrides:
                 raise files.contradiction(place, "symmetric quantization", "zero points off the middle")
+        scattered = next((layer.facts.name for layer in read if not layer.in_turn), None)
+        for place, claim in files.claims:
+            if claim.get("desc_act") is False and scattered is not None:
+                raise files.contradiction(
+                    place, "columns in order (desc_act false)", f"others (g_idx of {scattered[:200]})"
+                )
         return assemble(
             files,
             layers,
@@ -108,8 +116,9 @@ def read_layer(files: ArtifactFiles, stem: str, claimed_groups: list[int]) -> Gp
     if rest or not in_features or (index is not None and index.shape != (in_features,)):
         raise broken_layer(files, stem, "GPTQ")
     size, act_order = _grouping(files, stem, index, groups, in_features, claimed_groups)
+    in_turn = index is None or np.array_equal(np.asarray(index.values()), np.arange(in_features) // size)
     kind = LayerQuantization(stem, bits, size if groups > 1 else None, (out_features, in_features), "gptq")
-    return GptqLayer(kind, zeros, act_order)
+    return GptqLayer(kind, zeros, act_order, in_turn)
 
 
 def _grouping(
