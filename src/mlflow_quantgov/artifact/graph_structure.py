@@ -109,7 +109,8 @@ def structure_of_graph(
     _complete(config, tensors, heads)
     found = structure_of_config(config, tensors)
     split = _split_attention(tensors, found)
-    return replace(found, tensors=tensors | split, unnamed=tuple(sorted(unnamed)))
+    # The graph itself computes; the config beside it tells a loader nothing but sizes.
+    return replace(found, tensors=tensors | split, unnamed=tuple(sorted(unnamed)), settings={}, says_tied=None)
 
 
 def _complete(config: dict[str, Any], tensors: dict[str, tuple[int, ...]], heads: tuple[int, int] | None) -> None:

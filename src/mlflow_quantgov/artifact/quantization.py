@@ -94,6 +94,12 @@ class Structure:
     """Canonical weight name (Hugging Face spelling, where a map is known) to logical shape."""
     unnamed: tuple[tuple[int, ...], ...] = ()
     """Shapes of weight matrices whose names the container lost, sorted."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What the config says of the computation beside the weights (`artifact/settings.py`); empty for a graph, which says it."""
+    speaks_gguf: bool = False
+    """Whether the settings are those few that GGUF's metadata have."""
+    says_tied: bool | None = None
+    """What the config says of the output matrix; None where it says nothing."""
     tied: bool = False
     """Whether an output matrix that is stored repeats the embedding, by config or bytes: leaving it out loses nothing."""
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from mlflow_quantgov.artifact.quantization import Structure
+from mlflow_quantgov.artifact.settings import settings_of, settings_of_gguf
 from mlflow_quantgov.artifact.tensors import GgufArray, Tensor
 from mlflow_quantgov.errors import ArtifactError
 
@@ -90,8 +91,11 @@ def structure_of_config(config: dict[str, Any], tensors: dict[str, tuple[int, ..
         num_kv_heads=_whole(text.get("num_key_value_heads")) or heads,
         vocab_size=_whole(text.get("vocab_size")),
         tensors=tensors,
+        settings=settings_of(config),
+        says_tied=next((one["tie_word_embeddings"] for one in (config, text) if "tie_word_embeddings" in one), None),
     )
     _check(structure, "config.json")
+    _check_widths(structure, "config.json", text.get("head_dim"), text.get("intermediate_size"))
     return structure
 
 
@@ -128,8 +132,12 @@ def structure_of_gguf(metadata: dict[str, Any], shapes: dict[str, tuple[int, ...
         vocab_size=embedding[0] if embedding and len(embedding) == 2 else listed,
         tensors={} if unnamed else tensors,
         unnamed=unnamed,
+        settings=settings_of_gguf(metadata),
+        speaks_gguf=True,
     )
     _check(structure, "the GGUF metadata")
+    width, inner = metadata.get(f"{own}.attention.key_length"), metadata.get(f"{own}.feed_forward_length")
+    _check_widths(structure, "the GGUF metadata", width, inner)
     return structure
 
 
@@ -188,11 +196,31 @@ def _check(structure: Structure, claimant: str) -> None:
         facts.append(("number of layers", structure.num_layers, len(layers)))
     for label, claimed, found_value in facts:
         if claimed is not None and claimed != found_value:
-            raise ArtifactError(
-                f"In {claimant} the {label} is {claimed:,}, by the tensors it is {found_value:,}.",
-                why="A loader would fail, or fill in what is missing with random numbers.",
-                fix="copy or download the folder again, then quantgov inspect PATH",
-            )
+            raise _denied(claimant, label, claimed, found_value)
+
+
+def _check_widths(structure: Structure, claimant: str, head: Any, inner: Any) -> None:
+    """Refuse a width of heads or of the feed-forward part that no layer has; layers may differ."""
+    heads = structure.num_kv_heads
+    for label, claimed, part, over in (
+        ("head_dim", _whole(head), "self_attn.k_proj", heads),
+        ("intermediate_size", _whole(inner), "mlp.up_proj", 1),
+    ):
+        found = {
+            shape[0] / over
+            for name, shape in structure.tensors.items()
+            if over and len(shape) == 2 and name.endswith(f".{part}.weight") and _LAYER.search(name)
+        }
+        if claimed and found and claimed not in found:
+            raise _denied(claimant, label, claimed, min(found))
+
+
+def _denied(claimant: str, label: str, claimed: int, found: float) -> ArtifactError:
+    return ArtifactError(
+        f"In {claimant} the {label} is {claimed:,}, by the tensors it is {found:,g}.",
+        why="A loader would fail, or fill in what is missing with random numbers.",
+        fix="copy or download the folder again, then quantgov inspect PATH",
+    )
 
 
 def stored_twice(first: str, second: str) -> ArtifactError:
