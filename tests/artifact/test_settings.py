@@ -43,6 +43,8 @@ def changed(folder: Path, name: str, change: dict[str, Any]) -> Path:
         {"hidden_act": "relu"},
         {"rope_parameters": {"rope_theta": 7.0, "rope_type": "default"}},
         {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "linear", "factor": 8.0}},
+        {"rope_theta": 123.0},
+        {"rope_scaling": {"rope_type": "linear", "factor": 8.0}},
         {"sliding_window": 2},
         {"attention_bias": True},
         {"tie_word_embeddings": True},

@@ -69,7 +69,7 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
     found = {key: value for key, value in merged.items() if not is_ignored(key) and key not in _ROPE}
     for key in ("rope_scaling", "rope_parameters", "rope_local_base_freq", *_ALONE):
         found.pop(key, None)
-    found |= _rope(merged, own)
+    found |= _rope(merged, own) | _contradiction(own)
     found |= _window(merged)
     found["architectures"] = _architectures(config)
     heads, width = merged.get("num_attention_heads"), merged.get("hidden_size")
@@ -166,6 +166,20 @@ def _rope(merged: dict[str, Any], own: dict[str, Any]) -> Settings:
     if local is None:
         return {f"rope.{key}": value for key, value in full.items()}
     return {f"rope.{_FULL}.{key}": value for key, value in full.items()} | {f"rope.{_SLIDING}.rope_theta": local}
+
+
+def _contradiction(own: dict[str, Any]) -> Settings:
+    """Rotary settings of transformers 4 that say something else than those of transformers 5 beside them."""
+    newer, older, found = own.get("rope_parameters"), own.get("rope_scaling"), {}
+    if not isinstance(newer, dict):
+        return {}
+    theta, other = own.get("rope_theta"), newer.get("rope_theta")
+    if theta is not None and other is not None and not _agree(theta, other):
+        found["rope_theta"] = theta
+    nested = any(isinstance(one, dict) for one in newer.values())
+    if isinstance(older, dict) and not nested and _flat("", {**newer, **older}) != _flat("", newer):
+        found["rope_scaling"] = older
+    return found
 
 
 def _context(merged: dict[str, Any], scaling: dict[str, Any]) -> Settings:

@@ -203,7 +203,7 @@ def _check_widths(structure: Structure, claimant: str, head: Any, inner: Any) ->
     """Refuse a width of heads or of the feed-forward part that no layer has; layers may differ."""
     heads = structure.num_kv_heads
     for label, claimed, part, over in (
-        ("head_dim", _whole(head), "self_attn.k_proj", heads),
+        (f"head_dim (of {heads} key-value heads)", _whole(head), "self_attn.k_proj", heads),
         ("intermediate_size", _whole(inner), "mlp.up_proj", 1),
     ):
         found = {
