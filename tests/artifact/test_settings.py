@@ -99,6 +99,17 @@ def test_spellings_of_two_versions_agree(older: dict[str, Any], newer: dict[str,
     assert differences(settings_of(changed), settings_of(older))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("place", range(27))
+def test_a_config_that_transformers_saved_again_agrees(place: int) -> None:
+    """Configs in the spelling of transformers 4, with the settings of well-known models."""
+    transformers = pytest.importorskip("transformers")
+    config = json.loads((ARTIFACTS.parent / "configs.json").read_text())[place]
+    kind = type(transformers.AutoConfig.for_model(config["model_type"]))
+    saved = json.loads(kind.from_dict(json.loads(json.dumps(config))).to_json_string(use_diff=True))
+    assert differences(settings_of(saved), settings_of(config)) == []
+
+
 @pytest.mark.parametrize("missing", ["rms_norm_eps", "rope_theta", "head_dim"])
 def test_what_a_config_leaves_out_is_what_transformers_fills_in(missing: str) -> None:
     parent = LLAMA | {"rms_norm_eps": 1e-5, "rope_theta": 5e5, "head_dim": 32}

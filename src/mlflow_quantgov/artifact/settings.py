@@ -72,8 +72,11 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
     found |= _rope(merged, own) | _contradiction(own)
     found |= _window(merged)
     found["architectures"] = _architectures(config)
+    _respell(found, merged)
     heads, width = merged.get("num_attention_heads"), merged.get("hidden_size")
-    if not found.get("head_dim") and isinstance(heads, int) and isinstance(width, int) and heads:
+    if "qk_rope_head_dim" in merged:
+        found.pop("head_dim", None)  # the width of the rotary part, by version
+    elif not found.get("head_dim") and isinstance(heads, int) and isinstance(width, int) and heads:
         found["head_dim"] = width // heads
     found |= {key: _ANY for key in _computed().get(str(own.get("model_type")), ()) if key not in own}
     return {key: value for key, value in found.items() if not _is_nothing(value)}
@@ -166,6 +169,14 @@ def _rope(merged: dict[str, Any], own: dict[str, Any]) -> Settings:
     if local is None:
         return {f"rope.{key}": value for key, value in full.items()}
     return {f"rope.{_FULL}.{key}": value for key, value in full.items()} | {f"rope.{_SLIDING}.rope_theta": local}
+
+
+def _respell(found: Settings, merged: dict[str, Any]) -> None:
+    """Names and values that transformers 5 writes otherwise."""
+    if "num_experts" in found:
+        found.setdefault("num_local_experts", found.pop("num_experts"))
+    if merged.get("model_type") == "gemma" and found.get("hidden_act") == "gelu":
+        found["hidden_act"] = "gelu_pytorch_tanh"
 
 
 def _contradiction(own: dict[str, Any]) -> Settings:
