@@ -16,9 +16,12 @@ from mlflow_quantgov.artifact.manifest import build_manifest
 from mlflow_quantgov.artifact.quantization import Inspection, Quantization, Structure
 from mlflow_quantgov.artifact.settings import differences
 from mlflow_quantgov.artifact.structure import architecture_family
+from mlflow_quantgov.errors import short
 
 LineageLevel = Literal["none", "declared", "digest", "structure", "numeric", "reproduced"]
 LEVELS: tuple[LineageLevel, ...] = ("none", "declared", "digest", "structure", "numeric", "reproduced")
+
+_OUTPUTS = ("lm_head.weight", "embed_out.weight")
 
 
 @dataclass(frozen=True)
@@ -154,11 +157,33 @@ def structure_problems(child: Structure, parent: ModelFacts) -> tuple[str, ...]:
             mine, theirs = architecture_family(mine), architecture_family(theirs)
         if mine is not None and theirs is not None and mine != theirs:
             problems.append(f"The {label} is {mine}, the parent's is {theirs}.")
-    problems.extend(differences(child.settings, parent.structure.settings))
     problems.extend(_tensor_problems(_as_tied(child, parent.structure), parent.structure))
     if parent.quantization.is_quantized:
         problems.append(f"The parent is itself quantized ({parent.quantization.format}), not full precision.")
-    return tuple(problems)
+    # Settings of another architecture would only repeat what was said.
+    return tuple(problems or _setting_problems(child, parent.structure))
+
+
+def _setting_problems(child: Structure, parent: Structure) -> list[str]:
+    """What the configs say of the computation, where they do not agree."""
+    found = differences(child.settings, parent.settings)
+    problems = [f"The config's {key} is {_said(mine)}, the parent's is {_said(theirs)}." for key, mine, theirs in found]
+    tied, parent_tied = child.settings.ties, parent.settings.ties
+    if tied is True and parent_tied is not True and not parent.tied and _has_output(parent):
+        problems.append("The config ties the output matrix to the embedding, the parent has one of its own.")
+    if tied is False and parent_tied is True and not _has_output(child):
+        problems.append(
+            "The config has an output matrix of its own, which is not there; the parent's is the embedding."
+        )
+    return problems
+
+
+def _said(value: object) -> str:
+    return "not set" if value is None else short(value)
+
+
+def _has_output(structure: Structure) -> bool:
+    return any(name.endswith(_OUTPUTS) for name in structure.tensors)
 
 
 def _tensor_problems(child: Structure, parent: Structure) -> list[str]:

@@ -236,7 +236,8 @@ def test_one_fine_tuned_matrix_is_named(parent: Path, tmp_path: Path, quantizer:
 
 def test_another_size_is_refuted_by_its_shapes(parent: Path, tmp_path: Path) -> None:
     larger = {name: np.concatenate([one, one]) if "mlp.up" in name else one for name, one in WEIGHTS.items()}
-    found = compare(make.write_gptq(tmp_path / "child", larger, CONFIG, 4, 32), parent)
+    config = CONFIG | {"intermediate_size": 2 * INNER}
+    found = compare(make.write_gptq(tmp_path / "child", larger, config, 4, 32), parent)
     assert (found.verdict, found.layers) == ("refuted", ())
     assert "up_proj" in found.reason
 
@@ -272,10 +273,16 @@ def test_unquantized_tensors_must_be_the_parents(parent: Path, tmp_path: Path, n
 def test_masks_of_gpt_2_are_tables_and_its_biases_are_not(
     tmp_path: Path, name: str, shape: tuple[int, ...], counts: bool
 ) -> None:
-    made = [make.save(tmp_path / str(at), WEIGHTS | {name: np.full(shape, at, np.float32)}, CONFIG) for at in (1, 2)]
-    found = compare(*made)
+    stored = {
+        one: np.tril(np.full(shape, one, np.float32)) if len(shape) > 1 else np.full(shape, one, np.float32)
+        for one in (1, 2)
+    }
+    made = {one: make.save(tmp_path / str(one), WEIGHTS | {name: stored[one]}, CONFIG) for one in (1, 2)}
+    found = compare(made[1], made[2])
     assert problems(found).keys() == ({name} if counts else set())
     assert found.verdict == ("refuted" if counts else "proved")
+    # A mask that is none is no weight, and yet what some loader computes with.
+    assert compare(made[2], made[1]).verdict == ("refuted" if counts else "unproved")
 
 
 def test_scales_that_no_norm_takes_back_are_found(parent: Path, tmp_path: Path) -> None:

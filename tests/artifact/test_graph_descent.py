@@ -246,6 +246,20 @@ def test_a_constant_that_the_parent_does_not_have_leaves_it_unproved(tmp_path: P
     assert set(problems(found)) == {"steering"}
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.bool_])
+def test_whole_numbers_that_become_floats_leave_it_unproved(tmp_path: Path, onnx: Any, dtype: Any) -> None:
+    parent = make.save(tmp_path / "parent", WEIGHTS, CONFIG)
+
+    def steer(graph: Any) -> None:
+        graph.tensors.append(onnx.tensor("steering", np.full(HIDDEN, 1, dtype)))
+        graph.nodes.append(onnx.node("Cast", ["steering"], ["cast"], to=1))
+        graph.nodes.append(onnx.node("Add", ["x", "cast"], ["y"]))
+
+    found = compare(written(tmp_path / "child", onnx, WEIGHTS, named=True, more=steer), parent)
+    assert found.verdict == "unproved"
+    assert set(problems(found)) == {"steering"}
+
+
 def test_a_matrix_under_anothers_name_is_refuted(tmp_path: Path, onnx: Any) -> None:
     one, other = "model.layers.0.self_attn.q_proj.weight", "model.layers.1.self_attn.q_proj.weight"
     child = written(tmp_path / "child", onnx, WEIGHTS | {one: WEIGHTS[other], other: WEIGHTS[one]}, named=True)

@@ -312,3 +312,10 @@ def test_odd_values_in_a_config_are_read_or_refused(artifacts: Path, tmp_path: P
                 except ArtifactError as error:
                     assert error.fix
             holder[key] = kept
+
+
+def test_a_device_or_a_pipe_is_called_what_it_is(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, kind in ((Path("/dev/null"), "a device"), (tmp_path / "pipe", "a pipe")):
+        with pytest.raises(ArtifactError, match=f"is {kind}, neither a file nor a folder"):
+            inspect(path)

@@ -1,8 +1,9 @@
-"""What decides the computation beside the weights: the same in every spelling, and told where it differs."""
+"""What configs say of the computation: two spellings of one model agree, and what would compute otherwise does not."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,42 +11,179 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlflow_quantgov.artifact.inspect import inspect
 from mlflow_quantgov.artifact.settings import Settings, differences, settings_of_config, settings_of_gguf
+from mlflow_quantgov.artifact.tensors import read_gguf
+from mlflow_quantgov.errors import ArtifactError
 from mlflow_quantgov.lineage import facts_of, prove
 
-LLAMA: dict[str, Any] = {
+ARTIFACTS = Path(__file__).parents[1] / "data" / "artifacts"
+LLAMA = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "architectures": ["LlamaForCausalLM"]}
+GEMMA3 = {"model_type": "gemma3_text", "num_hidden_layers": 7, "sliding_window": 512}
+YARN = {"factor": 4.0, "original_max_position_embeddings": 4096}
+
+
+def problems(folder: Path, parent: Path) -> tuple[str, ...]:
+    child, source = facts_of(folder), facts_of(parent)
+    claimed = {"uri": "models:/p/1", "weights": source.weights, "manifest": source.manifest}
+    found = prove(child, source, claimed)
+    assert (found.level == "structure") == (not found.problems)
+    return found.problems
+
+
+def changed(folder: Path, name: str, change: dict[str, Any]) -> Path:
+    shutil.copytree(ARTIFACTS / name, folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rms_norm_eps": 0.9},
+        {"hidden_act": "relu"},
+        {"rope_parameters": {"rope_theta": 7.0, "rope_type": "default"}},
+        {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "linear", "factor": 8.0}},
+        {"rope_theta": 123.0},
+        {"rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+        {"sliding_window": 2},
+        {"attention_bias": True},
+        {"tie_word_embeddings": True},
+        {"final_logit_softcapping": 3.0},
+        {"num_experts_per_tok": 1},
+        {"model_type": "mistral", "sliding_window": 4096},
+        {"architectures": ["LlamaForSequenceClassification"]},
+    ],
+)
+def test_a_config_that_computes_otherwise_stops_at_digest(tmp_path: Path, change: dict[str, Any]) -> None:
+    found = problems(changed(tmp_path / "child", "gptq-w4g32", change), ARTIFACTS / "parent-bf16")
+    assert any(("output matrix" if "tie" in key else key.split("_parameters")[0]) in found[0] for key in change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dtype": "float16", "use_cache": False, "transformers_version": "4.0.0", "pad_token_id": 7},
+        {"rope_theta": 10000.0, "rope_scaling": None, "attention_dropout": 0.1},
+        {"sliding_window": None, "mlp_bias": False, "_name_or_path": "x"},
+    ],
+)
+def test_a_config_may_differ_in_what_computes_nothing(tmp_path: Path, change: dict[str, Any]) -> None:
+    assert not problems(changed(tmp_path / "child", "gptq-w4g32", change), ARTIFACTS / "parent-bf16")
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        (LLAMA, LLAMA | {"rms_norm_eps": 1e-6, "hidden_act": "silu", "head_dim": 16, "attention_bias": False}),
+        (LLAMA | {"rope_theta": 5e5}, LLAMA | {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}),
+        (
+            LLAMA | {"rope_theta": 5e5, "rope_scaling": {"type": "yarn", **YARN}},
+            LLAMA | {"rope_parameters": {"rope_theta": 5e5, "rope_type": "yarn", **YARN}},
+        ),
+        (
+            {"model_type": "gpt_neox", "rotary_pct": 0.25, "rotary_emb_base": 10000},
+            {"model_type": "gpt_neox", "rope_parameters": {"rope_theta": 10000.0, "partial_rotary_factor": 0.25}},
+        ),
+        (
+            GEMMA3 | {"rope_theta": 1e6, "rope_local_base_freq": 1e4, "sliding_window_pattern": 6},
+            GEMMA3
+            | {"layer_types": [*["sliding_attention"] * 5, "full_attention", "sliding_attention"]}
+            | {"rope_parameters": {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}}},
+        ),
+        ({"model_type": "qwen2", "sliding_window": 4096, "use_sliding_window": False}, {"model_type": "qwen2"}),
+    ],
+)
+def test_spellings_of_two_versions_agree(older: dict[str, Any], newer: dict[str, Any]) -> None:
+    assert differences(settings_of_config(newer), settings_of_config(older)) == []
+    changed = {**newer, "rope_parameters": {"rope_theta": 3.0, "rope_type": "default"}}
+    assert differences(settings_of_config(changed), settings_of_config(older))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", range(27))
+def test_a_config_that_transformers_saved_again_agrees(place: int) -> None:
+    """Configs in the spelling of transformers 4, with the settings of well-known models."""
+    transformers = pytest.importorskip("transformers")
+    config = json.loads((ARTIFACTS.parent / "configs.json").read_text())[place]
+    kind = type(transformers.AutoConfig.for_model(config["model_type"]))
+    saved = json.loads(kind.from_dict(json.loads(json.dumps(config))).to_json_string(use_diff=True))
+    assert differences(settings_of_config(saved), settings_of_config(config)) == []
+
+
+@pytest.mark.parametrize("missing", ["rms_norm_eps", "rope_theta", "head_dim"])
+def test_what_a_config_leaves_out_is_what_transformers_fills_in(missing: str) -> None:
+    parent = LLAMA | {"rms_norm_eps": 1e-5, "rope_theta": 5e5, "head_dim": 32}
+    child = {key: value for key, value in parent.items() if key != missing}
+    assert [key.split(".")[-1] for key, *_ in differences(settings_of_config(child), settings_of_config(parent))] == [
+        missing
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("rope.freq_base", 7.0, "rope_theta"),
+        ("attention.layer_norm_rms_epsilon", 0.5, "rms_norm_eps"),
+        ("attention.sliding_window", 2, "sliding_window"),
+        ("final_logit_softcapping", 3.0, "final_logit_softcapping"),
+        ("rope.scaling.type", "linear", "rope_type"),
+        ("attention.scale", 3.0, None),
+    ],
+)
+def test_metadata_of_gguf_are_those_of_the_parents_config(key: str, value: Any, said: str | None) -> None:
+    config = settings_of_config(json.loads((ARTIFACTS / "parent-bf16" / "config.json").read_text()))
+    metadata = dict(read_gguf(ARTIFACTS / "tiny-Q4_0.gguf").metadata)
+    assert differences(settings_of_gguf(metadata), config) == []
+    found = differences(settings_of_gguf(metadata | {f"llama.{key}": value}), config)
+    assert [one for one, *_ in found] == (
+        [f"rope.{said}" if said in {"rope_theta", "rope_type"} else said] if said else []
+    )
+
+
+@pytest.mark.parametrize("change", [{"head_dim": 32}, {"intermediate_size": 4}])
+def test_widths_that_the_tensors_deny(tmp_path: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(ArtifactError, match=next(iter(change))):
+        inspect(changed(tmp_path / "child", "gptq-w4g32", change))
+
+
+FULL: dict[str, Any] = {
     "model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "hidden_act": "silu", "rms_norm_eps": 1e-5,
     "rope_theta": 500000.0, "rope_scaling": {"type": "linear", "factor": 2.0}, "tie_word_embeddings": False,
     "intermediate_size": 96, "sliding_window": None,
 }  # fmt: skip
 
 
-def changed(**changes: Any) -> list[str]:
-    return differences(settings_of_config(LLAMA | changes), settings_of_config(LLAMA))
+def changes(**change: Any) -> list[tuple[str, Any, Any]]:
+    return differences(settings_of_config(FULL | change), settings_of_config(FULL))
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "key"),
     [
-        ({"rms_norm_eps": 0.9}, "norm_eps is 0.9, the parent's is 1e-05"),
+        ({"rms_norm_eps": 0.9}, "rms_norm_eps"),
+        ({"rms_norm_eps": "*"}, "rms_norm_eps"),
+        ({"rms_norm_eps": 10**400}, "rms_norm_eps"),
+        ({"rms_norm_eps": None, "layer_norm_eps": 1e-5}, "layer_norm_eps"),  # no loader of Llama looks there
         ({"hidden_act": "relu"}, "hidden_act"),
-        ({"rope_theta": 1e4}, "rope"),
-        ({"rope_scaling": None}, "rope"),
-        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, "rope"),
-        ({"rope_parameters": {"rope_theta": 7.0, "rope_type": "linear", "factor": 2.0}}, "rope"),
-        ({"sliding_window": 2}, "sliding_window is 2, the parent's is null"),
-        ({"head_dim": 32}, "head_dim is 32, the parent's is 16"),
+        ({"hidden_act": None}, "hidden_act"),
+        ({"rope_theta": 1e4}, "rope.rope_theta"),
+        ({"rope_scaling": None}, "rope.factor"),
+        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, "rope.factor"),
+        ({"rope_parameters": {"rope_theta": 7.0, "rope_type": "linear", "factor": 2.0}}, "rope.rope_theta"),
+        ({"sliding_window": 2}, "sliding_window"),
+        ({"sliding_window": 2, "use_sliding_window": False}, "sliding_window"),  # a switch of other model types
+        ({"head_dim": 32}, "head_dim"),
         ({"intermediate_size": 4}, "intermediate_size"),
         ({"model_type": "mistral"}, "model_type"),
-        ({"tie_word_embeddings": True}, "tie_word_embeddings"),
         ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
         ({"num_experts_per_tok": 2}, "num_experts_per_tok"),
-        ({"hidden_act": None}, "hidden_act is null"),
+        ({"text_config": FULL, "rms_norm_eps": 0.9}, "rms_norm_eps"),  # Llama has no part for texts
     ],
 )
-def test_what_computes_otherwise_is_told(change: dict[str, Any], words: str) -> None:
-    (said,) = changed(**change)
-    assert words in said
+def test_what_computes_otherwise_is_told(change: dict[str, Any], key: str) -> None:
+    assert key in [name for name, *_ in changes(**change)]
 
 
 @pytest.mark.parametrize(
@@ -54,27 +192,51 @@ def test_what_computes_otherwise_is_told(change: dict[str, Any], words: str) -> 
         {"dtype": "float16", "torch_dtype": "bfloat16", "transformers_version": "5.1", "use_cache": False},
         {"rope_theta": None, "rope_scaling": None,
          "rope_parameters": {"rope_theta": 500000, "rope_type": "linear", "factor": 2}},
-        {"rms_norm_eps": None, "layer_norm_eps": 0.00001},
         {"head_dim": 16, "attention_bias": False, "mlp_bias": False},
-        {"sliding_window": 4096, "use_sliding_window": False},
-        {"quantization_config": {"quant_method": "gptq"}, "architectures": ["Other"], "layer_types": ["full_attention"]},
+        {"quantization_config": {"quant_method": "gptq"}, "layer_types": ["full_attention"]},
+        {"max_position_embeddings": 8192, "model_name": "x", "name_or_path": "y"},
     ],
 )  # fmt: skip
 def test_spellings_of_the_same_are_alike(change: dict[str, Any]) -> None:
-    assert changed(**change) == []
+    assert changes(**change) == []
 
 
-def test_a_parent_that_is_tied_may_be_untied() -> None:
-    tied, untied = (settings_of_config(LLAMA | {"tie_word_embeddings": one}) for one in (True, False))
-    assert differences(untied, tied) == []
+def test_the_longest_context_counts_where_positions_are_scaled_by_it() -> None:
+    short, long = ({"type": "dynamic", "factor": 2.0}, {"max_position_embeddings": 4096})
+    before = settings_of_config(LLAMA | {"rope_scaling": short, "max_position_embeddings": 2048})
+    found = differences(settings_of_config(LLAMA | {"rope_scaling": short} | long), before)
+    assert "rope.max_position_embeddings" in [key for key, *_ in found]
+    said = {"rope_scaling": {**short, "original_max_position_embeddings": 2048}, "max_position_embeddings": 2048}
+    assert differences(settings_of_config(LLAMA | said), before) == []
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3"])
+def test_a_window_that_is_switched_off_by_default_is_none(kind: str) -> None:
+    spelled = {"model_type": kind, "sliding_window": 4096, "use_sliding_window": False}
+    for other in ({"sliding_window": 4096}, {}, {"sliding_window": None}):
+        assert differences(settings_of_config({"model_type": kind} | other), settings_of_config(spelled)) == []
 
 
 def test_a_gguf_file_is_held_to_what_it_says() -> None:
     said = {"general.architecture": "llama", "llama.attention.layer_norm_rms_epsilon": 9.999999747378752e-06,
-            "llama.rope.freq_base": 500000.0}  # fmt: skip
-    assert differences(settings_of_gguf(said), settings_of_config(LLAMA)) == []
-    assert differences(settings_of_gguf(said | {"llama.rope.freq_base": 1.0}), settings_of_config(LLAMA))
-    assert differences(settings_of_gguf({"general.architecture": "llama"}), settings_of_config(LLAMA)) == []
+            "llama.rope.freq_base": 500000.0, "llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 2.0}  # fmt: skip
+    parent = settings_of_config(FULL)
+    assert differences(settings_of_gguf(said), parent) == []
+    assert differences(settings_of_gguf(said | {"llama.rope.freq_base": 1.0}), parent)
+    # A parent in GGUF is compared as far as it says something, and a longer one of a newer converter with a shorter one.
+    assert differences(parent, settings_of_gguf(said)) == []
+    assert differences(parent, settings_of_gguf(said | {"llama.rope.freq_base": 1.0})) == [
+        ("rope.rope_theta", 500000.0, 1.0)
+    ]
+    longer = settings_of_gguf(said | {"llama.attention.key_length": 16})
+    assert differences(settings_of_gguf(said), longer) == differences(longer, settings_of_gguf(said)) == []
+
+
+def test_a_config_beside_a_graph_is_held_to_what_it_says() -> None:
+    parent = settings_of_config(FULL)
+    assert differences(settings_of_config({"model_type": "llama", "rms_norm_eps": 1e-5}, graph=True), parent) == []
+    found = differences(settings_of_config({"model_type": "llama", "rms_norm_eps": 0.9}, graph=True), parent)
+    assert found == [("rms_norm_eps", 0.9, 1e-5)]
 
 
 json_values = st.recursive(
@@ -82,7 +244,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-keys = st.sampled_from([*LLAMA, "rope_parameters", "rotary_emb_base", "text_config", "layer_norm_eps"]) | st.text(
+keys = st.sampled_from([*FULL, "rope_parameters", "rotary_emb_base", "text_config", "layer_norm_eps"]) | st.text(
     max_size=8
 )
 
@@ -91,17 +253,26 @@ keys = st.sampled_from([*LLAMA, "rope_parameters", "rotary_emb_base", "text_conf
 def test_any_two_configs_are_compared(one: dict[str, Any], other: dict[str, Any]) -> None:
     left, right = settings_of_config(one), settings_of_config(other)
     assert differences(left, left) == []
-    assert all(isinstance(said, str) for said in differences(left, right))
+    assert isinstance(differences(left, right), list)
+    assert isinstance(differences(settings_of_config(one, graph=True), right), list)
     assert differences(Settings(), right) == []
 
 
-def test_lineage_stops_where_the_config_computes_otherwise(artifacts: Path, tmp_path: Path) -> None:
-    parent = facts_of(artifacts / "parent-bf16")
-    for path in (artifacts / "gptq-w4g32").iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    claimed = {"uri": "models:/p/1", "weights": parent.weights, "manifest": parent.manifest}
-    assert prove(facts_of(tmp_path), parent, claimed).level == "structure"
-    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
-    (tmp_path / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 0.9}), encoding="utf-8")
-    found = prove(facts_of(tmp_path), parent, claimed)
-    assert found.level == "digest" and "norm_eps is 0.9" in found.problems[0]
+def test_lineage_names_what_differs(artifacts: Path, tmp_path: Path) -> None:
+    folder = changed(tmp_path / "child", "gptq-w4g32", {"rms_norm_eps": 0.9})
+    found = problems(folder, artifacts / "parent-bf16")
+    assert "rms_norm_eps is 0.9" in found[0]
+
+
+@pytest.mark.parametrize("missing", ["hidden_act", "attention_bias", "rope_parameters", "mlp_bias", "head_dim"])
+def test_a_key_that_the_parent_spells_out_with_its_default_may_be_missing(tmp_path: Path, missing: str) -> None:
+    """Tools of other versions write fewer keys; what transformers fills in is the same model."""
+    defaults = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "head_dim": 16,
+                "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}}  # fmt: skip
+    child = changed(tmp_path / "child", "gptq-w4g32", defaults)
+    parent = changed(tmp_path / "parent", "parent-bf16", defaults)
+    path = child / "config.json"
+    config = json.loads(path.read_text())
+    assert config.pop(missing) == defaults[missing]
+    path.write_text(json.dumps(config))
+    assert not problems(child, parent)

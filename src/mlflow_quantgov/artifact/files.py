@@ -31,6 +31,12 @@ def list_files(source: Path) -> list[tuple[str, Path]]:
     try:
         if source.is_file():
             return [(_checked_name(source.name, source), source)]
+        if source.exists() and not source.is_dir():
+            raise ArtifactError(
+                f"{source} is {_kind_of(source)}, neither a file nor a folder.",
+                why="There is no model to read.",
+                fix="quantgov inspect PATH of a folder with .safetensors, or of a .gguf or .onnx file",
+            )
         if not source.is_dir():
             raise ArtifactError(
                 f"{source} does not exist.", why="There is no model to read.", fix=f"ls {nearest_folder(source)}"
@@ -42,6 +48,12 @@ def list_files(source: Path) -> list[tuple[str, Path]]:
             why="There is no model to read.",
             fix=f"ls -l {source}",
         ) from error
+
+
+def _kind_of(path: Path) -> str:
+    mode = path.stat().st_mode
+    known = {stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return known.get(stat.S_IFMT(mode), "something else")
 
 
 def _walk(root: Path, home: Path, prefix: str) -> list[tuple[str, Path]]:

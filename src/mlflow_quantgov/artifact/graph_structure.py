@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles
 from mlflow_quantgov.artifact.quantization import Structure
+from mlflow_quantgov.artifact.settings import settings_of_config
 from mlflow_quantgov.artifact.structure import structure_of_config
 
 # What quantizers and compilers append to the name of a matrix or of an operation.
@@ -110,7 +111,7 @@ def structure_of_graph(
     found = structure_of_config(config, tensors)
     split = _split_attention(tensors, found)
     # A graph holds its own computation; what lies beside it may say little of it.
-    settings = replace(found.settings, whole=False)
+    settings = settings_of_config(config, graph=True)
     return replace(found, tensors=tensors | split, unnamed=tuple(sorted(unnamed)), settings=settings)
 
 

@@ -102,7 +102,7 @@ class Structure:
     tied: bool = False
     """Whether an output matrix that is stored repeats the embedding, by config or bytes: leaving it out loses nothing."""
     settings: Settings = field(default_factory=Settings)
-    """What decides the computation beside the weights."""
+    """What the config says of the computation beside the weights."""
 
 
 @dataclass(frozen=True)

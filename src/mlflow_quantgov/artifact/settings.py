@@ -1,143 +1,344 @@
-"""Settings that decide what a model computes from its weights, in words that two versions of a config share."""
+"""What a config says of the computation beside the weights, in words that two tools or versions share.
+
+Two configs are compared key by key; of what a config leaves out, transformers fills in a default (`config_defaults.json`,
+written by `tools/write_config_defaults.py`), and nothing, zero or false means that there is none of it.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from enum import Enum
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any, Literal
+
+Values = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What one side says about the computation."""
+    """What one side says of the computation."""
 
     values: Mapping[str, Any] = field(default_factory=dict)
-    whole: bool = False
-    """Whether what it does not say is the default of its architecture, as in a config, and not merely unsaid."""
+    kind: Literal["none", "config", "gguf", "graph"] = "none"
+    """Whose words these are: a config's are whole, with the defaults of its model type filled in; GGUF's metadata and the config
+    beside a graph, which computes by itself, say only some of it."""
+    ties: bool | None = None
+    """Whether the output matrix is the embedding; None where nothing is said."""
 
 
-_SAME_MODEL = frozenset({
-    "_attn_implementation", "_attn_implementation_autoset", "_name_or_path", "architectures", "attention_dropout", "attn_implementation",
-    "attn_pdrop", "auto_map", "bos_token_id", "chunk_size_feed_forward", "classifier_dropout", "compression_config", "dropout", "dtype",
-    "embd_pdrop", "embedding_dropout", "eos_token_id", "gradient_checkpointing", "hidden_dropout", "hidden_dropout_prob", "id2label",
-    "attention_probs_dropout_prob", "initializer_factor", "initializer_range", "is_decoder", "label2id", "layerdrop", "model_name",
-    "name_or_path", "output_attentions", "output_hidden_states", "output_router_logits", "pad_token_id", "pretraining_tp", "problem_type",
-    "quantization_config", "resid_pdrop", "return_dict", "router_aux_loss_coef", "router_jitter_noise", "sep_token_id",
-    "task_specific_params", "torch_dtype", "torchscript", "transformers_version", "unk_token_id", "use_cache", "use_return_dict",
-    "text_config", "vision_config", "audio_config", "vocab_size", "num_hidden_layers", "hidden_size", "num_attention_heads",
-    "num_key_value_heads", "n_layer", "n_embd", "n_head", "tie_word_embeddings", "layer_types", "max_window_layers",
-})  # fmt: skip
-"""Keys that may differ between a model and its parent: they compute nothing at inference, or are compared elsewhere."""
-_ALIASES = {
-    "rms_norm_eps": "norm_eps", "layer_norm_eps": "norm_eps", "layer_norm_epsilon": "norm_eps", "norm_epsilon": "norm_eps",
-    "layernorm_epsilon": "norm_eps", "hidden_activation": "hidden_act", "activation_function": "hidden_act",
-    "n_inner": "intermediate_size",
+_IGNORED = re.compile(
+    r"^(_.*|dtype|torch_dtype|transformers_version|quantization_config|compression_config|use_cache|architectures"
+    r"|name_or_path|model_name|hidden_size|n_embd|num_hidden_layers|n_layer|num_attention_heads|n_head|num_key_value_heads|n_ctx|use_flash.*"
+    r"|vocab_size|tie_word_embeddings|.*_token_id|.*_token_ids|.*_token_index|initializer_.*|.*_init|init_std|.*dropout.*|.*_drop"
+    r"|.*_pdrop|.*layerdrop|output_.*|return_dict|use_return_dict|gradient_.*|id2label|label2id|num_labels|problem_type|task_specific_params|torchscript"
+    r"|tokenizer_class|finetuning_task|pretraining_tp|router_aux_loss_coef|aux_loss_alpha|seq_aux|summary_.*|classifier_.*"
+    r"|cache_implementation|chunk_size_feed_forward|cross_attention_.*|tf_legacy_loss|use_bfloat16|pruned_heads|prefix"
+    r"|is_decoder|is_encoder_decoder|add_cross_attention|max_length|min_length|do_sample|temperature|top_k|top_p|typical_p"
+    r"|num_beams|num_beam_groups|diversity_penalty|repetition_penalty|length_penalty|no_repeat_ngram_size"
+    r"|encoder_no_repeat_ngram_size|bad_words_ids|num_return_sequences|early_stopping|remove_invalid_values"
+    r"|exponential_decay_length_penalty|suppress_tokens|begin_suppress_tokens|forced_.*|attn_implementation|text_config"
+    r"|vision_config|audio_config|auto_map|unsloth_.*|keys_to_ignore_at_inference|base_model_.*|ep_plan|rescale_layer"
+    r"|sep_token_id|router_jitter_noise|num_nextn_predict_layers|max_position_embeddings|torch_compile.*|use_mambapy)$"
+)
+"""What may differ: types, tokens, training, generation, what is compared elsewhere, and what a loader knows by itself."""
+_ROPE = {"rope_theta": "rope_theta", "rotary_emb_base": "rope_theta", "partial_rotary_factor": "partial_rotary_factor",
+         "rotary_pct": "partial_rotary_factor"}  # fmt: skip
+_ALONE = frozenset({"max_window_layers", "sliding_window_pattern", "_sliding_window_pattern", "layer_types"})
+"""What matters with a sliding window only."""
+_OF_GGUF = {
+    "rope.freq_base": "rope.rope_theta?|rope.full_attention.rope_theta?",
+    "rope.scaling.factor": "rope.factor|rope.full_attention.factor",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps?|layer_norm_epsilon?|norm_eps?|norm_epsilon?",
+    "attention.layer_norm_epsilon": "layer_norm_eps?|layer_norm_epsilon?|norm_eps?|norm_epsilon?",
+    "attention.key_length": "head_dim?", "feed_forward_length": "intermediate_size?|n_inner?",
+    "expert_used_count": "num_experts_per_tok|experts_per_token|moe_topk", "attention.sliding_window": "sliding_window",
+    "attn_logit_softcapping": "attn_logit_softcapping", "final_logit_softcapping": "final_logit_softcapping",
+    "logit_scale": "logit_scale|logits_scaling", "embedding_scale": "embedding_multiplier",
+    "residual_scale": "residual_multiplier", "attention.scale": "attention_multiplier",
+    "expert_weights_scale": "routed_scaling_factor",
 }  # fmt: skip
-_ROPE = ("rope_theta", "rope_scaling", "rope_parameters", "rotary_emb_base", "use_sliding_window")
-_DECISIVE = frozenset({
-    "attention_multiplier", "attn_logit_softcapping", "embedding_multiplier", "final_logit_softcapping", "head_dim", "hidden_act",
-    "intermediate_size", "logit_scale", "logits_scaling", "norm_eps", "norm_topk_prob", "num_experts_per_tok", "partial_rotary_factor",
-    "query_pre_attn_scalar", "residual_multiplier", "rope", "routed_scaling_factor", "sliding_window",
-})  # fmt: skip
-"""Keys that one side alone may not set to what a model without them does not do."""
-_NEUTRAL = (False, 0, 1, "default")
-_TIED = "tie_word_embeddings"
+"""Keys of GGUF's metadata to those of configs; with a question mark where a config may not have one."""
+_TIED, _SWITCH = "tie_word_embeddings", "use_sliding_window"
+_FULL, _SLIDING = "full_attention", "sliding_attention"
+_PATTERNS = {"gemma2": 2, "gemma3_text": 6, "cohere2": 4, "gpt_oss": 2}
+"""Every so many layers one sees everything, where the code says so and not the config."""
+_PRECISION = 1e-6
+"""Relative; GGUF stores single precision."""
+_EXTENDED = ("dynamic", "yarn", "longrope")
+"""Kinds of scaling that compute with the longest context, too."""
 
 
-def settings_of_config(config: Mapping[str, Any]) -> Settings:
-    """What a Hugging Face config says about the computation, of multimodal models about their text part."""
-    part = config.get("text_config")
-    text = part if isinstance(part, dict) else config
-    found = {
-        _ALIASES.get(key, key): value
-        for key, value in text.items()
-        if key not in _SAME_MODEL and key not in _ROPE and value is not None
-    }
-    if text.get("use_sliding_window") is False:
-        found.pop("sliding_window", None)
-    rope = _rope(text)
-    if rope is not None:
-        if "partial_rotary_factor" in rope:
-            found["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
-        found["rope"] = rope
-    heads, width = text.get("num_attention_heads"), text.get("hidden_size")
-    if isinstance(heads, int) and isinstance(width, int) and heads > 0:
-        found.setdefault("head_dim", width // heads)
-    if isinstance(tied := config.get("tie_word_embeddings", text.get("tie_word_embeddings")), bool):
-        found[_TIED] = tied
-    return Settings(found, whole=True) if text.get("model_type") else Settings()
+class _Unsaid(Enum):
+    """No value of a config, so that no config can write it."""
+
+    ANY = "computed from other settings where it is left out: agrees with everything"
+
+
+_ANY = _Unsaid.ANY
+_DEFAULT_THETA = 10000.0
+
+
+def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What of a config its language model is built from: of a multimodal one the part for texts.
+
+    Args:
+        config: `config.json`; of a model type that has no parts, what stands in one is nobody's.
+    """
+    part, known = config.get("text_config"), _written().get(str(config.get("model_type")))
+    has_parts = known is None or "text_config" in known
+    return part if isinstance(part, dict) and has_parts else config
+
+
+def settings_of_config(config: Mapping[str, Any], *, graph: bool = False) -> Settings:
+    """The computation that a Hugging Face config describes; of a multimodal model, its text part.
+
+    Args:
+        config: `config.json`.
+        graph: Whether it lies beside a graph, and nothing is filled in.
+    """
+    if not config:
+        return Settings()
+    own = dict(text_part(config))
+    kind = str(own.get("model_type"))
+    merged = own if graph else {**_written().get(kind, {}), **own}
+    found = {key: value for key, value in merged.items() if not is_ignored(key) and key not in _ROPE}
+    for key in ("rope_scaling", "rope_parameters", "rope_local_base_freq", *_ALONE):
+        found.pop(key, None)
+    found |= _rope(merged, own) | _contradiction(own)
+    found |= _window(merged)
+    found["architectures"] = _architectures(config)
+    found.setdefault("model_type", _ANY)
+    _respell(found, merged)
+    heads, width = merged.get("num_attention_heads"), merged.get("hidden_size")
+    if "qk_rope_head_dim" in merged:
+        found.pop("head_dim", None)  # the width of the rotary part, by version
+    elif not found.get("head_dim") and isinstance(heads, int) and isinstance(width, int) and heads:
+        found["head_dim"] = width // heads
+    found |= dict.fromkeys((key for key in _computed(kind) if own.get(key) is None), _ANY)
+    values = {key: value for key, value in found.items() if not _is_nothing(value)}
+    if graph:
+        return Settings(
+            {key: value for key, value in values.items() if value is not _ANY and key != "model_type"}, "graph"
+        )
+    tied = next((one[_TIED] for one in (config, own) if isinstance(one.get(_TIED), bool)), None)
+    return Settings(values, "config", tied)
 
 
 def settings_of_gguf(metadata: Mapping[str, Any]) -> Settings:
-    """What a GGUF file says of the same; the rest is the runtime's to know by the architecture."""
-    own = metadata.get("general.architecture")
-    found: dict[str, Any] = {}
-    for key in (f"{own}.attention.layer_norm_rms_epsilon", f"{own}.attention.layer_norm_epsilon"):
-        if _is_number(metadata.get(key)):
-            found["norm_eps"] = metadata[key]
-    if _is_number(metadata.get(f"{own}.rope.freq_base")):
-        found["rope"] = {"theta": metadata[f"{own}.rope.freq_base"]}
-    return Settings(found)
+    """The same of a GGUF file's metadata, as far as its keys have counterparts; their names where there are several.
+
+    Args:
+        metadata: Of the file.
+    """
+    own = str(metadata.get("general.architecture"))
+    found: Values = {}
+    for key, names in _OF_GGUF.items():
+        value = metadata.get(f"{own}.{key}")
+        if isinstance(value, int | float) and not _is_nothing(value):
+            found[names] = value
+    if own == "deepseek2" or f"{own}.expert_count" in metadata:
+        found = {
+            names: value for names, value in found.items() if names not in {"head_dim?", "intermediate_size?|n_inner?"}
+        }
+    if "granite" not in own:
+        found.pop("attention_multiplier", None)
+    found.setdefault(_OF_GGUF["rope.freq_base"], _DEFAULT_THETA)
+    window, context = found.get("sliding_window"), metadata.get(f"{own}.context_length")
+    if window is not None and isinstance(context, int) and window >= context:
+        del found["sliding_window"]
+    kind = metadata.get(f"{own}.rope.scaling.type")
+    if isinstance(kind, str) and kind not in {"none", "longrope"}:
+        found["rope.rope_type"] = kind
+    return Settings(found, "gguf")
 
 
-def differences(child: Settings, parent: Settings) -> list[str]:
-    """Where two models compute otherwise from the same weights, in words; empty where nothing is known to differ."""
-    mine, theirs = child.values, parent.values
-    problems = []
-    for key in sorted(mine.keys() & theirs.keys()):
-        left, right = mine[key], theirs[key]
-        if key == _TIED:
-            # Untying stores the output matrix, which is compared; tying drops it.
-            differs = left is True and right is False
-        elif isinstance(left, dict) and isinstance(right, dict) and not (child.whole and parent.whole):
-            differs = any(not _alike(left[part], right[part]) for part in left.keys() & right.keys())
-        else:
-            differs = not _alike(left, right)
-        if differs:
-            problems.append(_said(key, left, right))
-    if child.whole and parent.whole:
-        for key in sorted((mine.keys() ^ theirs.keys()) & _DECISIVE):
-            value = mine.get(key, theirs.get(key))
-            if not any(_alike(value, neutral) for neutral in _NEUTRAL):
-                problems.append(_said(key, mine.get(key), theirs.get(key)))
-    return problems
+def is_ignored(key: str) -> bool:
+    """Whether two configs may differ in a key."""
+    return bool(_IGNORED.match(key))
 
 
-def _rope(text: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Rotary positions, however the version that wrote the config spells them; None where it says nothing, or says it per layer."""
-    said = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    if not isinstance(said, dict) or any(isinstance(one, dict) for one in said.values()):
-        return None
-    rest = {
-        key: value
-        for key, value in said.items()
-        if key not in {"rope_theta", "rope_type", "type"} and value is not None
+def differences(child: Settings, parent: Settings) -> list[tuple[str, Any, Any]]:
+    """Keys that do not agree, with both values; None for what is not there.
+
+    Args:
+        child: Of the quantized model.
+        parent: Of its parent.
+    """
+    if child.kind == parent.kind != "graph":
+        mine, theirs = child.values, parent.values
+        keys = sorted(mine.keys() | theirs.keys())
+        both = ((key, mine.get(key), theirs.get(key)) for key in keys)
+        # What one version of a converter writes and another does not is the same where it follows from the rest.
+        return [
+            one
+            for one in both
+            if not (_agree(*one[1:]) or (child.kind == "gguf" and one[0][-1:] == "?" and None in one))
+        ]
+    few, many = (parent, child) if child.kind == "config" else (child, parent)
+    if "none" in (few.kind, many.kind) or many.kind == "gguf" or (few.kind == "gguf" and many.kind == "graph"):
+        return []
+    told = (
+        _of_names(names if few.kind == "gguf" else f"{names}?", few.values[names], many.values)
+        for names in sorted(few.values)
+    )
+    found = [one for one in told if one is not None]
+    return found if few is child else [(name, theirs, mine) for name, mine, theirs in found]
+
+
+def _of_names(names: str, value: Any, theirs: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """A setting that a config may call this or that; with a question mark one that it may lack."""
+    known = [name.rstrip("?") for name in names.split("|")]
+    name = next((one for one in known if one in theirs), None)
+    if name is None:
+        return None if names.endswith("?") else (known[0], value, None)
+    return None if _agree(value, theirs[name]) else (name, value, theirs[name])
+
+
+def _architectures(config: Mapping[str, Any]) -> Any:
+    """Classes of the model; of a multimodal one the text part may be saved alone."""
+    listed = config.get("architectures")
+    if (
+        not isinstance(listed, list)
+        or not listed
+        or any(str(one).endswith("ForConditionalGeneration") for one in listed)
+    ):
+        return _ANY
+    return listed
+
+
+def _rope(merged: Values, own: Values) -> Values:
+    """Rotary positions, as transformers 4 (keys of their own) and 5 (one object, perhaps by kind of layer) write them."""
+    base = {new: merged[old] for old, new in _ROPE.items() if merged.get(old) is not None}
+    newer, older = merged.get("rope_parameters"), merged.get("rope_scaling")
+    if "rope_parameters" not in own and ("rope_theta" in own or "rope_scaling" in own):
+        kept = newer.get("partial_rotary_factor") if isinstance(newer, dict) else None
+        base, newer = {**({"partial_rotary_factor": kept} if kept else {}), **base}, None
+    kinds = {key: one for key, one in newer.items() if isinstance(one, dict)} if isinstance(newer, dict) else {}
+    if kinds:
+        found: Values = {}
+        for kind, one in kinds.items():
+            found |= _flat(f"rope.{kind}.", {**one})
+        return found
+    scaling = {**(older if isinstance(older, dict) else {}), **(newer if isinstance(newer, dict) else {})}
+    full = _flat("", {**base, **scaling, **_context(merged, scaling)})
+    local = merged.get("rope_local_base_freq")
+    if local is None:
+        return {f"rope.{key}": value for key, value in full.items()}
+    return {f"rope.{_FULL}.{key}": value for key, value in full.items()} | {f"rope.{_SLIDING}.rope_theta": local}
+
+
+def _respell(found: Values, merged: Values) -> None:
+    """Names and values that transformers 5 writes otherwise."""
+    if "num_experts" in found:
+        found.setdefault("num_local_experts", found.pop("num_experts"))
+    if merged.get("model_type") == "gemma" and found.get("hidden_act") == "gelu":
+        found["hidden_act"] = "gelu_pytorch_tanh"
+
+
+def _contradiction(own: Values) -> Values:
+    """Rotary settings of transformers 4 that say something else than those of transformers 5 beside them."""
+    newer, older, found = own.get("rope_parameters"), own.get("rope_scaling"), {}
+    if not isinstance(newer, dict):
+        return {}
+    theta, other = own.get("rope_theta"), newer.get("rope_theta")
+    if theta is not None and other is not None and not _agree(theta, other):
+        found["rope_theta"] = theta
+    nested = any(isinstance(one, dict) for one in newer.values())
+    if isinstance(older, dict) and not nested and _flat("", {**newer, **older}) != _flat("", newer):
+        found["rope_scaling"] = older
+    return found
+
+
+def _context(merged: Values, scaling: Values) -> Values:
+    """Lengths that scaling computes with, where a config keeps them outside; the first one is the longest where it is not said."""
+    kind, longest = _kind(scaling), merged.get("max_position_embeddings")
+    if kind is None or kind == "linear":
+        return {}
+    first = merged.get("original_max_position_embeddings", scaling.get("original_max_position_embeddings", longest))
+    found = {
+        "original_max_position_embeddings": first,
+        "max_position_embeddings": longest if kind in _EXTENDED else None,
     }
-    spelled = [
-        one for one in (said.get("rope_theta"), text.get("rope_theta", text.get("rotary_emb_base"))) if one is not None
-    ]
-    # Two that differ are read differently by different versions.
-    theta = spelled if len(spelled) == 2 and not _alike(*spelled) else spelled[0] if spelled else None
-    kind = said.get("rope_type", said.get("type", "default"))
-    if theta is None and kind == "default" and not rest:
-        return None
-    return {"theta": theta, "type": kind, **rest}
+    return {key: value for key, value in found.items() if value is not None}
 
 
-def _alike(one: Any, other: Any) -> bool:
-    if _is_number(one) and _is_number(other):
-        return math.isclose(one, other, rel_tol=1e-6)  # GGUF stores single precision
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
-    return type(one) is type(other) and bool(one == other)
+def _kind(rope: Values) -> Any:
+    """The kind of scaling; None for none."""
+    kind = rope.get("rope_type", rope.get("type"))
+    return None if kind == "default" else kind
 
 
-def _said(key: str, mine: Any, theirs: Any) -> str:
-    left, right = (json.dumps(one, default=str)[:80] for one in (mine, theirs))
-    return f"The config's {key[:60]} is {left}, the parent's is {right}."
+def _flat(prefix: str, rope: Values) -> Values:
+    found = {key: value for key, value in rope.items() if key != "type"}
+    kind = _kind(rope)
+    found.pop("rope_type", None)
+    if kind is not None:
+        found["rope_type"] = kind
+    else:
+        found = {key: found[key] for key in ("rope_theta", "partial_rotary_factor") if key in found}
+    if found.get("partial_rotary_factor") == 1:
+        del found["partial_rotary_factor"]
+    if found:
+        found.setdefault("rope_theta", _DEFAULT_THETA)
+    return {f"{prefix}{key}": value for key, value in found.items()}
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _window(merged: Values) -> Values:
+    """The sliding window, if one is used, and the layers that have it."""
+    size, layers = merged.get("sliding_window"), merged.get("num_hidden_layers")
+    # Of the other model types nobody looks at the switch.
+    has_switch = _SWITCH in _written().get(str(merged.get("model_type")), {})
+    if not isinstance(size, int) or (has_switch and merged.get(_SWITCH) is False):
+        return {"sliding_window": None, _SWITCH: None}
+    kinds = merged.get("layer_types")
+    if not isinstance(kinds, list) and isinstance(layers, int):
+        kinds = _kinds_of_layers(merged, min(layers, 10_000))
+    found: Values = {"sliding_window": size, _SWITCH: None}
+    if isinstance(kinds, list) and any(kind != _SLIDING for kind in kinds):
+        found["layer_types"] = kinds
+    return found
+
+
+def _kinds_of_layers(merged: Values, layers: int) -> list[str]:
+    """Kinds of attention where they are not listed."""
+    names = ("sliding_window_pattern", "_sliding_window_pattern")
+    pattern = next((merged[name] for name in names if name in merged), _PATTERNS.get(str(merged.get("model_type"))))
+    first = merged.get("max_window_layers")
+    if merged.get(_SWITCH) is True and isinstance(first, int):
+        return [_SLIDING if at >= first else _FULL for at in range(layers)]
+    if not isinstance(pattern, int) or pattern < 1:
+        return []
+    return [_SLIDING if (at + 1) % pattern else _FULL for at in range(layers)]
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or value is False or value in (0, "", [], {})
+
+
+def _agree(one: Any, other: Any) -> bool:
+    if _ANY in (one, other):
+        return True
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        try:
+            return one == other or math.isclose(one, other, rel_tol=_PRECISION)
+        except OverflowError:
+            return False
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_agree, one, other))
+    return bool(one == other)
+
+
+@lru_cache(maxsize=1)
+def _written() -> dict[str, Values]:
+    """Defaults of each model type; null for what transformers computes from other settings."""
+    text = files("mlflow_quantgov.artifact").joinpath("config_defaults.json").read_text(encoding="utf-8")
+    return dict(json.loads(text))
+
+
+def _computed(kind: str) -> tuple[str, ...]:
+    return tuple(key for key, value in _written().get(kind, {}).items() if value is None)

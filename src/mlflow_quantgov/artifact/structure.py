@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from mlflow_quantgov.artifact.quantization import Structure
-from mlflow_quantgov.artifact.settings import settings_of_config, settings_of_gguf
+from mlflow_quantgov.artifact.settings import settings_of_config, settings_of_gguf, text_part
 from mlflow_quantgov.artifact.tensors import GgufArray, Tensor
 from mlflow_quantgov.errors import ArtifactError
 
@@ -80,8 +80,7 @@ def structure_of_config(config: dict[str, Any], tensors: dict[str, tuple[int, ..
     Raises:
         ArtifactError: The config claims another vocabulary, width or number of layers than the tensors have.
     """
-    part = config.get("text_config")
-    text = part if isinstance(part, dict) else config
+    text = text_part(config)
     heads = _whole(text.get("num_attention_heads", text.get("n_head")))
     structure = Structure(
         architecture=_text(text.get("model_type")),
@@ -94,6 +93,7 @@ def structure_of_config(config: dict[str, Any], tensors: dict[str, tuple[int, ..
         settings=settings_of_config(config),
     )
     _check(structure, "config.json")
+    _check_widths(structure, "config.json", text.get("head_dim"), text.get("intermediate_size"))
     return structure
 
 
@@ -109,7 +109,12 @@ def structure_of_gguf(metadata: dict[str, Any], shapes: dict[str, tuple[int, ...
     names = "mixtral" if own == "llama" and experts else own
     tensors: dict[str, tuple[int, ...]] = {}
     for name, shape in shapes.items():
-        tensors |= _canonical(name, shape, names)
+        named = _canonical(name, shape, names)
+        for twice in sorted(named.keys() & tensors.keys()):
+            raise stored_twice(
+                next(other for other in shapes if twice in _canonical(other, shapes[other], names)), name
+            )
+        tensors |= named
     unnamed = (
         tuple(sorted(shape for shape in tensors.values() if len(shape) > 1)) if own in UNNAMED_ARCHITECTURES else ()
     )
@@ -128,6 +133,8 @@ def structure_of_gguf(metadata: dict[str, Any], shapes: dict[str, tuple[int, ...
         settings=settings_of_gguf(metadata),
     )
     _check(structure, "the GGUF metadata")
+    width, inner = metadata.get(f"{own}.attention.key_length"), metadata.get(f"{own}.feed_forward_length")
+    _check_widths(structure, "the GGUF metadata", width, inner)
     return structure
 
 
@@ -186,11 +193,45 @@ def _check(structure: Structure, claimant: str) -> None:
         facts.append(("number of layers", structure.num_layers, len(layers)))
     for label, claimed, found_value in facts:
         if claimed is not None and claimed != found_value:
-            raise ArtifactError(
-                f"In {claimant} the {label} is {claimed:,}, by the tensors it is {found_value:,}.",
-                why="A loader would fail, or fill in what is missing with random numbers.",
-                fix="copy or download the folder again, then quantgov inspect PATH",
-            )
+            raise _denied(claimant, label, claimed, found_value)
+
+
+def _check_widths(structure: Structure, claimant: str, head: Any, inner: Any) -> None:
+    """Refuse a width of heads or of the feed-forward part that no layer has; layers may differ."""
+    heads = structure.num_kv_heads
+    for label, claimed, part, over in (
+        (f"head_dim (of {heads} key-value heads)", _whole(head), "self_attn.k_proj", heads),
+        ("intermediate_size", _whole(inner), "mlp.up_proj", 1),
+    ):
+        found = {
+            shape[0] / over
+            for name, shape in structure.tensors.items()
+            if over and len(shape) == 2 and name.endswith(f".{part}.weight") and _LAYER.search(name)
+        }
+        if claimed and found and claimed not in found:
+            raise _denied(claimant, label, claimed, min(found))
+
+
+def _denied(claimant: str, label: str, claimed: int, found: float) -> ArtifactError:
+    return ArtifactError(
+        f"In {claimant} the {label} is {claimed:,}, by the tensors it is {found:,g}.",
+        why="A loader would fail, or fill in what is missing with random numbers.",
+        fix="copy or download the folder again, then quantgov inspect PATH",
+    )
+
+
+def stored_twice(first: str, second: str) -> ArtifactError:
+    """The error for two weights of one module: which of them a loader takes hangs on its config and version.
+
+    Args:
+        first: Name of a stored tensor.
+        second: Name of another that holds the same weight.
+    """
+    return ArtifactError(
+        f"One weight is stored twice, as {first[:200]} and as {second[:200]}.",
+        why="Which of the two is loaded depends on the loader and its config, so neither counts.",
+        fix="remove one of the two tensors, or quantize it again",
+    )
 
 
 def _whole(value: Any) -> int | None:

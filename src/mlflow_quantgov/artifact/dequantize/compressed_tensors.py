@@ -31,13 +31,14 @@ def compressed_matrix(files: ArtifactFiles, layer: LayerQuantization) -> Matrix:
     """One matrix."""
     named = {part: files.tensors.get(f"{layer.name}.{part}") for part in _PARTS}
     parts = {part: tensor for part, tensor in named.items() if tensor is not None}
-    if "weight_packed" in parts:
-        parts.pop("weight", None)
     name, used = f"{layer.name}.weight", tuple(tensor.name for tensor in parts.values())
     kind = str(layer.type)
     reader = _READERS.get(kind)
     if reader is None or len(layer.shape) != 2:
         return unreadable(name, layer.shape, kind, used, layer.bits, f"the layout of {kind} codes")
+    zeros = parts.get("weight_zero_point")
+    if kind != "int" and zeros is not None and zeros.raw().any():
+        return unreadable(name, layer.shape, kind, used, layer.bits, f"zero points of {kind} codes")
     slack = slack_of(parts["weight_scale"])
     return Matrix(name, layer.shape, kind, used, reader(layer, parts).read, layer.bits, layer.group_size, slack)
 

@@ -7,23 +7,33 @@ from dataclasses import replace
 
 import numpy as np
 
-from mlflow_quantgov.artifact.dequantize.interface import Block, Floats, Matrix, unreadable
+from mlflow_quantgov.artifact.dequantize.interface import Block, Floats, Matrix
 from mlflow_quantgov.artifact.dequantize.numbers import floats
 from mlflow_quantgov.artifact.tensors import FLOATS, Tensor
 
+_OTHER = "it holds numbers of the type"
+
 
 def plain_matrices(tensors: Iterable[Tensor]) -> Iterator[Matrix]:
-    """Every tensor that no quantized matrix consists of: floats as they are, others as what cannot be compared.
-
-    A loader casts whatever it finds under the name of a parameter, so none may be passed over.
-    """
+    """Every float tensor as it is, and every other one with the reason why it cannot be a weight."""
     for tensor in tensors:
-        if tensor.dtype in FLOATS and tensor.elements:
-            yield plain_matrix(tensor)
-        elif tensor.elements:
-            shape = tensor.shape or (1,)
-            problem = f"it is stored as {tensor.dtype}, and belongs to no quantized matrix"
-            yield unreadable(tensor.name, shape, tensor.dtype, (tensor.name,), None, problem)
+        if tensor.elements:
+            yield plain_matrix(tensor) if tensor.dtype in FLOATS else _other(tensor)
+
+
+def is_other(one: Matrix) -> bool:
+    """Whether a stored tensor is neither of floats nor a part of a quantized matrix."""
+    return one.problem is not None and one.problem.startswith(_OTHER)
+
+
+def _other(tensor: Tensor) -> Matrix:
+    """Numbers of another type: tables and flags can be read, and nothing else should be there."""
+
+    def read(start: int, stop: int) -> Block:
+        return Block(np.asarray(_flat(tensor).stored()[start:stop]).astype(np.float32))
+
+    problem = f"{_OTHER} {tensor.dtype}, and no quantized matrix takes them"
+    return Matrix(tensor.name, tensor.shape or (1,), tensor.dtype, (tensor.name,), read, problem=problem)
 
 
 def plain_matrix(tensor: Tensor, name: str | None = None) -> Matrix:

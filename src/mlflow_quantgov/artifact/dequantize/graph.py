@@ -10,11 +10,14 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from mlflow_quantgov.artifact.dequantize.interface import Matrix, slack_of, unreadable
 from mlflow_quantgov.artifact.dequantize.planes import Grid, Plane, plain_reader
 from mlflow_quantgov.artifact.dequantize.positions import tells_positions
 from mlflow_quantgov.artifact.formats.codes import place_of
-from mlflow_quantgov.artifact.formats.graph import BUFFER
+from mlflow_quantgov.artifact.formats.graph import BUFFER, NARROW
+from mlflow_quantgov.artifact.formats.onnx_uses import DEQUANTIZE, LAYOUT, Uses
 from mlflow_quantgov.artifact.graph_structure import scope_name, stored_name
 from mlflow_quantgov.artifact.tensors import FLOATS, Tensor
 from mlflow_quantgov.artifact.tensors.onnx_scopes import Node
@@ -30,6 +33,15 @@ _VECTORS: dict[str, dict[int, str]] = {
     "SkipSimplifiedLayerNormalization": {2: "weight"}, "Gemm": {2: "bias"}, "FusedGemm": {2: "bias"},
     "RMS": {1: "weight"},
 }  # fmt: skip
+# Operations whose outputs are whole numbers where their inputs are.
+_WHOLE = LAYOUT | {
+    "Add", "Sub", "Mul", "Div", "Mod", "Neg", "Abs", "Gather", "GatherND", "GatherElements", "Slice", "Concat", "Expand", "Tile",
+    "Split", "Where", "Pad", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Min", "Max", "ReduceSum",
+}  # fmt: skip
+_COUNTED = frozenset({"I16", "U16", "I32", "U32", "I64", "U64"})
+_FLOAT_TYPES = frozenset({1, 10, 11, 16})
+"""ONNX's numbers of float32, float16, float64 and bfloat16."""
+_MOST_FOLLOWED = 256
 _PRODUCTS = frozenset({"MatMul", "Gemm", "FusedMatMul", "FusedGemm"})
 # Operation -> places of its tables of sines and cosines.
 _POSITIONS = {"GroupQueryAttention": (7, 8), "RotaryEmbedding": (1, 2, 3), "PagedAttention": (7, 8)}
@@ -150,3 +162,37 @@ class Collected:
 def is_left_over(tensor: Tensor, used: set[str]) -> bool:
     """Whether a tensor holds floats that nothing has accounted for yet; single constants are no weights."""
     return tensor.dtype in FLOATS and tensor.elements > 1 and tensor.name not in used
+
+
+def hidden(tensor: Tensor, uses: Uses, used: set[str]) -> Matrix | None:
+    """A constant of whole numbers, or of narrow floats, that becomes floats as no quantized matrix does.
+
+    Shapes, indices, masks and positions stay whole numbers, or count upwards from zero.
+
+    Args:
+        tensor: The constant.
+        uses: Of its graph.
+        used: Names of stored tensors that are accounted for.
+    """
+    if tensor.dtype in FLOATS or tensor.elements < 2 or tensor.name in used or not _becomes_floats(tensor, uses):
+        return None
+    problem = f"it holds numbers of the type {tensor.dtype} that become floats, and no quantized matrix takes them"
+    return replace(unreadable(tensor.name, tensor.shape, tensor.dtype, (tensor.name,), None, problem), claim="")
+
+
+def _becomes_floats(tensor: Tensor, uses: Uses) -> bool:
+    if tensor.dtype in NARROW:
+        return True  # codes have no other use
+    if tensor.dtype in _COUNTED:
+        values = np.asarray(tensor.stored()).reshape(-1)
+        if np.array_equal(values, np.arange(len(values))):
+            return False
+    left, seen = [tensor.name], {tensor.name}
+    while left and len(seen) < _MOST_FOLLOWED:
+        for node, _ in uses.takers.get(left.pop(), []):
+            if node.op in DEQUANTIZE or (node.op == "Cast" and node.number("to", 0) in _FLOAT_TYPES):
+                return True
+            if node.op in _WHOLE:
+                left += [name for name in node.outputs if name and name not in seen]
+                seen.update(node.outputs)
+    return bool(left)

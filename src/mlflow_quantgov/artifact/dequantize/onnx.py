@@ -14,6 +14,7 @@ import numpy as np
 from mlflow_quantgov.artifact.dequantize.graph import (
     Collected,
     Stored,
+    hidden,
     is_left_over,
     plain,
     quantized,
@@ -56,6 +57,8 @@ def onnx_matrices(files: ArtifactFiles, facts: Inspection) -> Iterator[Matrix]:
             # What no operation takes by its own name comes out of a branch, or is passed on in a way not followed here.
             for vector in vectors(tensor, takers) if takers else [unplaced(tensor)]:
                 collected.add(vector, tensor)
+        elif (one := hidden(tensor, uses, collected.used)) is not None:
+            collected.add(one, tensor)
     yield from collected.found.values()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlflow_quantgov.artifact.dequantize.graph import Collected, Stored, is_left_over, plain, quantized, vectors
+from mlflow_quantgov.artifact.dequantize.graph import Collected, Stored, hidden, is_left_over, plain, quantized, vectors
 from mlflow_quantgov.artifact.dequantize.interface import Floats, Matrix
 from mlflow_quantgov.artifact.dequantize.numbers import E2M1, FLOAT8, NF4
 from mlflow_quantgov.artifact.dequantize.planes import LIMITS, Grid, Plane, Spread
@@ -43,6 +43,8 @@ def openvino_matrices(files: ArtifactFiles, facts: Inspection) -> Iterator[Matri
         if is_left_over(tensor, collected.used):
             for vector in vectors(tensor, _takers(uses, tensor)):
                 collected.add(vector, tensor)
+        elif (one := hidden(tensor, uses, collected.used)) is not None:
+            collected.add(one, tensor)
     yield from collected.found.values()
 
 

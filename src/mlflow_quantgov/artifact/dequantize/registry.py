@@ -24,6 +24,7 @@ from mlflow_quantgov.artifact.folder import open_artifact
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles
 from mlflow_quantgov.artifact.formats.registry import reader_of
 from mlflow_quantgov.artifact.quantization import Inspection
+from mlflow_quantgov.artifact.structure import stored_twice
 
 _QUANTIZED: dict[str, Callable[[ArtifactFiles, Inspection], Iterator[Matrix]]] = {
     "auto-round": auto_round_matrices,
@@ -54,20 +55,25 @@ def matrices(path: Path) -> dict[str, Matrix]:
 
 
 def matrices_of(files: ArtifactFiles, facts: Inspection) -> dict[str, Matrix]:
-    """The same for files that were opened and inspected."""
-    reader = _QUANTIZED.get(facts.quantization.format)
-    if reader is not None:
-        found = {one.name: one for one in reader(files, facts)}
-    else:
-        found = {one.name: one for one in _without_reader(files, facts)}
+    """The same for files that were opened and inspected.
+
+    Raises:
+        ArtifactError: Two tensors are the same weight.
+    """
+    reader = _QUANTIZED.get(facts.quantization.format, _without_reader)
+    found: dict[str, Matrix] = {}
+    for one in reader(files, facts):
+        _add(found, one)
     used = {part for one in found.values() for part in one.parts}
-    rest = (tensor for name, tensor in files.tensors.items() if name not in used)
-    for one in plain_matrices(rest):
-        if one.name in found:
-            both, problem = (*found[one.name].parts, *one.parts), "it is stored twice, and loaders choose"
-            one = unreadable(one.name, found[one.name].shape, one.kind, both, found[one.name].bits, problem)
-        found[one.name] = one
+    for one in plain_matrices(tensor for name, tensor in files.tensors.items() if name not in used):
+        _add(found, one)
     return found
+
+
+def _add(found: dict[str, Matrix], one: Matrix) -> None:
+    if one.name in found:
+        raise stored_twice(*(next(iter(each.parts), each.name) for each in (found[one.name], one)))
+    found[one.name] = one
 
 
 def _without_reader(files: ArtifactFiles, facts: Inspection) -> Iterator[Matrix]:

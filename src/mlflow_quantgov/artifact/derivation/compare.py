@@ -29,6 +29,7 @@ from mlflow_quantgov.artifact.derivation.measure import Factors, Measured, measu
 from mlflow_quantgov.artifact.derivation.pairs import Pairs, pair
 from mlflow_quantgov.artifact.derivation.plain import compare_plain, vector
 from mlflow_quantgov.artifact.derivation.rotary import FACTORS, problem_of
+from mlflow_quantgov.artifact.derivation.tables import is_table, table_problem
 
 _SAMPLED = 6
 _PRECISION = {"F16": 2.0**-11, "BF16": 2.0**-8}
@@ -51,6 +52,10 @@ def compare(child: Path, parent: Path) -> Descent:
     ours, theirs = matrices(child), matrices(parent)
     for name in FACTORS:
         if name in ours and (problem := problem_of(ours[name], theirs.get(name), parent)):
+            return Descent("unproved", problem, (), AS_STORED, None)
+    for name, one in ours.items():
+        stored = one.claim is None and is_table(one)
+        if stored and (problem := table_problem(one, theirs.get(name), parent)):
             return Descent("unproved", problem, (), AS_STORED, None)
     pairs = pair(ours, theirs)
     if pairs.problem is not None:

@@ -5,20 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
+
 from mlflow_quantgov.artifact.dequantize import Matrix
+from mlflow_quantgov.artifact.dequantize.full_precision import is_other
 from mlflow_quantgov.artifact.derivation.descent import LayerDescent
 from mlflow_quantgov.artifact.derivation.graph_tensors import MOST_COLUMNS, OUTPUT, align, is_shared, share_output
 from mlflow_quantgov.artifact.derivation.spelling import as_child_spells
+from mlflow_quantgov.artifact.derivation.tables import is_table
 from mlflow_quantgov.artifact.formats.scaled import ACTIVATION_SCALES, CACHE_SCALES
 
 _GGUF_NAMES = ("blk.", "token_embd", "enc.blk.", "dec.blk.")
 """Begin the names of tensors that have no Hugging Face name, as nobody mapped their architecture's."""
-# Tables that follow from the config: no weights, and not every container keeps them.
-_TABLES = (".rotary_emb.inv_freq", ".rope_freqs.weight", ".rope_factors_long.weight", ".rope_factors_short.weight",
-           ".attn.bias", ".attn.masked_bias", ".position_ids")  # fmt: skip
 _STRANGE = "The graph holds it, and no tensor of the parent that is left has its shape and numbers."
 _MEASURED = (*ACTIVATION_SCALES, *CACHE_SCALES, ".output_scale")
-"""Scales of activations and of the cache, measured on data; no parent has them."""
+_ZERO_POINTS = (".k_zero_point", ".v_zero_point", ".q_zero_point")
+"""Scales and zero points of activations and of the cache, measured on data; no parent has them."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,12 @@ class Pairs:
 def pair(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Pairs:
     """Match both sides by name; a shared output matrix is stored once or twice."""
     # What a graph adds in a module that is called like a table is no table.
-    child = {name: one for name, one in child.items() if one.claim is not None or not _is_table(one)}
-    parent = {name: one for name, one in parent.items() if not _is_table(one)}
-    child = {name: one for name, one in child.items() if not name.endswith(_MEASURED)}
+    child = {name: one for name, one in child.items() if one.claim is not None or not is_table(one)}
+    parent = {name: one for name, one in parent.items() if not is_table(one)}
+    child = {name: one for name, one in child.items() if name in parent or not _is_measured(one)}
+    # Whole numbers and the like may still be loaded as a parameter: they contradict nothing, and prove nothing.
+    strange = [one for name, one in child.items() if is_other(one) and name not in parent]
+    child = {name: one for name, one in child.items() if name in parent or not is_other(one)}
     quantized = [name for name, one in parent.items() if one.bits is not None]
     if quantized:
         return _failed(child, parent, f"The parent is itself quantized ({parent[quantized[0]].kind}).", False)
@@ -63,9 +68,6 @@ def pair(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Pairs:
     parent = as_child_spells(child, parent)
     if OUTPUT in child:
         share_output(parent)
-    # What is no float and belongs to no matrix may still be loaded as a parameter: it contradicts nothing, and proves nothing.
-    beside = tuple(one for name, one in child.items() if one.problem and one.bits is None and name not in parent)
-    child = {name: one for name, one in child.items() if not any(one is other for other in beside)}
     unknown = sorted(child.keys() - parent.keys())
     if any(name.startswith(_GGUF_NAMES) for name in unknown):
         problem = f"Which of the parent's tensors {unknown[0]} and {len(unknown) - 1} others are is not known here."
@@ -92,17 +94,20 @@ def pair(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Pairs:
         plain=tuple(sorted(name for name, one in readable.items() if one.bits is None)),
         unreadable=(
             *(_not_compared(one) for one in child.values() if one.problem is not None),
-            *(_not_compared(one) for one in (*beside, *aligned.strange)),
+            *(_not_compared(one) for one in (*aligned.strange, *strange)),
         ),
         norm_shift=1.0 if _adds_one(child) else 0.0,
     )
 
 
-def _is_table(one: Matrix) -> bool:
-    """Whether a tensor follows from the config; a bias of attention is one only where it is a square mask."""
-    if f".{one.name}".endswith(".attn.bias") and (len(one.shape) < 2 or one.shape[-1] != one.shape[-2]):
+def _is_measured(one: Matrix) -> bool:
+    """Whether a tensor was measured on data: a zero point, or positive scales."""
+    if one.name.endswith(_ZERO_POINTS):
+        return True
+    if not one.name.endswith(_MEASURED) or one.problem is not None or one.columns > MOST_COLUMNS:
         return False
-    return f".{one.name}".endswith(_TABLES)
+    values = (one.block(*at).values for at in one.blocks())
+    return all(bool(np.isfinite(each).all() and (each > 0).all()) for each in values)
 
 
 def _adds_one(child: dict[str, Matrix]) -> bool:

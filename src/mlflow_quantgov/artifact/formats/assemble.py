@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mlflow_quantgov.artifact.formats.exclusions import check_exclusions, stored_twice
+from mlflow_quantgov.artifact.formats.exclusions import check_exclusions
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, is_language_model
 from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization, Quantization
-from mlflow_quantgov.artifact.structure import structure_of_config
+from mlflow_quantgov.artifact.structure import stored_twice, structure_of_config
 from mlflow_quantgov.artifact.tensors import FLOATS, Tensor
 from mlflow_quantgov.errors import ArtifactError
 
@@ -35,6 +35,10 @@ class Layers:
     """Names of the stored tensors that make up the quantized matrices."""
     parameters: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Name and shape of each matrix as its full-precision parent stores it."""
+    stored: dict[str, str] = field(default_factory=dict)
+    """The same names to that of a tensor which the matrix consists of."""
+    twice: list[tuple[str, str]] = field(default_factory=list)
+    """Tensors of two matrices that are the same parameter, as a graph may have them."""
 
     def add(
         self,
@@ -51,11 +55,16 @@ class Layers:
             granularity: `group`, `channel` or `tensor`; by default what the group size says.
             parameter: Name and shape that the parent gives it; by default `NAME.weight` and the logical shape.
         """
+        name, shape = parameter or (f"{layer.name}.weight", layer.shape)
+        tensors = list(tensors)
+        stored = tensors[0] if tensors else name
+        if name in self.parameters:
+            self.twice.append((self.stored[name], stored))
         self.found.append(layer)
         self.granularities.append(granularity or ("group" if layer.group_size else "channel"))
         self.used.update(tensors)
-        name, shape = parameter or (f"{layer.name}.weight", layer.shape)
         self.parameters[name] = shape
+        self.stored[name] = stored
 
     def weights_by(self, keys: Iterable[_Key]) -> dict[_Key, int]:
         """Number of weights for each value of a property that is given per matrix."""
@@ -113,8 +122,8 @@ def assemble(
     """Facts of a safetensors model with quantized matrices.
 
     Raises:
-        ArtifactError: No quantized matrix was found, one lacks its scales, or a config claims another width or group size
-            than the tensors.
+        ArtifactError: No quantized matrix was found, one lacks its scales or is stored a second time, or a config claims
+            another width, group size or choice of modules than the tensors have.
     """
     if not layers.found:
         raise files.contradiction("The config", f"the format {format}", "no quantized matrix")
@@ -128,7 +137,9 @@ def assemble(
     for name, tensor in plain.items():
         if tensor.dtype not in FLOATS and name.endswith(_CODES):
             raise broken_layer(files, name, format)
-    stored_twice(files, layers.parameters, plain)
+    twice = layers.twice + [(layers.stored[name], name) for name in sorted(plain.keys() & layers.parameters.keys())]
+    if twice:
+        raise stored_twice(*twice[0])
     shapes = layers.parameters | {name: tensor.shape for name, tensor in plain.items()}
     quantized = sum(prod(layer.shape) for layer in layers.found)
     tied = tied_output(plain, files.config)

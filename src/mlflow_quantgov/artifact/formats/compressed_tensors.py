@@ -18,6 +18,7 @@ from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
 from mlflow_quantgov.artifact.formats.packing import constant_words, highest_bit
 from mlflow_quantgov.artifact.formats.scaled import block_sides
 from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization
+from mlflow_quantgov.artifact.structure import stored_twice
 from mlflow_quantgov.artifact.tensors import Tensor
 
 _WORD = 32
@@ -82,6 +83,7 @@ class CompressedTensors(Format):
         add_sparse(files, layers)
         layers.used.update(name for name in files.tensors if name.endswith(_CACHE_PARTS))
         _check_widths(files, layers, claimed)
+        _check_order(files, schemes, parts)
         return assemble(
             files,
             layers,
@@ -101,10 +103,7 @@ class CompressedTensors(Format):
 def gather(files: ArtifactFiles, stem: str) -> Parts:
     """The stored tensors of one matrix."""
     named = ((part, files.tensors.get(f"{stem}.{part}")) for part in _PARTS)
-    found = {part: tensor for part, tensor in named if tensor is not None}
-    if "weight_packed" in found:
-        found.pop("weight", None)  # none of its parts, but the same matrix once more
-    return Parts(stem, found)
+    return Parts(stem, {part: tensor for part, tensor in named if tensor is not None})
 
 
 def read_layer(
@@ -122,6 +121,8 @@ def read_layer(
         ArtifactError: Its tensors do not fit each other.
     """
     packed, plain, scale = one.get("weight_packed"), one.get("weight"), one.tensors["weight_scale"]
+    if packed is not None and plain is not None:
+        raise stored_twice(packed.name, plain.name)
     found: tuple[float, tuple[int, ...], str] | None = None
     if packed is not None and packed.dtype == "I32":
         found = _packed_integers(one, packed, claimed)
@@ -254,6 +255,17 @@ def _check_widths(files: ArtifactFiles, layers: Layers, claimed: set[int]) -> No
         if claimed and layer.bits not in claimed:
             spelled = ", ".join(f"{bits} bit" for bits in sorted(claimed))
             raise files.contradiction("config.json", spelled, f"{layer.bits:g} bit (in {layer.name[:100]})")
+
+
+def _check_order(files: ArtifactFiles, schemes: list[dict[str, Any]], parts: list[Parts]) -> None:
+    """Without act-order in the config, a loader takes the groups as they come."""
+    scattered = next((one.stem for one in parts if _reordered(one)), None)
+    if scattered is not None and schemes and not any(_has_order(scheme.get("actorder")) for scheme in schemes):
+        raise files.contradiction("config.json", "groups in order (no actorder)", f"others (in {scattered[:200]})")
+
+
+def _has_order(claimed: Any) -> bool:
+    return claimed is True or str(claimed).lower() == "group"
 
 
 def _activation_bits(config: dict[str, Any]) -> int | None:

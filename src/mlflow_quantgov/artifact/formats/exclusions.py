@@ -1,24 +1,28 @@
-"""Modules that a config leaves unquantized, though the files hold them packed: a loader would make their weights up."""
+"""Which modules a config leaves unquantized: none that is packed may be among them.
+
+A loader builds those modules for floats, finds none in the file, and makes their weights up. Sources: `is_match` of
+compressed-tensors, `should_convert_module` of transformers, `dynamic` of gptqmodel, fnmatch in modelopt.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles
+from mlflow_quantgov.artifact.formats.module_names import ModuleNames, UnknownPatternError, is_name
 from mlflow_quantgov.errors import ArtifactError
 
-_LISTS = ("ignore", "modules_to_not_convert", "llm_int8_skip_modules", "ignored_layers", "exclude_modules")
-"""Keys under which quantization configs list what stays as it was."""
+_SKIPPED = ("modules_to_not_convert", "llm_int8_skip_modules", "skip_modules", "ignored_layers", "exclude_modules")
+"""Keys of lists of modules that stay as they are: ends of names, patterns, or names with stars."""
+_IGNORED = "ignore"
+"""The same of compressed-tensors: names, classes, or patterns after `re:`."""
 _PATTERN = "re:"
-_MOST_CHARACTERS = 300
-_MOST_REPEATS = 4
-_HOSTILE = re.compile(r"\)[*+{]|\(\?[^:]|\\[1-9]")
-"""Repeated groups, assertions and back references: with them a pattern can take forever."""
-_REPEAT = re.compile(r"(?<!\\)[*+{]")
-_WILD = "*"
-_MOST_LISTED = 20_000
+_LINEAR = frozenset({"Linear", "LinearBase", "torch.nn.Linear"})
+_MOST_LISTED = 100_000
+
+_Found = tuple[str, str, str]
+"""Packed module, key of the config, and the entry there that leaves it out."""
 
 
 def check_exclusions(files: ArtifactFiles, packed: Iterable[str]) -> None:
@@ -31,90 +35,100 @@ def check_exclusions(files: ArtifactFiles, packed: Iterable[str]) -> None:
     Raises:
         ArtifactError: A module is excluded and packed, or a pattern is too involved to be run.
     """
-    modules = sorted(set(packed))
-    parts = _parts(modules)
-    for place, entry in _entries(files):
-        name = _first_covered(files, place, entry, modules, parts)
-        if name is not None:
-            raise files.contradiction(
-                place,
-                f"that {name[:100]} is not quantized (by {entry[:100]!r})",
-                f"packed weights for {name[:100]}",
-            )
-
-
-def _entries(files: ArtifactFiles) -> Iterator[tuple[str, str]]:
-    """File and entry of everything that is excluded; patterns begin with `re:`."""
+    stored = {part for name in files.tensors for part in name.split(".")}
+    modules = ModuleNames(packed, stored)
     for place, claim in files.claims:
-        for key in _LISTS:
-            listed = claim.get(key)
-            for entry in listed[:_MOST_LISTED] if isinstance(listed, list) else ():
-                if isinstance(entry, str) and entry:
-                    yield place, entry
-        dynamic = claim.get("dynamic")
-        for entry in list(dynamic)[:_MOST_LISTED] if isinstance(dynamic, dict) else ():
-            # gptqmodel: `-:` excludes, `+:` and a bare pattern set anew.
-            if entry.startswith("-:"):
-                yield place, _PATTERN + entry.removeprefix("-:")
+        inner = claim.get("quantization")
+        for one in (claim, inner if isinstance(inner, dict) else {}):
+            try:
+                found = next(_left_out(one, modules), None)
+            except UnknownPatternError as error:
+                raise ArtifactError(
+                    f"{place} of {files.root.name} chooses modules by {str(error)[:100]!r}, which is not run here.",
+                    why="Which weights a loader would take cannot be told.",
+                    fix="name the modules, or use a simpler pattern",
+                ) from error
+            if found is not None:
+                name, key, entry = found
+                raise files.contradiction(
+                    place,
+                    f"that {name[:200]} is not quantized (by {entry[:100]!r} in {key})",
+                    f"packed weights for {name[:200]}",
+                )
 
 
-def _parts(modules: list[str]) -> dict[str, str]:
-    """Every name, and what stands before and behind each of its dots, to the first module that has it."""
-    found: dict[str, str] = {}
-    for name in modules:
-        dots = [at for at, letter in enumerate(name) if letter == "."]
-        for part in (name, *(name[:at] for at in dots), *(name[at + 1 :] for at in dots)):
-            found.setdefault(part, name)
-    return found
+def _left_out(claim: dict[str, Any], modules: ModuleNames) -> Iterator[_Found]:
+    for key in _SKIPPED:
+        for entry in _texts(claim.get(key)):
+            if (name := _skipped(entry, modules)) is not None:
+                yield name, key, entry
+    for entry in _texts(claim.get(_IGNORED)):
+        if (name := _ignored(entry, modules)) is not None:
+            yield name, _IGNORED, entry
+    dynamic = claim.get("dynamic")
+    for entry in list(dynamic)[:_MOST_LISTED] if isinstance(dynamic, dict) else ():
+        # gptqmodel: `-:` excludes, `+:` and a bare pattern set anew.
+        if entry.startswith("-:") and (name := modules.of_pattern(entry.removeprefix("-:"))) is not None:
+            yield name, "dynamic", entry
+    yield from _not_listed(claim, modules)
 
 
-def _first_covered(
-    files: ArtifactFiles, place: str, entry: str, modules: list[str], parts: dict[str, str]
-) -> str | None:
-    """As transformers and compressed-tensors match: a pattern from the start, else whole parts of the name."""
-    if entry.startswith(_PATTERN):
-        if not modules:
-            return None
-        matches = _compiled(files, place, entry.removeprefix(_PATTERN)).match
-    elif _WILD in entry:
-        pieces = [re.escape(piece) for piece in entry.split(_WILD)]
-        if len(pieces) > _MOST_REPEATS:
-            return None
-        matches = re.compile(".*".join(pieces)).fullmatch
-    else:
-        return parts.get(entry)
-    return next((name for name in modules if matches(name)), None)
+def _skipped(entry: str, modules: ModuleNames) -> str | None:
+    """A module that transformers, or modelopt where there are stars, leaves as it is.
 
-
-def _compiled(files: ArtifactFiles, place: str, pattern: str) -> re.Pattern[str]:
-    try:
-        simple = len(pattern) <= _MOST_CHARACTERS and not _HOSTILE.search(pattern)
-        if simple and len(_REPEAT.findall(pattern)) <= _MOST_REPEATS:
-            return re.compile(pattern)
-    except (re.error, OverflowError, RecursionError):
-        pass
-    raise ArtifactError(
-        f"{place} of {files.root.name} leaves modules out by the pattern {pattern[:100]!r}, which is not run here.",
-        why="Which weights a loader would take cannot be told.",
-        fix="name the modules, or use a pattern without repeated groups",
-    )
-
-
-def stored_twice(files: ArtifactFiles, layers: dict[str, Any], plain: Iterable[str]) -> None:
-    """Refuse a matrix that is stored packed and once more as it is: which one is loaded depends on the loader.
-
-    Args:
-        files: The artifact.
-        layers: Names that the parent gives to the packed matrices.
-        plain: Names of the other tensors.
-
-    Raises:
-        ArtifactError: A name stands on both sides.
+    A pattern of transformers matches beginnings of names; here it has to end where a part does, for `model.layers.1` means
+    no other layers.
     """
-    for name in plain:
-        if name in layers:
-            raise ArtifactError(
-                f"{files.root.name} holds {name[:200]} twice, quantized and as it is.",
-                why="Which of the two is loaded depends on the loader and its config, so neither counts.",
-                fix=f"remove one of them: the tensor {name[:200]}, or what it was quantized to",
-            )
+    found = modules.of_parts(entry) or modules.ending(entry)
+    if found is not None or modules.knows_parts(entry):
+        return found
+    if entry.startswith(_PATTERN):
+        return modules.of_pattern(entry.removeprefix(_PATTERN), at_boundary=True)
+    if not is_name(entry) and ".*" not in entry:
+        found = modules.of_stars(entry)
+        return found if found is not None or entry.startswith("*") else modules.of_pattern(entry, at_boundary=True)
+    return modules.of_pattern(entry, at_boundary=True)
+
+
+def _ignored(entry: str, modules: ModuleNames) -> str | None:
+    """A module that compressed-tensors leaves as it is: by its name, a pattern, or its class."""
+    if entry.startswith(_PATTERN):
+        return modules.of_pattern(entry.removeprefix(_PATTERN))
+    if entry in _LINEAR:
+        return next(iter(modules.names), None)
+    return modules.of_parts(entry) if is_name(entry) else modules.of_stars(entry)
+
+
+def _not_listed(claim: dict[str, Any], modules: ModuleNames) -> Iterator[_Found]:
+    """Modules that a list of all packed ones does not name."""
+    groups = claim.get("config_groups")
+    targets = [
+        entry
+        for group in (groups.values() if isinstance(groups, dict) else ())
+        for entry in _texts(group.get("targets") if isinstance(group, dict) else None)
+    ]
+    if targets and not any(_is_class(entry) for entry in targets):
+        missing = modules.without(
+            [entry for entry in targets if not entry.startswith(_PATTERN)],
+            [entry.removeprefix(_PATTERN) for entry in targets if entry.startswith(_PATTERN)],
+        )
+        yield from ((name, "targets", targets[0]) for name in missing)
+    blocks = claim.get("modules_in_block_to_quantize")
+    inside = [entry for one in (blocks if isinstance(blocks, list) else ()) for entry in _texts(one)]
+    if inside:
+        ends = tuple(f".{one}" for one in inside)
+        outside = (name for name in modules.names if ".layers." in name and not name.endswith(ends))
+        yield from ((name, "modules_in_block_to_quantize", inside[0]) for name in outside)
+    if claim.get("lm_head") is False:
+        yield from ((name, "lm_head", "false") for name in modules.names if name.rpartition(".")[2] == "lm_head")
+
+
+def _texts(value: Any) -> list[str]:
+    """Texts of a list, or the one text."""
+    listed = value[:_MOST_LISTED] if isinstance(value, list) else [value]
+    return [one for one in listed if isinstance(one, str) and one]
+
+
+def _is_class(entry: str) -> bool:
+    """Whether an entry names a class of modules, whose members cannot be told from the file."""
+    return not entry.startswith(_PATTERN) and entry[:1].isupper()

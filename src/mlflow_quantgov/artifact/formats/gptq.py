@@ -16,7 +16,6 @@ from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
 from mlflow_quantgov.artifact.formats.packing import WORD_BITS, constant_words
 from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization
 from mlflow_quantgov.artifact.tensors import Tensor
-from mlflow_quantgov.errors import ArtifactError
 
 PARTS = ("qweight", "qzeros", "scales", "g_idx")
 """Tensors of one matrix."""
@@ -30,6 +29,8 @@ class GptqLayer:
     zeros: Tensor
     act_order: bool
     """Whether groups are not in the order of the input."""
+    in_turn: bool
+    """Whether every column belongs to the group that its place gives, which loaders assume where no act-order is claimed."""
 
 
 class Gptq(Format):
@@ -58,9 +59,11 @@ class Gptq(Format):
         for place, claim in files.claims:
             if claim.get("sym") is True and not symmetric and not claims.overrides:
                 raise files.contradiction(place, "symmetric quantization", "zero points off the middle")
-            if claim.get("desc_act") is False and any(layer.act_order for layer in read):
+        scattered = next((layer.facts.name for layer in read if not layer.in_turn), None)
+        for place, claim in files.claims:
+            if claim.get("desc_act") is False and scattered is not None:
                 raise files.contradiction(
-                    place, "groups in the order of the input (desc_act false)", "another order in g_idx"
+                    place, "columns in order (desc_act false)", f"others (g_idx of {scattered[:200]})"
                 )
         return assemble(
             files,
@@ -76,23 +79,8 @@ class Gptq(Format):
 
 
 def is_second_version(files: ArtifactFiles) -> bool:
-    """Whether zero points are stored as they are (version 2), as all configs say alike.
-
-    Raises:
-        ArtifactError: One config says version 2 and another does not: loaders would read other zero points.
-    """
-    said = [
-        (place, "gptq_v2" in (claim.get("checkpoint_format"), claim.get("format"))) for place, claim in files.claims
-    ]
-    versions = {second for _, second in said}
-    if len(versions) > 1:
-        (first, _), (other, _) = (next(one for one in said if one[1] is wanted) for wanted in (True, False))
-        raise ArtifactError(
-            f"{first} of {files.root.name} says version 2 of the GPTQ format, {other} does not.",
-            why="Version 1 stores zero points less one: one of the two makes every weight wrong.",
-            fix="set the same checkpoint_format in both files",
-        )
-    return True in versions
+    """Whether zero points are stored as they are (version 2); configs that disagree were refused before (`side_configs.py`)."""
+    return any("gptq_v2" in (claim.get("checkpoint_format"), claim.get("format")) for _, claim in files.claims)
 
 
 def is_input_packed(files: ArtifactFiles, stem: str) -> bool:
@@ -133,8 +121,9 @@ def read_layer(files: ArtifactFiles, stem: str, claimed_groups: list[int]) -> Gp
     if rest or not in_features or (index is not None and index.shape != (in_features,)):
         raise broken_layer(files, stem, "GPTQ")
     size, act_order = _grouping(files, stem, index, groups, in_features, claimed_groups)
+    in_turn = index is None or np.array_equal(np.asarray(index.values()), np.arange(in_features) // size)
     kind = LayerQuantization(stem, bits, size if groups > 1 else None, (out_features, in_features), "gptq")
-    return GptqLayer(kind, zeros, act_order)
+    return GptqLayer(kind, zeros, act_order, in_turn)
 
 
 def _grouping(

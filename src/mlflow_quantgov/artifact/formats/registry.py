@@ -20,6 +20,7 @@ from mlflow_quantgov.artifact.formats.mxfp4 import Mxfp4
 from mlflow_quantgov.artifact.formats.onnx import Onnx
 from mlflow_quantgov.artifact.formats.openvino import OpenVino
 from mlflow_quantgov.artifact.formats.quanto import Quanto
+from mlflow_quantgov.artifact.formats.side_configs import check_agreement
 from mlflow_quantgov.artifact.formats.torchao import TorchAo
 from mlflow_quantgov.artifact.formats.unread import format_of_tensors, is_unread_claim, only_cache, unread
 from mlflow_quantgov.errors import ArtifactError, UsageError
@@ -37,7 +38,7 @@ def reader_of(files: ArtifactFiles) -> Format:
     """The reader whose container the tensors are of; full precision is what is left when nothing else fits.
 
     Raises:
-        ArtifactError: A config claims another format than the tensors have.
+        ArtifactError: A config claims another format than the tensors have, or two configs contradict each other.
         UnknownFormatError: A format that no reader knows; its name is given.
         UsageError: A third party's reader cannot be loaded.
     """
@@ -49,6 +50,8 @@ def reader_of(files: ArtifactFiles) -> Format:
         graph = reader.name in GRAPHS
         if reader.detect(files) and (graph or not is_unread_claim(claimed)):
             # A graph says itself how it computes; the config beside it may be that of what it was made from.
+            if not graph:
+                check_agreement(files)
             if claimed is not None and not graph and claimed not in reader.methods:
                 raise files.contradiction("The config", f"the format {claimed}", f"the format {reader.name}")
             return reader

@@ -51,7 +51,7 @@ class TorchAo(Format):
         layers, found = Layers(), subclasses(files)
         for one in found:
             layer, granularity = _layer(files, one)
-            layers.add(layer, [tensor.name for tensor in one.parts.values()], granularity)
+            layers.add(layer, sorted(tensor.name for tensor in one.parts.values()), granularity)
         method = _method(files.quantization_config)
         widths = {layer.bits for layer in layers.found}
         claimed = _claimed_width(method)
