@@ -16,6 +16,8 @@ from mlflow_quantgov.artifact.derivation.casts import Cast
 from mlflow_quantgov.artifact.derivation.measure import Factors, cells, scaled
 
 _RANKS = (1, 2, 4, 8)
+_FEW = 16
+"""Directions to one that may be taken away: in a matrix of 64 columns eight directions are much of everything that GPTQ moves."""
 _PIECES, _ROWS = 8, 32
 _COLUMNS = 4096
 _LEFT = 0.6
@@ -35,7 +37,7 @@ def explained(child: Matrix, parent: Matrix, cast: Cast, factors: Factors) -> st
     before = _outside(found, least, most)
     # The left singular vectors; the smaller side makes this cheap.
     _, left = np.linalg.eigh(found @ found.T)
-    for rank in _RANKS:
+    for rank in (one for one in _RANKS if one == 1 or one * _FEW <= min(found.shape)):
         few = left[:, -rank:].astype(np.float32)
         after = _outside(found - few @ (few.T @ found), least, most)
         if after < _LEFT * before:
