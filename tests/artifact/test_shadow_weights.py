@@ -130,6 +130,9 @@ def test_tables_must_hold_what_the_config_says(
         ("bnb-nf4-double", {"llm_int8_skip_modules": ["lm_head", "self_attn"]}),
         ("fp8-block", {"modules_to_not_convert": ["model.layers.*.mlp"]}),
         ("hqq-w4g32", {"quant_method": "hqq", "skip_modules": ["down_proj"]}),
+        ("awq-w4g32", {"modules_to_not_convert": ["model.layers.0.mlp.down.proj"]}),
+        ("ct-w4g32", {"ignore": ["Linear"]}),
+        ("gptq-w4g32", {"dynamic": {r"-:.*(?<!o_)proj$": {}}}),
         ("gptq-w4g32-desc", {"desc_act": False}),
     ],
 )
@@ -173,12 +176,19 @@ def test_two_configs_must_agree(changed: Callable[..., Path], other: dict[str, A
 
 
 PATTERNS = st.lists(st.sampled_from(["a", "b", r"\.", ".", ".*", "a+?", "[ab]", "[^a]", "(a|b)", "(?:ab)?", r"\d", "b{1,2}", "$",
-                                     "^", "(?!b)", "(?=a)", "|", r"\b"]), max_size=6).map("".join)  # fmt: skip
+                                     "^", "(?!b)", "(?=a)", "(?<=a)", "(?<!b)", "|", r"\b"]), max_size=6).map("".join)  # fmt: skip
 
 
 @given(pattern=PATTERNS, name=st.text("ab.1", max_size=8))
 def test_patterns_match_as_pythons_do(pattern: str, name: str) -> None:
     assert matches_from_start(pattern, name) == bool(re.match(pattern, name))
+
+
+def test_a_config_does_not_contradict_itself(changed: Callable[..., Path]) -> None:
+    """Some tools read the one key, some the other, of the same file."""
+    said = quantization(ARTIFACTS, "gptq-w4g32") | {"checkpoint_format": "gptq", "format": "gptq_v2"}
+    with pytest.raises(ArtifactError, match=r"checkpoint format 'gptq'.*'gptq_v2'"):
+        inspect(changed("gptq-w4g32", config={"quantization_config": said}))
 
 
 def test_a_hostile_pattern_takes_no_time() -> None:

@@ -241,12 +241,8 @@ def _over_all(
             f"{len(wrong)} of {len(everything)} tensors cannot be shown to be the parent's. "  # fmt: skip
         return Descent(verdict, f"{count}{wrong[0].name}: {wrong[0].problem}", everything, cast, None)
     rounded = sum(one.bits is not None for one in layers)
-    # Where errors were compensated one column speaks for all columns, and for all matrices with the same input.
-    even = " spread evenly over its weights" if any(one.trace == "compensated" for one in layers) else ""
-    limit = (
-        f"; a change of the parent by {100 * resolution:.2g} %{even} would have shown" if resolution is not None else ""
-    )
-    reason = f"All {rounded} quantized matrices are the parent's, rounded{limit}."
+    found_all = Descent(verdict, "All tensors are the parent's, and none is quantized.", everything, cast, resolution)
     if not rounded:
-        reason = "All tensors are the parent's, and none is quantized."
-    return Descent(verdict, reason, everything, cast, resolution)
+        return found_all
+    limit = f"; {found_all.limit}" if found_all.limit else ""
+    return replace(found_all, reason=f"All {rounded} quantized matrices are the parent's, rounded{limit}.")

@@ -60,6 +60,15 @@ class Descent:
         return self.verdict == "proved"
 
     @property
+    def limit(self) -> str | None:
+        """In words, up to which change of the parent the comparison sees nothing; None where that is not known."""
+        if self.resolution is None:
+            return None
+        # Where errors were compensated one column speaks for all columns, and for all matrices with the same input.
+        even = " spread evenly over its weights" if any(one.trace == "compensated" for one in self.layers) else ""
+        return f"a change of the parent by {100 * self.resolution:.2g} %{even} would have shown"
+
+    @property
     def worst(self) -> tuple[LayerDescent, ...]:
         """Layers that do not fit, then those with the largest relative error; ten at most."""
         order = sorted(self.layers, key=lambda one: (one.problem is None, -one.relative_error))

@@ -34,12 +34,13 @@ class ModuleNames:
     Args:
         names: The names.
         stored: Parts of the names of all stored tensors.
+        effort: What may be spent on patterns.
     """
 
-    def __init__(self, names: Iterable[str], stored: set[str]) -> None:
+    def __init__(self, names: Iterable[str], stored: set[str], effort: Effort | None = None) -> None:
         self.names = sorted(set(names))
         self._stored = stored
-        self._effort = Effort()
+        self._effort = effort or Effort()
 
     def of_parts(self, entry: str) -> str | None:
         """A module whose name has an entry as some of its parts, whole ones."""

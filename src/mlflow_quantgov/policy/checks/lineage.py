@@ -37,8 +37,10 @@ def run(question: Question) -> CheckResult:
             "name the original, or pin this parent's digest in the policy (yardsticks: parents)",
         )
     seen = found.descent.resolution if found.descent else None
-    limit = "" if seen is None else f" A change of the parent by {100 * seen:.2g} % would have shown."
-    reason = f"Parent {found.parent_uri}, proved up to {found.level}.{limit}"
+    limit = found.descent.limit if found.descent else None
+    reason = f"Parent {found.parent_uri}, proved up to {found.level}."
+    if limit:
+        reason += f" {limit[0].upper()}{limit[1:]}."
     evidence = reproductions(facts)[-1:] if found.level == "reproduced" else ()
     return result(NAME, "pass", reason, "", evidence, level=found.level, resolution=seen)
 
