@@ -194,7 +194,7 @@ def test_what_computes_otherwise_is_told(change: dict[str, Any], key: str) -> No
          "rope_parameters": {"rope_theta": 500000, "rope_type": "linear", "factor": 2}},
         {"head_dim": 16, "attention_bias": False, "mlp_bias": False},
         {"quantization_config": {"quant_method": "gptq"}, "layer_types": ["full_attention"]},
-        {"max_position_embeddings": 8192, "model_name": "x", "name_or_path": "y"},
+        {"max_position_embeddings": 8192, "model_name": "x", "transformers.js_config": {"dtype": "q4"}},
     ],
 )  # fmt: skip
 def test_spellings_of_the_same_are_alike(change: dict[str, Any]) -> None:
