@@ -17,6 +17,7 @@ from mlflow_quantgov.evidence.predicates import (
     Calibration,
     DataRecord,
     Drill,
+    Fidelity,
     Fingerprint,
     Kernels,
     Likeness,
@@ -31,6 +32,7 @@ from mlflow_quantgov.evidence.predicates import (
 )
 from mlflow_quantgov.evidence.predicates.benchmark import Speed
 from mlflow_quantgov.evidence.predicates.calibration import LayerRecord, Observation
+from mlflow_quantgov.evidence.predicates.fidelity import DocumentRecord
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.targets import Target, find_target
 from mlflow_quantgov.lineage import Lineage, ModelFacts
@@ -113,6 +115,18 @@ def task_eval(tasks: tuple[TaskResult, ...] | None = None, **changes: Any) -> Ta
     return TaskEval.measured(**(values | changes))
 
 
+def fidelity(tokens: int, identical: int) -> Fidelity:
+    """One document, on which so many log-probabilities equal the parent's bit by bit."""
+    document = DocumentRecord(
+        id=digest("9"), tokens=tokens, parent_nll=1, quantized_nll=1, kl=0, kl_max=0, same_top=tokens, identical=identical,
+        kl_counts=((0, tokens),),
+    )  # fmt: skip
+    return Fidelity.measured(
+        provenance=provenance(), parent=side(PARENT), quantized=side(MODEL), data=digest("9"), settings={},
+        documents=(document,),
+    )  # fmt: skip
+
+
 def benchmark(**changes: Any) -> Benchmark:
     """Twice as fast in half the memory."""
     load = target().loads[0]
@@ -186,6 +200,7 @@ def calibration(**changes: Any) -> Calibration:
         "data": DataRecord(digest=digest("3"), documents=300, characters=1000),
         "production": DataRecord(digest=digest("4"), documents=300, characters=1000),
         "leaked_documents": 0,
+        "searched_tasks": digest("c"),
         "shared_with_production": 0,
         "likeness": tuple(
             Likeness(

@@ -20,6 +20,7 @@ from releases import (
     drill,
     evidence,
     facts_of,
+    fidelity,
     items,
     kernels,
     model_facts,
@@ -33,6 +34,7 @@ from releases import (
 from mlflow_quantgov.artifact.derivation.descent import Descent, LayerDescent, Trace
 from mlflow_quantgov.artifact.quantization import LayerQuantization
 from mlflow_quantgov.evidence.predicates import Load, Lookup, Predicate, Training
+from mlflow_quantgov.evidence.predicates.fidelity import ENGAGED_TOKENS
 from mlflow_quantgov.policy.checks.clusters import clusters_of
 from mlflow_quantgov.policy.decision import Decision
 from mlflow_quantgov.policy.engine import decide
@@ -199,13 +201,30 @@ def test_calibration_is_not_asked_for_where_the_bytes_need_none() -> None:
     assert refusals(judge(facts_of(measured, model=noted)))["calibration"][0] == "missing"
 
 
-def test_it_is_said_where_nobody_looked_for_leaks() -> None:
+def test_a_pass_needs_a_search_for_evaluation_items() -> None:
     measured = {one.KIND: one for one in contents()}
     evaluated = measured["task-eval"].tasks[0].task_digest  # type: ignore[attr-defined]
-    for searched, said in ((None, True), (digest("0"), True), (evaluated, False)):
+    refused = refusals(judge(facts_of(with_one(calibration(searched_tasks=None)))))
+    assert list(refused) == ["calibration"] and refused["calibration"][0] == "missing"
+    assert "evaluation items" in refused["calibration"][1]
+    for searched, said in ((digest("0"), True), (evaluated, False)):
         decision = judge(facts_of(with_one(calibration(searched_tasks=searched))))
         reason = next(one.reason for one in decision.checks if one.check == "calibration")
-        assert ("Nobody looked" in reason) is said and decision.allowed
+        assert ("other evaluation items" in reason) is said and decision.allowed
+
+
+def test_log_probabilities_that_equal_the_parents_refuse_whatever_the_tasks_say() -> None:
+    """Nothing quantized ran: then equal answers are no evidence. A thousand tokens are needed to say so."""
+    for tokens, refuses in ((ENGAGED_TOKENS, True), (ENGAGED_TOKENS - 1, False)):
+        measured = fidelity(tokens, identical=tokens)
+        decision = judge(facts_of([*contents(), measured]))
+        found = refusals(decision)
+        assert list(found) == (["task-eval"] if refuses else [])
+        if refuses:
+            cited = next(one.evidence for one in decision.checks if one.check == "task-eval")
+            assert cited == (evidence(measured).digest,)
+            assert found["task-eval"][0] == "fail" and "never engaged" in found["task-eval"][1]
+    assert judge(facts_of([*contents(), fidelity(ENGAGED_TOKENS, identical=ENGAGED_TOKENS - 1)])).allowed
 
 
 def test_metadata_that_name_a_generic_set_refuse_whatever_was_attached() -> None:

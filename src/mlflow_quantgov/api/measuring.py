@@ -116,7 +116,8 @@ def assess_calibration(
         production: A sample of production traffic in the same form.
         source: Where the data came from, in words.
         license: Its licence.
-        tasks: Folder of lm-eval tasks whose items must not be among the data; without it, nobody looks for them.
+        tasks: Folder of lm-eval tasks whose items must not be among the data; without it, nobody looks for
+            them, and the policy lets no such calibration pass.
         activations: Whether to compare what the parent's layers see, where the parent runs here.
         progress: Called with a message and a fraction from 0 to 1; the first messages say what it will cost.
 

@@ -44,7 +44,7 @@ def run(question: Question) -> CheckResult:
         f"The calibration data does not do: {fault}." if fault else f"Likeness to production: {summary['outcome']}."
     )
     if not fault and not _searched(facts, content):
-        reason += " Nobody looked for the evaluation items among it."
+        reason += " It was searched for other evaluation items than those that this version was asked."
     outcome = summary["outcome"]
     lacking = _lacking(question, content)
     if lacking and outcome == "pass":
@@ -53,7 +53,9 @@ def run(question: Question) -> CheckResult:
 
 
 def _lacking(question: Question, content: Calibration) -> str:
-    """Why what the parent's layers see does not count, where the policy asks for it; empty where it does or need not."""
+    """What a pass would need that nobody looked at; empty where all that the policy asks for is there."""
+    if content.searched_tasks is None:
+        return "whether the calibration documents hold evaluation items"
     if question.gate.calibration.activations != "required":
         return ""
     tests = content.recompute()["tests"]
@@ -67,11 +69,11 @@ def _lacking(question: Question, content: Calibration) -> str:
 
 
 def _searched(facts: Facts, content: Calibration) -> bool:
-    """Whether the tasks on which this version was evaluated were looked for among its calibration data."""
+    """Whether a search for evaluation items, if there was one, was for tasks on which this version was evaluated."""
     evaluated = {
         task.task_digest
         for one in facts.of_kind("task-eval")
         if isinstance(one.content, TaskEval)
         for task in one.content.tasks
     }
-    return content.searched_tasks is not None and (not evaluated or content.searched_tasks in evaluated)
+    return content.searched_tasks is None or not evaluated or content.searched_tasks in evaluated

@@ -18,12 +18,12 @@ def run(question: Question) -> CheckResult:
     """All required capabilities must pass; nothing is averaged away."""
     tasks, evidence = newest_tasks(question)
     fix = f"quantgov evaluate {question.uri} --tasks tasks/"
-    beside = _fidelity(question)
+    beside, fidelity = _fidelity(question)
     if beside.get("identical_tokens", 0) >= ENGAGED_TOKENS and beside["identical_tokens"] == beside["tokens"]:
         reason = (
             f"Quantization never engaged: all {beside['tokens']:,} log-probabilities equal the parent's bit by bit."
         )
-        return result(NAME, "fail", reason, f"quantgov kernels {question.uri}", evidence, fidelity=beside)
+        return result(NAME, "fail", reason, f"quantgov kernels {question.uri}", fidelity, fidelity=beside)
     if not tasks:
         why = not_measured("task-eval", question.facts, "no task evaluation against this parent")
         return result(NAME, "missing", f"Not measured: {why}.", fix, fidelity=beside)
@@ -70,9 +70,10 @@ def newest_tasks(question: Question) -> tuple[dict[str, TaskResult], tuple[Evide
     return tasks, tuple({one.digest: one for one in used.values()}.values())
 
 
-def _fidelity(question: Question) -> dict[str, Any]:
-    """The newest fidelity summary against this parent; reported, never sufficient."""
+def _fidelity(question: Question) -> tuple[dict[str, Any], tuple[Evidence, ...]]:
+    """The newest fidelity summary against this parent, and where it stands; reported, never sufficient."""
     for one in reversed(question.facts.of_kind("fidelity")):
         if isinstance(one.content, FidelityV1) and compares(one.content, question.facts):
-            return {key: value for key, value in one.content.recompute().items() if key != "worst_documents"}
-    return {}
+            summary = {key: value for key, value in one.content.recompute().items() if key != "worst_documents"}
+            return summary, (one,)
+    return {}, ()
