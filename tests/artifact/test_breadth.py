@@ -1,0 +1,79 @@
+"""Settings of real tools that were once read wrong, each in a few tensors that need no tool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_more_formats import ARTIFACTS, entries_of, write_raw
+from test_more_settings import claim_of, copied
+
+from mlflow_quantgov.artifact.derivation import compare
+from mlflow_quantgov.artifact.inspect import inspect
+from mlflow_quantgov.errors import ArtifactError
+
+PARENT = ARTIFACTS / "parent-bf16"
+Writer = Callable[..., Path]
+
+
+def gptq(rows: int, columns: int, group: int, order: Any = None) -> dict[str, np.ndarray]:
+    """A 4-bit matrix of GPTQ's layout, symmetric, in groups of that many columns."""
+    groups = -(-columns // group)
+    index = np.arange(columns) // group
+    return {
+        "qweight": np.zeros((columns // 8, rows), np.int32),
+        "qzeros": np.full((groups, rows // 8), 0x77777777, np.int32),
+        "scales": np.ones((groups, rows), np.float16),
+        "g_idx": (index if order is None else index[order]).astype(np.int32),
+    }
+
+
+def under(name: str, parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"{name}.{part}": one for part, one in parts.items()}
+
+
+@pytest.mark.parametrize(("claimed", "group"), [(64, 64), (-1, None)])
+def test_a_group_as_long_as_the_row_is_a_group_where_the_config_says_so(
+    model_folder: Writer, claimed: int, group: int | None
+) -> None:
+    """Of most matrices of a small model with groups of its width, rows have one scale each."""
+    tensors = under("a", gptq(64, 64, 64)) | under("b", gptq(64, 64, 64)) | {"norm.weight": np.ones(64, np.float16)}
+    said = {"quant_method": "gptq", "bits": 4, "group_size": claimed, "sym": True}
+    facts = inspect(model_folder(tensors, {"quantization_config": said})).quantization
+    assert (facts.group_size, facts.granularity) == (group, "group" if group else "channel")
+    assert [layer.group_size for layer in facts.layers] == [group, group]
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_with_one_group_per_row_the_config_alone_knows_the_order(model_folder: Writer, said: bool) -> None:
+    tensors = under("a", gptq(64, 64, 64)) | {"norm.weight": np.ones(64, np.float16)}
+    claim = {"quant_method": "gptq", "bits": 4, "group_size": -1, "sym": True, "desc_act": said}
+    assert inspect(model_folder(tensors, {"quantization_config": claim})).quantization.desc_act is said
+
+
+def test_a_rule_of_gptqmodel_may_reorder_the_columns_of_one_layer(model_folder: Writer) -> None:
+    order = np.random.default_rng(0).permutation(64)
+    tensors = under("a", gptq(64, 64, 32)) | under("b.v_proj", gptq(64, 64, 32, order))
+    tensors["norm.weight"] = np.ones(64, np.float16)
+    claim = {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": True, "desc_act": False}
+    rules = {"dynamic": {r".*\.v_proj": {"desc_act": True}}}
+    facts = inspect(model_folder(tensors, {"quantization_config": claim | rules})).quantization
+    assert facts.desc_act is True
+    with pytest.raises(ArtifactError, match="desc_act false"):
+        inspect(model_folder(tensors, {"quantization_config": claim}, "denied"))
+
+
+def test_zero_points_of_attention_belong_to_no_parent(tmp_path: Path) -> None:
+    """llm-compressor writes them in float8 beside the scales of quantized attention."""
+    folder = copied(tmp_path, "ct-fp8-tensor")
+    file = folder / "model.safetensors"
+    zeros = {f"model.layers.0.self_attn.{one}_zero_point": ("F8_E4M3", [1], b"\0") for one in "qkv"}
+    scales = {f"model.layers.0.self_attn.{one}_scale": ("BF16", [1], b"\x80\x3f") for one in "qkv"}
+    write_raw(file, entries_of(file) | zeros | scales)
+    claim_of(folder, kv_cache_scheme={"num_bits": 8, "type": "float"})
+    assert inspect(folder).quantization.kv_cache_bits == 8
+    found = compare(folder, PARENT)
+    assert (found.verdict, [one.problem for one in found.layers if one.problem]) == ("proved", [])
