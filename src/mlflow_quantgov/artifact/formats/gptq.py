@@ -8,6 +8,7 @@ Source: AutoGPTQ's and gptqmodel's packing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,7 @@ class Gptq(Format):
         for place, claim in files.claims:
             if claim.get("sym") is True and not symmetric and not claims.overrides:
                 raise files.contradiction(place, "symmetric quantization", "zero points off the middle")
-            if claim.get("desc_act") is False and any(layer.act_order for layer in read):
+            if claim.get("desc_act") is False and any(layer.act_order for layer in read) and not _reorders_some(claim):
                 raise files.contradiction(
                     place, "groups in the order of the input (desc_act false)", "another order in g_idx"
                 )
@@ -70,9 +71,24 @@ class Gptq(Format):
             symmetric=symmetric,
             producer=producer_of(files),
             calibration_required=True,
-            desc_act=any(layer.act_order for layer in read),
+            desc_act=_is_reordered(files, read),
             claims=claims,
         )
+
+
+def _reorders_some(claim: dict[str, Any]) -> bool:
+    """Whether gptqmodel's rules ask for act-order in some layers only."""
+    rules = claim.get("dynamic")
+    return isinstance(rules, dict) and any(
+        isinstance(one, dict) and one.get("desc_act") is True for one in rules.values()
+    )
+
+
+def _is_reordered(files: ArtifactFiles, layers: list[GptqLayer]) -> bool:
+    """Whether columns were taken by activation; one group per row looks the same either way, so there the config is asked."""
+    if all(layer.facts.group_size is None for layer in layers):
+        return any(claim.get("desc_act") is True for _, claim in files.claims)
+    return any(layer.act_order for layer in layers)
 
 
 def is_second_version(files: ArtifactFiles) -> bool:
