@@ -9,7 +9,7 @@ from mlflow_quantgov.artifact.dequantize import Matrix
 from mlflow_quantgov.artifact.derivation.descent import LayerDescent
 from mlflow_quantgov.artifact.derivation.graph_tensors import MOST_COLUMNS, OUTPUT, align, is_shared, share_output
 from mlflow_quantgov.artifact.derivation.spelling import as_child_spells
-from mlflow_quantgov.artifact.formats.scaled import ACTIVATION_SCALES, CACHE_SCALES
+from mlflow_quantgov.artifact.formats.scaled import ACTIVATION_SCALES, CACHE_SCALES, CACHE_ZEROS
 
 _GGUF_NAMES = ("blk.", "token_embd", "enc.blk.", "dec.blk.")
 """Begin the names of tensors that have no Hugging Face name, as nobody mapped their architecture's."""
@@ -17,7 +17,7 @@ _GGUF_NAMES = ("blk.", "token_embd", "enc.blk.", "dec.blk.")
 _TABLES = (".rotary_emb.inv_freq", ".rope_freqs.weight", ".rope_factors_long.weight", ".rope_factors_short.weight",
            ".attn.bias", ".attn.masked_bias", ".position_ids")  # fmt: skip
 _STRANGE = "The graph holds it, and no tensor of the parent that is left has its shape and numbers."
-_MEASURED = (*ACTIVATION_SCALES, *CACHE_SCALES, ".output_scale")
+_MEASURED = (*ACTIVATION_SCALES, *CACHE_SCALES, *CACHE_ZEROS, ".output_scale")
 """Scales of activations and of the cache, measured on data; no parent has them."""
 
 
