@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from test_more_settings import claim_of, copied
 from mlflow_quantgov.artifact.derivation import compare
 from mlflow_quantgov.artifact.inspect import inspect
 from mlflow_quantgov.errors import ArtifactError
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import descent_quantizers as make
 
 PARENT = ARTIFACTS / "parent-bf16"
 Writer = Callable[..., Path]
@@ -77,3 +81,27 @@ def test_zero_points_of_attention_belong_to_no_parent(tmp_path: Path) -> None:
     assert inspect(folder).quantization.kv_cache_bits == 8
     found = compare(folder, PARENT)
     assert (found.verdict, [one.problem for one in found.layers if one.problem]) == ("proved", [])
+
+
+@pytest.mark.parametrize(("biased", "wanted"), [(True, "proved"), (False, "unproved")])
+def test_a_norm_that_centres_lets_gptq_move_weights_along_one_direction(
+    tmp_path: Path, biased: bool, wanted: str
+) -> None:
+    """llm-compressor's GPTQ of OPT, GPT-NeoX and StableLM: one direction of the difference is large, and nobody's LoRA."""
+    random = np.random.default_rng(0)
+    size, name = 128, "model.layers.0.self_attn.q_proj.weight"
+    norm = (1 + random.standard_normal(size) / 10).astype(np.float32)
+    inputs = random.standard_normal((2048, size))
+    inputs = (inputs - inputs.mean(1, keepdims=True)) * norm + random.standard_normal(size) / 50
+    parent = {
+        name: (random.standard_normal((size, size)) / 20).astype(np.float32),
+        "model.layers.0.input_layernorm.weight": norm,
+        "model.embed_tokens.weight": random.standard_normal((size, size)).astype(np.float32),
+    }
+    if biased:
+        parent["model.layers.0.input_layernorm.bias"] = np.zeros(size, np.float32)
+    config = {"model_type": "stablelm", "architectures": ["StableLmForCausalLM"], "hidden_size": size}
+    source = make.save(tmp_path / "parent", parent, config | {"dtype": "float32"})
+    hessians = {name: inputs.T @ inputs + np.eye(size) * 0.01}
+    child = make.write_gptq(tmp_path / "child", parent, config, 4, size, hessians)
+    assert compare(child, source).verdict == wanted
