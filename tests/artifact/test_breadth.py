@@ -105,3 +105,21 @@ def test_a_norm_that_centres_lets_gptq_move_weights_along_one_direction(
     hessians = {name: inputs.T @ inputs + np.eye(size) * 0.01}
     child = make.write_gptq(tmp_path / "child", parent, config, 4, size, hessians)
     assert compare(child, source).verdict == wanted
+
+
+def test_a_single_number_that_static_quantization_rounds_is_no_traceback(tmp_path: Path, onnx: Any) -> None:
+    """onnxruntime's static quantization of everything rounds the constants of attention too, which have no sides."""
+    zero, one = np.zeros((), np.uint8), np.ones((), np.float32)
+    nodes = [
+        onnx.node("DequantizeLinear", ["codes", "step", "middle"], ["w"]),
+        onnx.node("MatMul", ["x", "w"], ["y"], "/model/layers.0/self_attn/q_proj/MatMul"),
+        onnx.node("QuantizeLinear", ["number", "step", "zero"], ["rounded"]),
+        onnx.node("DequantizeLinear", ["rounded", "step", "zero"], ["back"]),
+        onnx.node("Mul", ["y", "back"], ["z"], "/model/layers.0/self_attn/Mul"),
+    ]
+    codes = np.random.default_rng(0).integers(-127, 127, (64, 64)).astype(np.int8)
+    tensors = {"codes": codes, "step": one, "middle": np.zeros((), np.int8), "zero": zero, "number": one / 8}
+    stored = [onnx.tensor(name, np.asarray(array)) for name, array in tensors.items()]
+    (tmp_path / "model.onnx").write_bytes(onnx.model(nodes, stored))
+    assert inspect(tmp_path).quantization.bits == 8
+    assert compare(tmp_path, PARENT).verdict == "refuted"
