@@ -21,7 +21,7 @@ from mlflow_quantgov.artifact.derivation.fused import as_separate, joined_from, 
 
 OUTPUT = "lm_head.weight"
 EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight", "gpt_neox.embed_in.weight",
-              "model.decoder.embed_tokens.weight")  # fmt: skip
+              "model.decoder.embed_tokens.weight", "transformer.word_embeddings.weight")  # fmt: skip
 """What an output matrix may share its numbers with, and then stand in the parent only once."""
 _SANDWICH = "pre_feedforward_layernorm.weight"
 MOST_COLUMNS = 1 << 20

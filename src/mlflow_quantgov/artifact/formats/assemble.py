@@ -20,7 +20,7 @@ _COMPARE_CHUNK = 1 << 22
 _MOST_CLAIMED = 2**31
 _CODES = (".weight", ".weight_packed", ".qweight", "_qdata")
 """Ends the names of tensors that mean nothing as whole numbers: what makes weights of them is missing."""
-_EMBEDDINGS = ("embed_tokens.weight", "token_embd.weight", "wte.weight")
+_EMBEDDINGS = ("embed_tokens.weight", "token_embd.weight", "wte.weight", "word_embeddings.weight")
 _Key = TypeVar("_Key", bound=Hashable)
 
 
