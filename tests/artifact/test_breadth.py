@@ -12,7 +12,9 @@ import pytest
 from test_more_formats import ARTIFACTS, entries_of, write_raw
 from test_more_settings import claim_of, copied
 
+from mlflow_quantgov.artifact.dequantize import Block, Matrix
 from mlflow_quantgov.artifact.derivation import compare
+from mlflow_quantgov.artifact.derivation.graph_tensors import align
 from mlflow_quantgov.artifact.inspect import inspect
 from mlflow_quantgov.errors import ArtifactError
 
@@ -123,3 +125,34 @@ def test_a_single_number_that_static_quantization_rounds_is_no_traceback(tmp_pat
     (tmp_path / "model.onnx").write_bytes(onnx.model(nodes, stored))
     assert inspect(tmp_path).quantization.bits == 8
     assert compare(tmp_path, PARENT).verdict == "refuted"
+
+
+def stored(name: str, one: Any, claim: str | None) -> Matrix:
+    def read(start: int, stop: int) -> Block:
+        return Block(one.reshape(-1, one.shape[-1])[start:stop])
+
+    return Matrix(name, one.shape, "F32", (name,), read, claim=claim)
+
+
+def test_a_graph_that_was_traced_inside_another_module_names_what_the_parent_names() -> None:
+    """Without its names, Gemma's norms, which the graph holds plus one, were none of the parent's."""
+    random = np.random.default_rng(0)
+    names = [f"model.layers.0.{one}_layernorm.weight" for one in ("input", "pre_feedforward")]
+    norms = {name: (0.3 * random.standard_normal(8)).astype(np.float32) for name in names}
+    parent = {name: stored(name, one, None) for name, one in norms.items()}
+    child = {name: stored(name, one + np.float32(1), f"model.{name}") for name, one in norms.items()}
+    found = align(child, parent)
+    assert set(found.child) == set(norms) and not found.strange
+    assert {one.kind for one in found.child.values()} == {"F32 plus one"}
+
+
+def test_the_output_matrix_of_gpt_neox_is_its_own() -> None:
+    random = np.random.default_rng(0)
+    tables = {
+        f"{one}.weight": random.standard_normal((8, 4)).astype(np.float32) for one in ("gpt_neox.embed_in", "embed_out")
+    }
+    parent = {name: stored(name, one, None) for name, one in tables.items()}
+    claims = {"gpt_neox.embed_in.weight": "gpt_neox.embed_in.weight", "embed_out.weight": "lm_head.weight"}
+    child = {claims[name]: stored(claims[name], one, claims[name]) for name, one in tables.items()}
+    found = align(child, parent)
+    assert set(found.child) == set(tables) and not found.foreign
