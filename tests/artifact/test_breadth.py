@@ -156,3 +156,11 @@ def test_the_output_matrix_of_gpt_neox_is_its_own() -> None:
     child = {claims[name]: stored(claims[name], one, claims[name]) for name, one in tables.items()}
     found = align(child, parent)
     assert set(found.child) == set(tables) and not found.foreign
+
+
+def test_a_block_of_a_graph_that_is_as_long_as_the_row_is_a_block(tmp_path: Path, onnx: Any) -> None:
+    node = onnx.node("MatMulNBits", ["x", "w", "s"], ["y"], "", "com.microsoft", K=64, N=8, bits=4, block_size=64)
+    stored_here = [onnx.tensor("w", np.zeros((8, 1, 32), np.uint8)), onnx.tensor("s", np.ones(8, np.float32))]
+    (tmp_path / "model.onnx").write_bytes(onnx.model([node], stored_here))
+    facts = inspect(tmp_path).quantization
+    assert (facts.bits, facts.group_size, facts.granularity) == (4, 64, "group")
