@@ -164,3 +164,11 @@ def test_a_block_of_a_graph_that_is_as_long_as_the_row_is_a_block(tmp_path: Path
     (tmp_path / "model.onnx").write_bytes(onnx.model([node], stored_here))
     facts = inspect(tmp_path).quantization
     assert (facts.bits, facts.group_size, facts.granularity) == (4, 64, "group")
+
+
+def test_scales_of_nvfp4_in_a_graph_are_no_matrices() -> None:
+    """nncf stores them in float8 with a scale of their own."""
+    facts = inspect(ARTIFACTS / "openvino-nvfp4").quantization
+    assert (facts.bits, facts.group_size, facts.granularity) == (4, 16, "group")
+    assert (len(facts.layers), facts.total_parameters, facts.warnings) == (9, 47104, ())
+    assert compare(ARTIFACTS / "openvino-nvfp4", PARENT).verdict == "unproved"
