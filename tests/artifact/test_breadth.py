@@ -172,3 +172,23 @@ def test_scales_of_nvfp4_in_a_graph_are_no_matrices() -> None:
     assert (facts.bits, facts.group_size, facts.granularity) == (4, 16, "group")
     assert (len(facts.layers), facts.total_parameters, facts.warnings) == (9, 47104, ())
     assert compare(ARTIFACTS / "openvino-nvfp4", PARENT).verdict == "unproved"
+
+
+def test_gptqmodels_float8_stores_what_weights_were_multiplied_with(tmp_path: Path) -> None:
+    folder = copied(tmp_path, "fp8-block")
+    entries = entries_of(folder / "model.safetensors")
+    for name, (kind, shape, data) in entries.items():
+        if name.endswith("_scale_inv"):
+            assert kind == "F32"
+            entries[name] = (kind, shape, (1 / np.frombuffer(data, np.float32)).astype(np.float32).tobytes())
+    write_raw(folder / "model.safetensors", entries)
+    assert compare(folder, PARENT).verdict == "refuted"
+    claim_of(folder, weight_scale_semantics="inverse", meta={"quantizer": ["gptqmodel:7.6.0"]})
+    assert compare(folder, PARENT).verdict == "proved"
+    assert inspect(folder).quantization.producer == "gptqmodel 7.6.0"
+
+
+def test_what_auto_round_exports_to_compressed_tensors_names_it(tmp_path: Path) -> None:
+    folder = copied(tmp_path, "ct-w4g32")
+    claim_of(folder, version=None, provider="auto-round")
+    assert inspect(folder).quantization.producer == "auto-round"

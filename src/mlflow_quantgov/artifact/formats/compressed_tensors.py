@@ -14,6 +14,7 @@ import numpy as np
 
 from mlflow_quantgov.artifact.formats.assemble import Claims, Layers, assemble, broken_layer, used_bits
 from mlflow_quantgov.artifact.formats.compressed_sparse import SPARSE_PARTS, add_sparse
+from mlflow_quantgov.artifact.formats.gptq import producer_of
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
 from mlflow_quantgov.artifact.formats.packing import constant_words, highest_bit
 from mlflow_quantgov.artifact.formats.scaled import CACHE_ZEROS, block_sides
@@ -89,7 +90,7 @@ class CompressedTensors(Format):
             # Rounding, GPTQ and AWQ leave the same tensors behind.
             method=None,
             symmetric=not any(has_offset(one, layer) for one, layer in zip(parts, dense, strict=True)),
-            producer=f"compressed-tensors {config['version']}" if config.get("version") else None,
+            producer=f"compressed-tensors {config['version']}" if config.get("version") else producer_of(files),
             calibration_required=True if any(name.endswith(_STATIC_PARTS) for name in files.tensors) else None,
             activation_bits=_activation_bits(config),
             kv_cache_bits=_bits(config.get("kv_cache_scheme")),
