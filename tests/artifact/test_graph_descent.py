@@ -330,7 +330,7 @@ def constant(name: str, one: Any, claim: str | None) -> Matrix:
     return Matrix(name, one.shape, "F32", (name,), read, claim=claim)
 
 
-@pytest.mark.parametrize("stem", ["model.embed_tokens", "transformer.wte"])
+@pytest.mark.parametrize("stem", ["model.embed_tokens", "transformer.wte", "transformer.word_embeddings"])
 def test_an_output_matrix_that_is_the_embedding_needs_no_name(stem: str) -> None:
     table = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)
     child = {name: constant(name, table, claim) for name, claim in (("a", f"{stem}.weight"), ("b", ""))}

@@ -256,6 +256,7 @@ def make_openvino() -> None:
     for name, settings in (
         ("openvino-int4-asym", {"mode": modes.INT4_ASYM, **grouped}),
         ("openvino-nf4", {"mode": modes.NF4, **grouped}),
+        ("openvino-nvfp4", {"mode": modes.NVFP4, "ratio": 1.0, "all_layers": True}),
     ):
         model = nncf.compress_weights(converted(), **settings)
         openvino.save_model(model, start(name) / "openvino_model.xml", compress_to_fp16=True)

@@ -37,9 +37,14 @@ def scaled_matrix(files: ArtifactFiles, one: Scaled) -> Matrix:
     assert sides is not None, "the reader refuses scales that do not fit"
     beside = {name.rpartition(".")[2]: files.tensors[name] for name in one.beside}
     second, before = beside.get("weight_scale_2"), beside.get("pre_quant_scale")
+    # gptqmodel stores what weights were multiplied with; for all others the same name holds what codes are multiplied with.
+    inverse = any(claim.get("weight_scale_semantics") == "inverse" for _, claim in files.claims)
 
     def read(start: int, stop: int) -> Block:
         factor = _per_weight(scale, layer.shape, sides, start, stop)
+        if inverse:
+            with np.errstate(divide="ignore"):
+                factor = np.reciprocal(factor)
         if second is not None:
             factor = factor * _of_matrix(second, layer.shape, start, stop)
         if before is not None:

@@ -86,7 +86,9 @@ def quantized(one: Stored, grid: Grid | str, kind: str, bits: float, group: int 
 def plain(one: Stored) -> Matrix:
     """A matrix of floats."""
     claim = f"{one.module}.weight" if one.module else ""
-    table = Plane(one.tensor, one.tensor.elements // one.tensor.shape[-1], one.tensor.shape[-1])
+    # A single number has no sides.
+    columns = max(one.tensor.shape[-1], 1) if one.tensor.shape else 1
+    table = Plane(one.tensor, one.tensor.elements // columns, columns)
     return Matrix(
         claim or one.tensor.name, one.shape, one.tensor.dtype, one.parts, plain_reader(table, one.turned), claim=claim
     )

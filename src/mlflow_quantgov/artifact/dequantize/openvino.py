@@ -97,6 +97,8 @@ def _grid(one: Stored, path: Path, inputs: Tensor | None) -> Grid | str:
     assert scale is not None, "the reader of facts refuses codes without scales"
     if codes.dtype not in _READABLE:
         return f"codes of the type {codes.dtype}"
+    if path.nested:
+        return "scales that are codes with a scale of their own"
     found = _Sides.of(codes.shape, scale.shape)
     if found is None:
         return f"codes of the shape {codes.shape} with scales of the shape {scale.shape}"

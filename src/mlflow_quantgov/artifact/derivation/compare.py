@@ -24,7 +24,7 @@ from mlflow_quantgov.artifact.derivation.folding import (
 )
 from mlflow_quantgov.artifact.derivation.judge import Column, best_column, judge, scaled_columns
 from mlflow_quantgov.artifact.derivation.judge_codebook import judge_codebook
-from mlflow_quantgov.artifact.derivation.low_rank import explained
+from mlflow_quantgov.artifact.derivation.low_rank import explained, unseen
 from mlflow_quantgov.artifact.derivation.measure import Factors, Measured, measure
 from mlflow_quantgov.artifact.derivation.pairs import Pairs, pair
 from mlflow_quantgov.artifact.derivation.plain import compare_plain, vector
@@ -112,7 +112,8 @@ class _Comparison:
             return judge_codebook(child, found)
         layer, verdict = judge(child, found, column)
         if layer.trace == "compensated":
-            problem = explained(child, self.pairs.parent[name], self.cast, self.factors_of(name))
+            free = unseen(name, self.pairs.child)
+            problem = explained(child, self.pairs.parent[name], self.cast, self.factors_of(name), free)
             if problem:
                 return replace(layer, outside=found.share, resolution=None, trace="none", problem=problem), "unproved"
         return layer, verdict

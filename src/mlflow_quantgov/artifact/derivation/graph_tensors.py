@@ -8,7 +8,7 @@ found, so a wrong pair can only refute.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -20,8 +20,10 @@ from mlflow_quantgov.artifact.dequantize.interface import Floats
 from mlflow_quantgov.artifact.derivation.fused import as_separate, joined_from, separate
 
 OUTPUT = "lm_head.weight"
+_OWN_OUTPUT = "embed_out.weight"
+"""GPT-NeoX's name of an output matrix on file; newer versions of transformers call the module as others do."""
 EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight", "gpt_neox.embed_in.weight",
-              "model.decoder.embed_tokens.weight")  # fmt: skip
+              "model.decoder.embed_tokens.weight", "transformer.word_embeddings.weight")  # fmt: skip
 """What an output matrix may share its numbers with, and then stand in the parent only once."""
 _SANDWICH = "pre_feedforward_layernorm.weight"
 MOST_COLUMNS = 1 << 20
@@ -59,6 +61,7 @@ def align(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Aligned:
     """Give a graph's tensors the parent's names; other containers stay as they are."""
     if all(one.claim is None for one in child.values()):
         return Aligned(child, parent)
+    child = _unwrapped(child, parent)
     parent = as_separate(parent, {one.claim: one for one in child.values() if one.claim})
     share_output(parent)
     found, left = Aligned({}, parent), []
@@ -75,6 +78,21 @@ def align(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Aligned:
     _left_out(found)
     _less_one(found)
     return found
+
+
+def _unwrapped(child: dict[str, Matrix], parent: dict[str, Matrix]) -> dict[str, Matrix]:
+    """A graph of a model that was traced as a part of another module, without the name that it had there."""
+    claims = [one.claim for one in child.values() if one.claim]
+    heads = Counter(head for head, _, rest in (claim.partition(".") for claim in claims) if rest in parent)
+    if not heads:
+        return child
+    (head, count), *_ = heads.most_common(1)
+    if count <= sum(claim in parent for claim in claims):
+        return child
+    return {
+        name: replace(one, claim=one.claim.removeprefix(f"{head}.")) if one.claim else one
+        for name, one in child.items()
+    }
 
 
 def is_shared(parent: dict[str, Matrix]) -> bool:
@@ -94,7 +112,7 @@ def is_shared(parent: dict[str, Matrix]) -> bool:
 def share_output(parent: dict[str, Matrix]) -> None:
     """Name an output matrix that is the embedding."""
     shared = next((name for name in EMBEDDINGS if name in parent), None)
-    if shared is not None and OUTPUT not in parent:
+    if shared is not None and OUTPUT not in parent and _OWN_OUTPUT not in parent:
         parent[OUTPUT] = parent[shared]
 
 

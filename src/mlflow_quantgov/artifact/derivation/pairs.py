@@ -13,14 +13,13 @@ from mlflow_quantgov.artifact.derivation.descent import LayerDescent
 from mlflow_quantgov.artifact.derivation.graph_tensors import MOST_COLUMNS, OUTPUT, align, is_shared, share_output
 from mlflow_quantgov.artifact.derivation.spelling import as_child_spells
 from mlflow_quantgov.artifact.derivation.tables import is_table
-from mlflow_quantgov.artifact.formats.scaled import ACTIVATION_SCALES, CACHE_SCALES
+from mlflow_quantgov.artifact.formats.scaled import ACTIVATION_SCALES, CACHE_SCALES, CACHE_ZEROS
 
 _GGUF_NAMES = ("blk.", "token_embd", "enc.blk.", "dec.blk.")
 """Begin the names of tensors that have no Hugging Face name, as nobody mapped their architecture's."""
 _STRANGE = "The graph holds it, and no tensor of the parent that is left has its shape and numbers."
 _MEASURED = (*ACTIVATION_SCALES, *CACHE_SCALES, ".output_scale")
-_ZERO_POINTS = (".k_zero_point", ".v_zero_point", ".q_zero_point")
-"""Scales and zero points of activations and of the cache, measured on data; no parent has them."""
+"""Scales of activations and of the cache, measured on data; no parent has them."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def pair(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Pairs:
 
 def _is_measured(one: Matrix) -> bool:
     """Whether a tensor was measured on data: a zero point, or positive scales."""
-    if one.name.endswith(_ZERO_POINTS):
+    if one.name.endswith(CACHE_ZEROS):
         return True
     if not one.name.endswith(_MEASURED) or one.problem is not None or one.columns > MOST_COLUMNS:
         return False

@@ -20,7 +20,7 @@ _COMPARE_CHUNK = 1 << 22
 _MOST_CLAIMED = 2**31
 _CODES = (".weight", ".weight_packed", ".qweight", "_qdata")
 """Ends the names of tensors that mean nothing as whole numbers: what makes weights of them is missing."""
-_EMBEDDINGS = ("embed_tokens.weight", "token_embd.weight", "wte.weight")
+_EMBEDDINGS = ("embed_tokens.weight", "token_embd.weight", "wte.weight", "word_embeddings.weight")
 _Key = TypeVar("_Key", bound=Hashable)
 
 
@@ -128,6 +128,7 @@ def assemble(
     if not layers.found:
         raise files.contradiction("The config", f"the format {format}", "no quantized matrix")
     widths = layers.weights_by(layer.bits for layer in layers.found)
+    _name_whole_rows(layers, claims)
     # Most quantized *weights* decide, so a wide matrix counts for more than a narrow one.
     bits = most(widths)
     group = most(layers.weights_by(layer.group_size for layer in layers.found))
@@ -166,6 +167,18 @@ def assemble(
     )
     structure = replace(structure_of_config(files.config, shapes), tied=tied is not None)
     return Inspection(facts, structure, is_language_model(files))
+
+
+def _name_whole_rows(layers: Layers, claims: Claims) -> None:
+    """Call a row with one scale a group where the config says groups that are just as long, and nothing of channels."""
+    sizes = {size for _, size in claims.group_size}
+    sizes |= {_size(one["group_size"]) for _, _, one in claims.overrides if _is_number(one.get("group_size"))}
+    if None in sizes:
+        return
+    for number, layer in enumerate(layers.found):
+        if layers.granularities[number] == "channel" and layer.shape[-1] in sizes:
+            layers.found[number] = replace(layer, group_size=layer.shape[-1])
+            layers.granularities[number] = "group"
 
 
 def most(weights: Mapping[_Key, int]) -> _Key:
@@ -241,7 +254,7 @@ def check_claims(files: ArtifactFiles, layers: Layers, claims: Claims) -> None:
     for place, sizes in allowed.items():
         for layer in layers.found:
             # A matrix that is no longer than the group has one scale per channel.
-            expected = {size if size and size < layer.shape[-1] else None for size in sizes}
+            expected = {size if size and size <= layer.shape[-1] else None for size in sizes}
             if layer.group_size not in expected:
                 spelled = " or ".join(sorted(_grouping(size) for size in sizes))
                 raise files.contradiction(place, spelled, f"{_grouping(layer.group_size)} (in {layer.name[:100]})")

@@ -14,9 +14,10 @@ import numpy as np
 
 from mlflow_quantgov.artifact.formats.assemble import Claims, Layers, assemble, broken_layer, used_bits
 from mlflow_quantgov.artifact.formats.compressed_sparse import SPARSE_PARTS, add_sparse
+from mlflow_quantgov.artifact.formats.gptq import producer_of
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
 from mlflow_quantgov.artifact.formats.packing import constant_words, highest_bit
-from mlflow_quantgov.artifact.formats.scaled import block_sides
+from mlflow_quantgov.artifact.formats.scaled import CACHE_ZEROS, block_sides
 from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization
 from mlflow_quantgov.artifact.structure import stored_twice
 from mlflow_quantgov.artifact.tensors import Tensor
@@ -27,7 +28,7 @@ _LARGEST_GROUP = 2**31
 _PARTS = ("weight", "weight_packed", "weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx",
           "weight_global_scale", "input_scale", "input_zero_point", "input_global_scale", "output_scale",
           "output_zero_point")  # fmt: skip
-_CACHE_PARTS = (".k_scale", ".v_scale", ".k_zero_point", ".v_zero_point", ".q_scale", ".q_zero_point")
+_CACHE_PARTS = (".k_scale", ".v_scale", ".q_scale", *CACHE_ZEROS)
 _STATIC_PARTS = (".input_scale", ".input_global_scale", ".output_scale", ".k_scale", ".v_scale")
 _FLOAT8 = {"F8_E4M3", "F8_E5M2"}
 
@@ -91,7 +92,7 @@ class CompressedTensors(Format):
             # Rounding, GPTQ and AWQ leave the same tensors behind.
             method=None,
             symmetric=not any(has_offset(one, layer) for one, layer in zip(parts, dense, strict=True)),
-            producer=f"compressed-tensors {config['version']}" if config.get("version") else None,
+            producer=f"compressed-tensors {config['version']}" if config.get("version") else producer_of(files),
             calibration_required=True if any(name.endswith(_STATIC_PARTS) for name in files.tensors) else None,
             activation_bits=_activation_bits(config),
             kv_cache_bits=_bits(config.get("kv_cache_scheme")),

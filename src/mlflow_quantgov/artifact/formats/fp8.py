@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 from mlflow_quantgov.artifact.formats.assemble import Claims, Layers, assemble
+from mlflow_quantgov.artifact.formats.gptq import producer_of
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
 from mlflow_quantgov.artifact.formats.scaled import (
     ACTIVATION_SCALES,
@@ -138,7 +139,7 @@ def producer(files: ArtifactFiles) -> str | None:
         noted = claim.get("producer")
         if isinstance(noted, dict) and isinstance(noted.get("name"), str):
             return " ".join(filter(None, (noted["name"], str(noted.get("version") or ""))))
-    return None
+    return producer_of(files)
 
 
 def _settings(claim: dict[str, Any]) -> dict[str, Any]:

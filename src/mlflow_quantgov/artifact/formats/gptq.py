@@ -8,12 +8,14 @@ Source: AutoGPTQ's and gptqmodel's packing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from mlflow_quantgov.artifact.formats.assemble import Claims, Layers, assemble, broken_layer
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
 from mlflow_quantgov.artifact.formats.packing import WORD_BITS, constant_words
+from mlflow_quantgov.artifact.formats.patterns import Effort, matches_from_start
 from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization
 from mlflow_quantgov.artifact.tensors import Tensor
 
@@ -59,9 +61,8 @@ class Gptq(Format):
         for place, claim in files.claims:
             if claim.get("sym") is True and not symmetric and not claims.overrides:
                 raise files.contradiction(place, "symmetric quantization", "zero points off the middle")
-        scattered = next((layer.facts.name for layer in read if not layer.in_turn), None)
         for place, claim in files.claims:
-            if claim.get("desc_act") is False and scattered is not None:
+            if claim.get("desc_act") is False and (scattered := _scattered(claim, read)) is not None:
                 raise files.contradiction(
                     place, "columns in order (desc_act false)", f"others (g_idx of {scattered[:200]})"
                 )
@@ -73,9 +74,30 @@ class Gptq(Format):
             symmetric=symmetric,
             producer=producer_of(files),
             calibration_required=True,
-            desc_act=any(layer.act_order for layer in read),
+            desc_act=_is_reordered(files, read),
             claims=claims,
         )
+
+
+def _scattered(claim: dict[str, Any], layers: list[GptqLayer]) -> str | None:
+    """A layer with columns out of turn, and no rule of gptqmodel that asks for act-order there."""
+    rules = claim.get("dynamic")
+    patterns = [
+        pattern.removeprefix("+:")
+        for pattern, one in (rules.items() if isinstance(rules, dict) else ())
+        if isinstance(one, dict) and one.get("desc_act") is True
+    ]
+    names, effort = (layer.facts.name for layer in layers if not layer.in_turn), Effort()
+    return next(
+        (name for name in names if not any(matches_from_start(one, name, effort=effort) for one in patterns)), None
+    )
+
+
+def _is_reordered(files: ArtifactFiles, layers: list[GptqLayer]) -> bool:
+    """Whether columns were taken by activation; one group per row looks the same either way, so there the config is asked."""
+    if all(layer.facts.group_size is None for layer in layers):
+        return any(claim.get("desc_act") is True for _, claim in files.claims)
+    return any(layer.act_order for layer in layers)
 
 
 def is_second_version(files: ArtifactFiles) -> bool:

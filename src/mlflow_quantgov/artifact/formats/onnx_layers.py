@@ -142,7 +142,7 @@ class LayerReader:
             raise broken_layer(self.files, tensor.name, "MatMulNBits")
         symmetric = zero is None or (zero.dtype == "U8" and all_middle(zero, bits, blocks))
         order = self.uses.stored(node.input(4))
-        group = block if block < columns else None
+        group = block if block <= columns else None
         return WeightUse(
             tensor, self._name(tensor, terminal), (rows, columns), "matrix", bits, group,
             "group" if group else "channel", symmetric, None, _names(scale, zero, order),
@@ -166,7 +166,7 @@ class LayerReader:
         else:
             middle = zero.dtype == "U8" and all_middle(zero, bits, blocks)
             symmetric = middle if packed == 8 else self._symmetric(zero, tensor.dtype) is True
-        group = block if block < columns else None
+        group = block if block <= columns else None
         return WeightUse(
             tensor, self._name(tensor, terminal), (rows, columns), "embedding", bits, group,
             "group" if group else "channel", symmetric, None, _names(scale, zero),

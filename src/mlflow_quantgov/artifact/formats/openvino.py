@@ -79,6 +79,8 @@ class Path:
     reshaped: bool = False
     swapped: bool = False
     levels: int = 0
+    nested: bool = False
+    """Whether the scales are codes with a scale of their own (NVFP4)."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,10 @@ class Walk:
             return None
         if node.op == "Subtract":
             return replace(path, value=value, zero=path.zero or other)
-        return replace(path, value=value, scale=path.scale or other)
+        if other.dtype in NARROW and other.elements > tensor.elements:
+            return None  # this constant is itself the scale of other codes
+        nested = path.nested or (other.dtype in NARROW and self._is_scaled(node.input(1 - place)))
+        return replace(path, value=value, scale=path.scale or other, nested=nested)
 
     def _stored(self, value: str) -> Tensor | None:
         """The constant that a value is, looked for before what only moves or scales it."""
@@ -143,6 +148,15 @@ class Walk:
                 return None
             value = maker.input(0)
         return None
+
+    def _is_scaled(self, value: str) -> bool:
+        """Whether the constant that a value is gets multiplied on the way."""
+        for _ in range(_DEPTH):
+            maker = self.graph.makers.get(value)
+            if maker is None or maker.op == "Multiply":
+                return maker is not None
+            value = maker.input(0)
+        return False
 
     def weight(self, tensor: Tensor, path: Path, node: Node, place: int, kind: str) -> WeightUse:
         """Facts of a constant that is a weight.

@@ -27,6 +27,7 @@ _BESIDE = ("weight_scale_2", "input_scale", "input_scale_inv", "input_scale_ub",
            "pre_quant_scale")  # fmt: skip
 ACTIVATION_SCALES = (".input_scale", ".input_scale_inv", ".activation_scale", ".qscale_act")
 CACHE_SCALES = (".k_scale", ".v_scale", ".kv_scale", ".q_scale", ".prob_scale")
+CACHE_ZEROS = (".k_zero_point", ".v_zero_point", ".q_zero_point")
 
 
 @dataclass(frozen=True)
