@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,9 +72,10 @@ def _not_significant(parent: Scores, quantized: Scores) -> bool:
 
 def _mlflow(parent: Scores, quantized: Scores) -> bool:
     """MLflow itself is asked: any improvement at all, which is the least that a relative change can demand."""
-    from mlflow.models import EvaluationResult, MetricThreshold, validate_evaluation_results
-    from mlflow.models.evaluation.validation import ModelValidationFailedException
+    from mlflow.models import EvaluationResult, MetricThreshold
+    from mlflow.models.evaluation.validation import ModelValidationFailedException, validate_evaluation_results
 
+    logging.getLogger("mlflow.models.evaluation.validation").setLevel(logging.WARNING)
     sides = [EvaluationResult(metrics={"score": fmean(scores)}, artifacts={}) for scores in (quantized, parent)]
     least = MetricThreshold(min_relative_change=1e-9, greater_is_better=True)
     try:

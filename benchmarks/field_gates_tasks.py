@@ -13,14 +13,70 @@ SEED = 20261125
 RECALL_ITEMS = 250
 KNOWLEDGE_ITEMS = 200
 
-_NAMES = "Anna Ben Clara David Emma Felix Grace Henry Ida Jack Kate Leo Maria Noah Olga Paul Rosa Sam Tina Victor".split()
-_CITIES = (
-    "Lisbon Kyoto Cairo Vienna Nairobi Montreal Athens Lima Prague Hanoi Dublin Oslo Seoul Havana Rome Quito Naples "
-    "Sydney Berlin Madrid"
-).split()
-_THINGS = "lamp chair kettle jacket guitar camera carpet bicycle clock mirror tent vase drum kite ladder basket".split()
-_COLOURS = "red blue green yellow black white brown purple pink grey".split()
-_DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+_NAMES = [
+    "Anna",
+    "Ben",
+    "Clara",
+    "David",
+    "Emma",
+    "Felix",
+    "Grace",
+    "Henry",
+    "Ida",
+    "Jack",
+    "Kate",
+    "Leo",
+    "Maria",
+    "Noah",
+    "Olga",
+    "Paul",
+    "Rosa",
+    "Sam",
+    "Tina",
+    "Victor",
+]
+_CITIES = [
+    "Lisbon",
+    "Kyoto",
+    "Cairo",
+    "Vienna",
+    "Nairobi",
+    "Montreal",
+    "Athens",
+    "Lima",
+    "Prague",
+    "Hanoi",
+    "Dublin",
+    "Oslo",
+    "Seoul",
+    "Havana",
+    "Rome",
+    "Quito",
+    "Naples",
+    "Sydney",
+    "Berlin",
+    "Madrid",
+]
+_THINGS = [
+    "lamp",
+    "chair",
+    "kettle",
+    "jacket",
+    "guitar",
+    "camera",
+    "carpet",
+    "bicycle",
+    "clock",
+    "mirror",
+    "tent",
+    "vase",
+    "drum",
+    "kite",
+    "ladder",
+    "basket",
+]
+_COLOURS = ["red", "blue", "green", "yellow", "black", "white", "brown", "purple", "pink", "grey"]
+_DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 _CAPITALS = (
     "France Paris|Germany Berlin|Italy Rome|Spain Madrid|Portugal Lisbon|Austria Vienna|Poland Warsaw|Norway Oslo|"
     "Sweden Stockholm|Finland Helsinki|Denmark Copenhagen|Ireland Dublin|Greece Athens|Hungary Budapest|Belgium Brussels|"
@@ -61,7 +117,7 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]
 
 def recall_items() -> list[dict[str, str]]:
     """An invented order, and a question about one of its details."""
-    draw = random.Random(SEED)  # noqa: S311 - a reproducible order, no secret
+    draw = random.Random(SEED)
     found: dict[str, dict[str, str]] = {}
     while len(found) < RECALL_ITEMS:
         name, city, thing, colour, day = (draw.choice(of) for of in (_NAMES, _CITIES, _THINGS, _COLOURS, _DAYS))
@@ -81,7 +137,7 @@ def recall_items() -> list[dict[str, str]]:
 
 def knowledge_items() -> list[dict[str, object]]:
     """Capitals, continents and opposites; wrong choices are right answers to other questions of the kind."""
-    draw = random.Random(SEED)  # noqa: S311
+    draw = random.Random(SEED)
     capitals = dict(pair.split(" ", 1) for pair in _CAPITALS.split("|"))
     places = [continent for continent, count in _CONTINENTS.items() for _ in range(count)]
     opposites = [tuple(pair.split(" ")) for pair in _OPPOSITES.split("|")]
