@@ -25,7 +25,7 @@ from mlflow_quantgov.policy.decision import CheckResult
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "tests" / "data" / "field-gates.json"
-KINDS = {"Q8_0": "8 bit", "Q5_0": "5 bit", "Q4_0": "4 bit", "Q3_K": "3 bit"}
+KINDS = {"Q8_0": "8 bit", "Q5_K": "5 bit", "Q5_0": "5 bit", "Q4_0": "4 bit", "Q3_K": "3 bit"}
 """llama.cpp's storage type to what people call it."""
 SETTINGS = {"threads": 1}
 Checks = dict[str, tuple[CheckResult, CheckResult]]
