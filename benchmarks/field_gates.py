@@ -131,8 +131,8 @@ def tables(records: rules.Record) -> str:
 def _measured(records: rules.Record, compared: Compared) -> str:
     tasks = list(records["tasks"])
     lines = [
-        "**Measured.** Per task: items right, parent to quantized version; lost and gained items; the one-sided 95 % bound, "
-        "by which the quantized version may be that much worse.",
+        "**Measured.** Per task: share of items right, parent to quantized version; items lost and gained; the one-sided 95 % "
+        "lower bound of the difference, in points, which passes from -2 on.",
         "",
         f"| artifact | matrices by bits | bits per weight | {' | '.join(tasks)} | perplexity | KL, nats |",
         f"| --- | --- | ---: | {' | '.join('---' for _ in tasks)} | ---: | ---: |",
@@ -143,9 +143,9 @@ def _measured(records: rules.Record, compared: Compared) -> str:
             seen = compared[one["name"], task]
             cells.append(
                 f"{seen.parent_mean:.1%} to {seen.quantized_mean:.1%}; -{seen.lost} +{seen.gained} of {seen.items}; "
-                f"at worst {-seen.lower:.1%}"
+                f"bound {100 * seen.lower:+.1f}"
             )
-        held = ", ".join(f"{count} of {bits}" for bits, count in one["matrices_by_bits"].items())
+        held = ", ".join(f"{count} of {bits}" for bits, count in sorted(one["matrices_by_bits"].items()))
         drift = one["fidelity"]
         lines.append(
             f"| {_name(one)} | {held} | {one['bits_per_weight']:.2f} | {' | '.join(cells)} | "

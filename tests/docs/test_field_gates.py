@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import field_gates
 import field_gates_rules as rules
 from field_gates_tasks import knowledge_items, recall_items
 
-PAGE = ROOT / "docs" / "explanation" / "field-gates.md"
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "field-gates.md"
 
 
 def scores(right: int, items: int) -> list[float]:
