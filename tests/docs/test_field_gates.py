@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow import validate_evaluation_results
+from mlflow.exceptions import MlflowException
+from mlflow.models import EvaluationResult, MetricThreshold
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import field_gates
@@ -47,6 +50,14 @@ def test_equal_scores_pass_everything_but_mlflow() -> None:
     same = scores(70, 100)
     assert [one.name for one in rules.RULES if not one.passes(same, same)] == ["MLflow"]
     assert rule("lm-eval z test").passes(scores(10, 10), scores(10, 10))  # no variance at all
+
+
+def test_mlflow_cannot_be_told_how_much_may_be_lost() -> None:
+    with pytest.raises(MlflowException):
+        MetricThreshold(min_relative_change=-0.01, greater_is_better=True)
+    sides = [EvaluationResult(metrics={"score": score}, artifacts={}) for score in (0.1, 0.9)]
+    nothing_asked = {"score": MetricThreshold(min_relative_change=0.0, greater_is_better=True)}
+    validate_evaluation_results(nothing_asked, *sides)  # a collapse passes
 
 
 def test_the_page_says_what_the_records_give() -> None:
