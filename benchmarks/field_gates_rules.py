@@ -71,13 +71,13 @@ def _not_significant(parent: Scores, quantized: Scores) -> bool:
 
 
 def _mlflow(parent: Scores, quantized: Scores) -> bool:
-    """MLflow itself is asked: any improvement at all, which is the least that a relative change can demand."""
+    """MLflow itself is asked: no loss at all, which is the least that a change from the baseline can demand."""
     from mlflow.models import EvaluationResult, MetricThreshold
     from mlflow.models.evaluation.validation import ModelValidationFailedException, validate_evaluation_results
 
     logging.getLogger("mlflow.models.evaluation.validation").setLevel(logging.WARNING)
     sides = [EvaluationResult(metrics={"score": fmean(scores)}, artifacts={}) for scores in (quantized, parent)]
-    least = MetricThreshold(min_relative_change=1e-9, greater_is_better=True)
+    least = MetricThreshold(min_relative_change=0.0, greater_is_better=True)
     try:
         validate_evaluation_results({"score": least}, *sides)
     except ModelValidationFailedException:

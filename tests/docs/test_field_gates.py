@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from mlflow import validate_evaluation_results
 from mlflow.exceptions import MlflowException
-from mlflow.models import EvaluationResult, MetricThreshold
+from mlflow.models import MetricThreshold
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import field_gates
@@ -36,7 +35,7 @@ def rule(name: str) -> rules.Rule:
         ("Neural Compressor", 100, 99, 98),
         ("NNCF", 100, 99, 97),
         ("lm-eval z test", 100, 81, 80),
-        ("MLflow", 100, 101, 100),
+        ("MLflow", 100, 100, 99),
     ],
 )
 def test_each_rule_turns_where_its_source_says(name: str, parent: int, passing: int, refused: int) -> None:
@@ -46,18 +45,15 @@ def test_each_rule_turns_where_its_source_says(name: str, parent: int, passing: 
     assert not one.passes(scores(parent, items), scores(refused, items))
 
 
-def test_equal_scores_pass_everything_but_mlflow() -> None:
+def test_equal_scores_pass_everything() -> None:
     same = scores(70, 100)
-    assert [one.name for one in rules.RULES if not one.passes(same, same)] == ["MLflow"]
+    assert all(one.passes(same, same) for one in rules.RULES)
     assert rule("lm-eval z test").passes(scores(10, 10), scores(10, 10))  # no variance at all
 
 
 def test_mlflow_cannot_be_told_how_much_may_be_lost() -> None:
     with pytest.raises(MlflowException):
         MetricThreshold(min_relative_change=-0.01, greater_is_better=True)
-    sides = [EvaluationResult(metrics={"score": score}, artifacts={}) for score in (0.1, 0.9)]
-    nothing_asked = {"score": MetricThreshold(min_relative_change=0.0, greater_is_better=True)}
-    validate_evaluation_results(nothing_asked, *sides)  # a collapse passes
 
 
 def test_the_page_says_what_the_records_give() -> None:
