@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_quantgov.evidence.measure.cache import BatchCache
+from mlflow_quantgov.evidence.measure.progress import duration
 from mlflow_quantgov.evidence.measure.task_eval_progress import Meter
 
 
@@ -22,7 +24,7 @@ def test_answers_that_were_kept_say_nothing_about_the_time_left(tmp_path: Path) 
     assert said == [("parent: 2 tasks, 3 items to answer", 0.0)]
     again.answer("generate", ["kept"], lambda: ["x"])
     meter.advance(0.5)
-    assert meter.minutes_left() is None and said[-1] == ("parent", 0.25)
+    assert meter.seconds_left() is None and said[-1] == ("parent", 0.25)
 
     def slowly() -> list[str]:
         time.sleep(1.1)
@@ -30,10 +32,17 @@ def test_answers_that_were_kept_say_nothing_about_the_time_left(tmp_path: Path) 
 
     again.answer("generate", ["new"], slowly)
     meter.advance(0.75)
-    left = meter.minutes_left()
+    left = meter.seconds_left()
     # An eighth of the whole took 1.1 seconds, five eighths are left.
-    assert left is not None and left * 60 >= 5 * 1.1
-    assert said[-1][0] == "parent, about a minute left"
+    assert left is not None and left >= 5 * 1.1
+    assert said[-1][0] == f"parent, about {duration(left)} left"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0, "1 s"), (89.4, "89 s"), (90, "2 minutes"), (5399, "90 minutes"), (5400, "1.5 hours")]
+)
+def test_times_are_said_in_units_that_people_use(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.lists(st.floats(0, 1), min_size=1, max_size=9))

@@ -13,6 +13,7 @@ from rich.text import Text
 from mlflow_quantgov.cli.measuring import measure
 from mlflow_quantgov.cli.output import coloured, json_option, print_json, print_note, progress_bar, stdout
 from mlflow_quantgov.errors import UsageError
+from mlflow_quantgov.evidence.measure.progress import duration
 
 if TYPE_CHECKING:
     from mlflow_quantgov.api import EvaluationPlan
@@ -198,9 +199,7 @@ def _print_plan(uri: str, plan: EvaluationPlan) -> None:
     if plan.minutes is None:
         print_note(f"{each}; how long that takes, a pilot tells: quantgov evaluate {uri} --tasks DIR --plan --pilot 20")
     else:
-        print_note(
-            f"{each}: about {max(plan.minutes, 0.1):.1f} minutes, as {plan.pilot_items:,} items of the pilot took"
-        )
+        print_note(f"{each}: about {duration(60 * plan.minutes)}, as {plan.pilot_items:,} items of the pilot took")
 
 
 def _single(values: tuple[str, ...]) -> str:

@@ -14,7 +14,7 @@ from mlflow_quantgov.artifact.runtimes.interface import RuntimeFacts
 from mlflow_quantgov.errors import EvidenceError, UsageError
 from mlflow_quantgov.evidence.measure.cache import key_of
 from mlflow_quantgov.evidence.measure.distributions import Sums
-from mlflow_quantgov.evidence.measure.progress import Progress
+from mlflow_quantgov.evidence.measure.progress import Progress, duration
 from mlflow_quantgov.evidence.predicates.base import Side
 from mlflow_quantgov.evidence.predicates.fidelity import ENGAGED_TOKENS, DocumentRecord
 
@@ -106,7 +106,7 @@ def score_all(
     if pending:
         progress("looking what it will cost", 0.0)
         expected = cost(pending)
-        progress(f"about {expected.tokens:,} tokens on both sides, {_words(expected.seconds)}{before}", 0.0)
+        progress(f"about {expected.tokens:,} tokens on both sides, about {duration(expected.seconds)}{before}", 0.0)
     else:
         progress(f"all {len(units)} documents are kept from an earlier run", 0.0)
     whole, done, begun = sum(one.size for one in pending), 0, time.perf_counter()
@@ -117,7 +117,7 @@ def score_all(
             kept.keep(known[unit.id])
         done += unit.size
         left = (time.perf_counter() - begun) * (whole - done) / max(1, done)
-        still = f", {_words(left)} left" if number < len(pending) else ""
+        still = f", about {duration(left)} left" if number < len(pending) else ""
         progress(f"{number:,} of {len(pending):,} documents{still}", done / max(1, whole))
     return [known[one.id] for one in units if one.id in known]
 
@@ -159,12 +159,3 @@ def no_records(name: str) -> EvidenceError:
     return EvidenceError(
         f"No document of {name} has two tokens.", why="Nothing was scored.", fix="give longer documents"
     )
-
-
-def _words(seconds: float) -> str:
-    """A time as people say it."""
-    if seconds < 90:
-        return f"about {max(1, round(seconds))} s"
-    if seconds < 90 * 60:
-        return f"about {round(seconds / 60)} minutes"
-    return f"about {seconds / 3600:.1f} hours"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from mlflow_quantgov.evidence.measure.cache import BatchCache
-from mlflow_quantgov.evidence.measure.progress import Progress
+from mlflow_quantgov.evidence.measure.progress import Progress, duration
 
 _LEAST_SECONDS = 1.0
 """Before that, a rate is a guess."""
@@ -43,19 +43,13 @@ class Meter:
             self._fresh += fraction - self._done
             self._seconds += now - self._moment
         self._asked, self._moment, self._done = self._kept.asked, now, fraction
-        left = self.minutes_left()
-        words = "" if left is None else f", about {_minutes(left)} left"
+        left = self.seconds_left()
+        words = "" if left is None else f", about {duration(left)} left"
         self._report(f"{self._name}{words}", self._start + self._share * fraction)
 
-    def minutes_left(self) -> float | None:
+    def seconds_left(self) -> float | None:
         """Of the whole evaluation, if all goes on at this pace; None where too little was seen."""
         whole = self._start + self._share * self._done
         if self._seconds < _LEAST_SECONDS or self._fresh <= 0 or whole >= 1:
             return None
-        return self._seconds / (self._fresh * self._share) * (1 - whole) / 60
-
-
-def _minutes(minutes: float) -> str:
-    if minutes < 1:
-        return "a minute"
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+        return self._seconds / (self._fresh * self._share) * (1 - whole)

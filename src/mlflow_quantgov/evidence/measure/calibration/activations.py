@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,10 @@ from mlflow_quantgov.errors import ArtifactError, EvidenceError
 from mlflow_quantgov.evidence.measure.calibration.layers import compare_layers
 from mlflow_quantgov.evidence.measure.calibration.readings import Piece, Readings, encode, gather, pieces_of, run
 from mlflow_quantgov.evidence.measure.calibration.views import FEWEST
+from mlflow_quantgov.evidence.measure.progress import Progress, duration
 from mlflow_quantgov.evidence.measure.provenance import provenance
 from mlflow_quantgov.evidence.predicates.calibration import MAX_LAYERS, LayerRecord, Likeness, Observation
 
-Progress = Callable[[str, float], None]
 MAX_DOCUMENTS = 200
 """Documents of each side that are run; chosen by digest, so the same ones each time."""
 MAX_TOKENS = 256
@@ -119,9 +119,9 @@ def _run(asked: ParentLayers, pending: Sequence[Piece]) -> None:
     total, done = max(1, sum(map(sum, sizes))), 0
     trial, begun = min(asked.tokens, observer.context), time.perf_counter()
     observer.read([0] * trial, [])
-    minutes = total * (time.perf_counter() - begun) / trial / 60
+    seconds = total * (time.perf_counter() - begun) / trial
     documents = sum(map(len, sizes))
-    tell(f"{documents:,} documents, {total:,} tokens through the parent: about {minutes:.1f} minutes", 0.0)
+    tell(f"{documents:,} documents, {total:,} tokens through the parent: about {duration(seconds)}", 0.0)
     for piece, size in zip(pending, sizes, strict=True):
         run(observer, piece, asked.tokens)
         done += sum(size)
