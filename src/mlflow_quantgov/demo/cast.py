@@ -85,7 +85,7 @@ def skills(folder: Path) -> Cast:
         text=tasks / "text.jsonl",
         policy=policies_dir() / "demo-quick.yaml",
         first_items=40,
-        prompt="4321+8765=",
+        prompt="r:drawer=",
         lost="adding numbers",
         must_improve="memory",
     )
