@@ -30,8 +30,10 @@ def main() -> None:
     given = parser.parse_args()
     domains = {path.stem: read_documents(path) for path in sorted(given.folder.glob("*.jsonl"))}
     generator = np.random.default_rng(0)
-    print("| documents a side | compared | pairs | pass | inconclusive | fail | surface | meaning | classifier |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(
+        "| documents a side | compared | pairs | pass | inconclusive | fail | surface | meaning | classifier | phrases |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for count in given.documents:
         halves = [drawn(texts, count, generator) for texts in domains.values() for _ in range(given.repeats)]
         print(row(count, "halves of a domain", [judged(*sides) for sides in halves], 95))

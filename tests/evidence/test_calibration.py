@@ -38,7 +38,7 @@ def test_like_files_pass_with_the_whole_contract(python_texts: list[str], write_
     assert found["documents"] == {"calibration": 150, "production": 150}
     assert (found["generic_set"], found["leaked_documents"], found["shared_with_production"]) == (None, 0, 0)
     assert (found["expectations"]["evaluated"], found["expectations"]["failed"]) == (0, [])
-    assert [test["name"] for test in found["tests"]] == ["surface", "meaning", "classifier"]
+    assert [test["name"] for test in found["tests"]] == ["surface", "meaning", "classifier", "phrases"]
     assert {"name", "estimate", "lower", "upper", "threshold", "outcome"} <= found["tests"][0].keys()
     assert {"feature", "calibration", "production"} <= set(found["most_different"][0])
     assert found["reason"]

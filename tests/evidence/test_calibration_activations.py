@@ -167,7 +167,7 @@ def test_calibrated_on_its_own_traffic_or_on_something_else_is_told_apart_in_thr
     for name, outcome in (("own", "pass"), ("generic", "fail")):
         tests = found[name].summary["tests"]
         assert {one["name"]: one["outcome"] for one in tests} == dict.fromkeys(
-            ("surface", "meaning", "classifier", "activations"), outcome
+            ("surface", "meaning", "classifier", "phrases", "activations"), outcome
         )
         assert found[name].summary["outcome"] == outcome
         assert len(found[name].layers) == 14 and found[name].unobserved is None

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from mlflow_quantgov.evidence.likeness import (
     CLASSIFIER,
-    MEANING,
     MIN_DOCUMENTS,
+    PHRASES,
     STANDARDS,
     SURFACE,
+    TEXT_TESTS,
     area_under_curve,
     judge,
     overall,
@@ -99,8 +100,16 @@ def test_near_copies_do_not_pass() -> None:
     assert (found["outcome"], found["documents_needed"]) == ("inconclusive", None)
 
 
+@given(scores, scores)
+def test_phrases_count_both_ways(left: list[float], right: list[float]) -> None:
+    """Fewer familiar phrases are another order of words, more are copies: both lie apart."""
+    one, other = judge(PHRASES, left, right), judge(PHRASES, right, left)
+    assert one["estimate"] >= 0.5 and one["estimate"] == pytest.approx(other["estimate"])
+    assert one["outcome"] == other["outcome"]
+
+
 def test_all_tests_together() -> None:
-    passed = [{"name": name, "outcome": "pass"} for name in (SURFACE, MEANING, CLASSIFIER)]
+    passed = [{"name": name, "outcome": "pass"} for name in TEXT_TESTS]
     assert overall(passed) == "pass"
     assert overall(passed[:2]) == overall([]) == "inconclusive"
     assert overall(passed, required=("activations",)) == "inconclusive"

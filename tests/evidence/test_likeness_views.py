@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlflow_quantgov.evidence.likeness import CLASSIFIER, MEANING, SURFACE, overall
+from mlflow_quantgov.evidence.likeness import CLASSIFIER, MEANING, PHRASES, SURFACE, overall
 from mlflow_quantgov.evidence.measure.calibration.embedding import embed
 from mlflow_quantgov.evidence.measure.calibration.sampling import sample
 from mlflow_quantgov.evidence.measure.calibration.surface import most_different
@@ -25,7 +25,7 @@ def judged(calibration: Sequence[str], production: Sequence[str]) -> list[dict[s
 def test_halves_of_one_domain_pass(python_texts: list[str], support_texts: list[str], documents: int) -> None:
     for texts in (python_texts, support_texts):
         found = judged(texts[:documents], texts[documents : 2 * documents])
-        assert [test["name"] for test in found] == [SURFACE, MEANING, CLASSIFIER]
+        assert [test["name"] for test in found] == [SURFACE, MEANING, CLASSIFIER, PHRASES]
         assert overall(found) == "pass", found
 
 

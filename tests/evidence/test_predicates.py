@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mlflow_quantgov.errors import EvidenceError
-from mlflow_quantgov.evidence.likeness import CLASSIFIER, MEANING, STANDARDS, SURFACE
+from mlflow_quantgov.evidence.likeness import CLASSIFIER, MEANING, PHRASES, STANDARDS, SURFACE
 from mlflow_quantgov.evidence.predicates import (
     PREDICATES,
     Calibration,
@@ -52,7 +52,7 @@ def document(**changes: Any) -> DocumentRecord:
 
 def calibration(provenance: Provenance, **changes: Any) -> Calibration:
     even, flat = tuple((n + 0.5) / 100 for n in range(100)), (0.01, -0.01) * 50
-    scores = {SURFACE: flat, MEANING: flat, CLASSIFIER: even}
+    scores = {SURFACE: flat, MEANING: flat, CLASSIFIER: even, PHRASES: even}
     values: dict[str, Any] = {
         "provenance": provenance,
         "data": DataRecord(digest=DIGEST, documents=100, characters=1000),
@@ -195,7 +195,7 @@ def test_likeness_that_was_not_measured_never_passes(provenance: Provenance) -> 
     assert calibration(provenance, likeness=()).summary["outcome"] == "inconclusive"
 
 
-@pytest.mark.parametrize("lacking", [SURFACE, MEANING, CLASSIFIER])
+@pytest.mark.parametrize("lacking", [SURFACE, MEANING, CLASSIFIER, PHRASES])
 def test_a_view_that_is_lacking_never_passes(provenance: Provenance, lacking: str) -> None:
     whole = calibration(provenance)
     assert whole.summary["outcome"] == "pass"

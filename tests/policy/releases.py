@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mlflow_quantgov.artifact.quantization import LayerQuantization, Quantization, Structure
-from mlflow_quantgov.evidence.likeness import ACTIVATIONS, CLASSIFIER, MEANING, STANDARDS, SURFACE
+from mlflow_quantgov.evidence.likeness import ACTIVATIONS, CLASSIFIER, MEANING, PHRASES, STANDARDS, SURFACE
 from mlflow_quantgov.evidence.predicates import (
     Answer,
     Archive,
@@ -194,7 +194,7 @@ def drill(**changes: Any) -> Drill:
 def calibration(**changes: Any) -> Calibration:
     """Data like production's."""
     even, flat = tuple((n + 0.5) / 300 for n in range(300)), (0.01, -0.01) * 150
-    scores = {SURFACE: flat, MEANING: flat, CLASSIFIER: even}
+    scores = {SURFACE: flat, MEANING: flat, CLASSIFIER: even, PHRASES: even}
     values: dict[str, Any] = {
         "provenance": provenance(),
         "data": DataRecord(digest=digest("3"), documents=300, characters=1000),

@@ -14,6 +14,7 @@ Statistic = Literal["area-under-curve", "squared-discrepancy"]
 SURFACE = "surface"
 MEANING = "meaning"
 CLASSIFIER = "classifier"
+PHRASES = "phrases"
 ACTIVATIONS = "activations"
 CONFIDENCE = 0.95
 MIN_DOCUMENTS = 20
@@ -31,16 +32,19 @@ class Standard:
     threshold: float
     words: str
     """What the estimate says, for people."""
+    either_way: bool = False
+    """Whether an area under the curve counts from a half on towards both ends."""
 
 
 STANDARDS: Mapping[str, Standard] = {
     SURFACE: Standard("squared-discrepancy", 0.2, "lengths, words, letters and signs"),
     MEANING: Standard("squared-discrepancy", 0.05, "what the documents are about"),
     CLASSIFIER: Standard("area-under-curve", 0.75, "a classifier that sees all of this"),
+    PHRASES: Standard("area-under-curve", 0.75, "words in production's order, and none of its copies", either_way=True),
     ACTIVATIONS: Standard("squared-discrepancy", 0.04, "what the parent's layers see"),
 }
 """Nobody can state a looser threshold. A squared discrepancy is a share of production's own spread."""
-TEXT_TESTS = (SURFACE, MEANING, CLASSIFIER)
+TEXT_TESTS = (SURFACE, MEANING, CLASSIFIER, PHRASES)
 """Tests that a pass needs; the activations are added where the policy asks for them."""
 
 
@@ -78,6 +82,8 @@ def judge(
     strictest = min(one.threshold for one in STANDARDS.values() if one.statistic == statistic)
     applied = min(float(threshold), standard.threshold if standard else strictest)
     documents = min(len(calibration), len(production))
+    if standard and standard.either_way and area.area_under_curve(calibration, production) < 0.5:
+        calibration, production = production, calibration
     estimate, lower, upper = _interval(statistic, calibration, production, concentration, 1 - (1 - CONFIDENCE) / family)
     outcome = "inconclusive"
     copies = statistic == "area-under-curve" and upper < COPIES

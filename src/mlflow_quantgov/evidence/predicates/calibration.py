@@ -14,6 +14,8 @@ MAX_LAYERS = 5_000
 MAX_DISTANCE = 1e4
 """More than any kernel gives, whose spread is a thousandth at least."""
 _ROUNDING = 1e-4
+MAX_UNREPRESENTED = 0.1
+"""Share of calibration's text, beyond production's own, that nothing was compared for and a pass allows."""
 
 
 class DataRecord(Record):
@@ -27,6 +29,8 @@ class DataRecord(Record):
     source: ShortText | None = None
     """What the author says it is."""
     license: ShortText | None = None
+    unrepresented: float | None = Field(None, ge=0, le=1)
+    """Share of the text that the compared documents do not stand for; None in older statements."""
 
 
 class Likeness(Record):
@@ -128,7 +132,15 @@ class Calibration(Predicate):
 
         tests = [test.judged(len(self.likeness)) for test in self.likeness]
         known_fault = self.generic_set or self.leaked_documents or self.shared_with_production
-        return {"outcome": "fail" if known_fault else overall(tests), "tests": tests}
+        outcome = "fail" if known_fault else overall(tests)
+        return {"outcome": "inconclusive" if outcome == "pass" and self.unseen else outcome, "tests": tests}
+
+    @property
+    def unseen(self) -> float:
+        """Share of the calibration text that the compared documents do not stand for, where it is too large; else 0."""
+        found = self.data.unrepresented or 0.0
+        usual = (self.production.unrepresented or 0.0) if self.production else 0.0
+        return found if found > usual + MAX_UNREPRESENTED else 0.0
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_quantgov.artifact.runtimes.counting import count_tokens
-from mlflow_quantgov.evidence.likeness import MIN_DOCUMENTS, TEXT_TESTS
+from mlflow_quantgov.evidence.likeness import MIN_DOCUMENTS, PHRASES, TEXT_TESTS, area_under_curve, overall
 from mlflow_quantgov.evidence.measure.calibration.activations import ParentLayers, View, look
 from mlflow_quantgov.evidence.measure.calibration.expectations import check_quality
 from mlflow_quantgov.evidence.measure.calibration.generic import recognise
 from mlflow_quantgov.evidence.measure.calibration.overlap import evaluation_items, leaked, shared
-from mlflow_quantgov.evidence.measure.calibration.sampling import sample
-from mlflow_quantgov.evidence.measure.calibration.surface import most_different
-from mlflow_quantgov.evidence.measure.calibration.views import compare_texts
+from mlflow_quantgov.evidence.measure.calibration.sampling import sample, unrepresented
+from mlflow_quantgov.evidence.measure.calibration.surface import MAX_CHARACTERS, most_different
+from mlflow_quantgov.evidence.measure.calibration.views import FEWEST, compare_texts
 from mlflow_quantgov.evidence.measure.documents import file_digest, read_documents
 from mlflow_quantgov.evidence.measure.provenance import provenance
 from mlflow_quantgov.evidence.measure.tasks import folder_digest
@@ -120,7 +120,14 @@ def reason(found: Calibration) -> str:
     if found.shared_with_production:
         return f"{found.shared_with_production} calibration documents are also in the production sample."
     if not found.summary["tests"]:
-        return "Not measured: likeness needs a production sample and at least two different documents on each side."
+        return (
+            f"Not measured: likeness needs a production sample and at least {FEWEST} different documents on each side."
+        )
+    if found.unseen and overall(found.summary["tests"]) == "pass":
+        return (
+            f"{found.unseen:.0%} of the calibration text was not compared: it is copies of a few documents, or lies beyond the "
+            f"first {MAX_CHARACTERS:,} characters of one. Keep each document once, and cut long ones into documents."
+        )
     return " ".join(sentence for sentence in (_verdict(found), _lacking(found)) if sentence)
 
 
@@ -132,11 +139,13 @@ def _verdict(found: Calibration) -> str:
         if one is not None:
             return _of_test(one, found)
     layers = ", by what the parent's layers see" if found.layers else ""
-    return f"By lengths and words, by meaning{layers} and to a classifier, calibration and production are alike."
+    return f"By lengths and words, by meaning, by phrases{layers} and to a classifier, calibration and production are alike."
 
 
 def _of_test(test: dict[str, Any], found: Calibration) -> str:
-    if test["statistic"] == "area-under-curve":
+    if test["name"] == PHRASES:
+        said = _of_phrases(test, found)
+    elif test["statistic"] == "area-under-curve":
         share = f"in {test['estimate']:.0%} of pairs (at most {test['threshold']:.0%} is accepted)"
         if test["outcome"] == "inconclusive" and test["documents_needed"] is None:
             return "The two files seem to hold near copies of the same documents, which proves nothing."
@@ -145,6 +154,8 @@ def _of_test(test: dict[str, Any], found: Calibration) -> str:
         words = {"surface": "By lengths, words and signs", "meaning": "By what they are about"}
         where = words.get(test["name"], "By what the parent's layers see")
         said = f"{where}, the two lie {max(test['estimate'], 0.0):.1%} of production's own spread apart (at most {test['threshold']:.0%} is accepted)"
+    if test["outcome"] == "fail" and test["name"] == PHRASES:
+        return f"{said}."
     if test["outcome"] == "fail":
         feature = found.most_different[0]
         differs = f"{feature['feature']}, {feature['calibration']:.3g} against {feature['production']:.3g}"
@@ -157,6 +168,14 @@ def _of_test(test: dict[str, Any], found: Calibration) -> str:
         else f"about {needed:,} documents on each side would"
     )
     return f"{said}, which does not settle it: {more}{'' if few else ' settle it'}."
+
+
+def _of_phrases(test: dict[str, Any], found: Calibration) -> str:
+    scores = next(one for one in found.likeness if one.name == PHRASES)
+    share = f"(told apart in {test['estimate']:.0%} of pairs; at most {test['threshold']:.0%} is accepted)"
+    if area_under_curve(scores.calibration, scores.production) > 0.5:
+        return f"The calibration documents repeat production's phrases more than production itself does, as copies do {share}"
+    return f"The calibration documents put production's words in another order than production does {share}"
 
 
 def _lacking(found: Calibration) -> str:
@@ -176,4 +195,5 @@ def _record(
         tokens=count_tokens(artifact, documents) if artifact is not None else None,
         source=source[:1000] if source else None,
         license=license[:1000] if license else None,
+        unrepresented=unrepresented(documents),
     )

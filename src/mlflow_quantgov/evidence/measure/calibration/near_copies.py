@@ -29,9 +29,9 @@ MAX_SHINGLES = 8_000_000
 MAX_CHARACTERS = 100_000
 """Characters of a document that are looked at."""
 # Scripts that put no spaces between words: every sign counts as one.
-_TOKEN = re.compile(
-    r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+"
-)
+_UNSPACED = r"\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
+_TOKEN_OR_SIGN = re.compile(rf"{_TOKEN.pattern}|[^\w\s]")
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 Shingles = NDArray[np.uint64]
@@ -80,6 +80,19 @@ def near_copies(documents: Sequence[str], others: Sequence[str]) -> NDArray[np.b
     return found
 
 
+def plain(text: str) -> str:
+    """Text without case, compatibility forms and invisible signs, so that trivial edits do not hide a copy."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    if folded.isascii():
+        return folded
+    return "".join(sign for sign in folded if unicodedata.category(sign) != "Cf")
+
+
+def words_and_signs(text: str) -> list[str]:
+    """Words in their order, each punctuation mark as one."""
+    return _TOKEN_OR_SIGN.findall(plain(text))
+
+
 def _side(documents: Sequence[str], hashes: dict[str, int]) -> _Side:
     parts = [_shingles(document, hashes) for document in documents]
     lengths = np.array([len(part) for part in parts], dtype=np.int64)
@@ -88,7 +101,7 @@ def _side(documents: Sequence[str], hashes: dict[str, int]) -> _Side:
 
 
 def _shingles(document: str, hashes: dict[str, int]) -> Shingles:
-    words = _TOKEN.findall(unicodedata.normalize("NFKC", document[:MAX_CHARACTERS]).casefold())
+    words = _TOKEN.findall(plain(document[:MAX_CHARACTERS]))
     if len(words) < WORDS:
         return np.empty(0, np.uint64)
     each = np.fromiter(_hashes(words, hashes), np.uint64, len(words))

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mlflow_quantgov.evidence.measure.calibration.near_copies import near_copies
+from mlflow_quantgov.evidence.measure.calibration.near_copies import near_copies, plain
 from mlflow_quantgov.evidence.measure.tasks import MAX_BYTES, load_tasks
 
 MIN_WORDS = 3
@@ -24,13 +24,15 @@ LONG_WORDS = 8
 """Two texts of this many words are hardly equal by chance."""
 CHANCE = 0.1
 """Share of the documents from which on equal short texts and near copies are no chance."""
+ERROR = 0.05
+"""Probability with which equal long texts are taken for copies where chance put them on both sides."""
 PASSAGE_WORDS, PASSAGE_SHARE = 30, 0.1
 """Least words of a text that several evaluation items share and that is no template, and most of the items that share it."""
 
 
 def normalise(text: str) -> str:
-    """Text without case, punctuation, compatibility forms and layout, so that trivial edits do not hide a copy."""
-    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
+    """The words of a text alone: no case, punctuation, compatibility forms, invisible signs and layout."""
+    return " ".join(re.findall(r"\w+", plain(text)))
 
 
 def text_digest(text: str) -> str | None:
@@ -45,14 +47,62 @@ def shared(documents: Sequence[str], others: Sequence[str]) -> int:
     """How many documents are copies or near copies of one of the others, or hold or are a part of one.
 
     In two samples of the same traffic a few short texts are equal by chance ("Where is my order?"), and a few long ones
-    nearly so (forms, boilerplate): these count only where they are many.
+    nearly so (forms, boilerplate): these count only where they are many, and more than the others have among themselves.
+    Equal long texts count from the first on, unless either side repeats itself so often that chance explains them.
+
+    Args:
+        documents: The calibration documents.
+        others: The production sample.
     """
-    known = {digest for other in others if (digest := text_digest(other)) is not None}
-    equal = np.array([text_digest(document) in known for document in documents], dtype=bool)
+    left, right = ([text_digest(one) for one in side] for side in (documents, others))
+    equal = _equal(left, right)
+    found = equal | near_copies(documents, others)
+    share = found.sum() / max(1, len(found))
+    if share >= CHANCE and share >= CHANCE + _among_themselves(others):
+        return int(found.sum())
     long = np.array([len(normalise(document).split()) >= LONG_WORDS for document in documents], dtype=bool)
-    sure, doubtful = equal & long, (equal & ~long) | near_copies(documents, others)
-    found = sure | doubtful
-    return int((found if found.sum() >= CHANCE * len(documents) else sure).sum())
+    sure = equal & long
+    if not sure.any() or _by_chance(*(_long_only(*side) for side in ((documents, left), (others, right)))):
+        return 0
+    return int(sure.sum())
+
+
+def _equal(digests: Sequence[str | None], others: Sequence[str | None]) -> NDArray[np.bool_]:
+    known = set(others) - {None}
+    return np.array([digest in known for digest in digests], dtype=bool)
+
+
+def _among_themselves(texts: Sequence[str]) -> float:
+    """Share of texts that are copies or near copies of others of the same side, as one half against the other tells.
+
+    Against all texts there are twice as many to be a copy of.
+    """
+    ordered = sorted(texts, key=lambda text: hashlib.sha256(text.encode("utf-8", "replace")).digest())
+    one, other = ordered[::2], ordered[1::2]
+    if not other:
+        return 0.0
+    equal = _equal([text_digest(text) for text in one], [text_digest(text) for text in other])
+    return 2 * float((equal | near_copies(one, other)).mean())
+
+
+def _long_only(texts: Sequence[str], digests: Sequence[str | None]) -> Counter[str]:
+    pairs = zip(texts, digests, strict=True)
+    return Counter(digest for text, digest in pairs if digest and len(normalise(text).split()) >= LONG_WORDS)
+
+
+def _by_chance(left: Counter[str], right: Counter[str]) -> bool:
+    """Whether a random split of both sides' texts, some of which occur twice, would give as many on both sides.
+
+    A text that occurs twice in m + n ones falls on both sides with probability 2 m n / (m + n)^2, else it stands twice on
+    one: a binomial test. Where no text stands twice on a side nothing says that texts repeat, and none is chance.
+    """
+    from scipy.stats import binom
+
+    across = sum(count == right[text] == 1 for text, count in left.items())
+    within = sum(count > 1 for side in (left, right) for count in side.values())
+    total = left.total() + right.total()
+    split = 2 * left.total() * right.total() / total**2
+    return within > 0 and float(binom.sf(across - 1, across + within, split)) > ERROR
 
 
 def leaked(documents: Sequence[str], evaluation_items: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""The views of likeness that need texts alone: surface, meaning, and a classifier that sees both."""
+"""The views of likeness that need texts alone: surface, meaning, a classifier that sees both, and phrases."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mlflow_quantgov.evidence.likeness import CLASSIFIER, MEANING, STANDARDS, SURFACE
+from mlflow_quantgov.evidence.likeness import CLASSIFIER, MEANING, PHRASES, STANDARDS, SURFACE
 from mlflow_quantgov.evidence.measure.calibration.classifier import out_of_fold_scores
 from mlflow_quantgov.evidence.measure.calibration.embedding import embed, installed
+from mlflow_quantgov.evidence.measure.calibration.phrases import phrase_scores
 from mlflow_quantgov.evidence.measure.calibration.surface import surface
 from mlflow_quantgov.evidence.measure.calibration.witness import Witness, witness
 from mlflow_quantgov.evidence.predicates.calibration import Likeness
@@ -34,11 +35,14 @@ def compare_texts(calibration: Sequence[str], production: Sequence[str]) -> tupl
         left, right = embed(calibration), embed(production)
         tests.append(compare_features(MEANING, left, right))
         scores = out_of_fold_scores(calibration, production, np.vstack(looks), np.vstack([left, right]))
-        threshold = STANDARDS[CLASSIFIER].threshold
-        tests.append(
-            Likeness(name=CLASSIFIER, calibration=tuple(scores[0]), production=tuple(scores[1]), threshold=threshold)
-        )
+        tests.append(_compare_scores(CLASSIFIER, scores))
+    tests.append(_compare_scores(PHRASES, phrase_scores(calibration, production)))
     return tuple(tests)
+
+
+def _compare_scores(name: str, scores: tuple[list[float], list[float]]) -> Likeness:
+    left, right = map(tuple, scores)
+    return Likeness(name=name, calibration=left, production=right, threshold=STANDARDS[name].threshold)
 
 
 def compare_features(name: str, calibration: NDArray[np.floating], production: NDArray[np.floating]) -> Likeness:
