@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_quantgov.evidence.likeness import PHRASES
-from mlflow_quantgov.evidence.measure.calibration import compare_files, sampling
+from mlflow_quantgov.evidence.measure.calibration import assess, compare_files, sampling
 from mlflow_quantgov.evidence.measure.calibration.overlap import shared
 from mlflow_quantgov.evidence.measure.calibration.phrases import phrase_scores
 from mlflow_quantgov.evidence.measure.calibration.sampling import sample, unrepresented
@@ -125,3 +125,14 @@ def test_texts_that_traffic_repeats_are_no_copies(python_texts: list[str]) -> No
     production = mixed[200:]
     copies = production[:60] + [text for text in mixed[:200] if text not in production][:100]
     assert shared(copies, production) >= 60
+
+
+def test_a_statement_that_does_not_say_how_much_was_compared_does_not_pass(
+    python_texts: list[str], write_jsonl: Write
+) -> None:
+    found = assess(
+        write_jsonl("a.jsonl", python_texts[:150]), write_jsonl("b.jsonl", python_texts[150:300]), expectations=False
+    )
+    assert found.recompute()["outcome"] == "pass"
+    silent = found.model_copy(update={"data": found.data.model_copy(update={"unrepresented": None})})
+    assert silent.recompute()["outcome"] == "inconclusive"

@@ -55,7 +55,7 @@ def calibration(provenance: Provenance, **changes: Any) -> Calibration:
     scores = {SURFACE: flat, MEANING: flat, CLASSIFIER: even, PHRASES: even}
     values: dict[str, Any] = {
         "provenance": provenance,
-        "data": DataRecord(digest=DIGEST, documents=100, characters=1000),
+        "data": DataRecord(digest=DIGEST, documents=100, characters=1000, unrepresented=0.0),
         "production": DataRecord(digest=DIGEST, documents=100, characters=1000),
         "leaked_documents": 0,
         "shared_with_production": 0,

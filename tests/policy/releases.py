@@ -197,7 +197,7 @@ def calibration(**changes: Any) -> Calibration:
     scores = {SURFACE: flat, MEANING: flat, CLASSIFIER: even, PHRASES: even}
     values: dict[str, Any] = {
         "provenance": provenance(),
-        "data": DataRecord(digest=digest("3"), documents=300, characters=1000),
+        "data": DataRecord(digest=digest("3"), documents=300, characters=1000, unrepresented=0.0),
         "production": DataRecord(digest=digest("4"), documents=300, characters=1000),
         "leaked_documents": 0,
         "searched_tasks": digest("c"),

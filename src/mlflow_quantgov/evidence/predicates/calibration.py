@@ -30,7 +30,7 @@ class DataRecord(Record):
     """What the author says it is."""
     license: ShortText | None = None
     unrepresented: float | None = Field(None, ge=0, le=1)
-    """Share of the text that the compared documents do not stand for; None in older statements."""
+    """Share of the text that the compared documents do not stand for; None where nobody looked."""
 
 
 class Likeness(Record):
@@ -138,7 +138,7 @@ class Calibration(Predicate):
     @property
     def unseen(self) -> float:
         """Share of the calibration text that the compared documents do not stand for, where it is too large; else 0."""
-        found = self.data.unrepresented or 0.0
+        found = 1.0 if self.data.unrepresented is None else self.data.unrepresented
         usual = (self.production.unrepresented or 0.0) if self.production else 0.0
         return found if found > usual + MAX_UNREPRESENTED else 0.0
 
