@@ -125,10 +125,14 @@ def _print_layers(content: Calibration) -> None:
 
 def _print_faults(found: dict[str, Any]) -> None:
     """Copies, and what great-expectations found: counts, never texts."""
-    searched = "" if found["searched_tasks"] else " (not looked for: give --tasks DIR)"
+    leaked = (
+        f"{found['leaked_documents']:,}"
+        if found["searched_tasks"]
+        else "not looked for: give --tasks DIR, or no gate lets it pass"
+    )
     copies = {
         "generic set": found["generic_set"] or "none recognised",
-        "evaluation items among it": f"{found['leaked_documents']:,}{searched}",
+        "evaluation items among it": leaked,
         "copies of production documents": found["shared_with_production"],
     }
     pairs_table("copies", copies)
