@@ -102,7 +102,12 @@ def test_a_plan_is_readable(version: mlflow.MlflowClient, capsys: pytest.Capture
     with pytest.raises(SystemExit):
         main(["evaluate", URI, "--tasks", str(SKILLS_TASKS), "--plan", "--pilot", "4"])
     out = capsys.readouterr().out
-    assert "items needed" in out and ", as 12 items of the pilot took" in out and "nothing was attached" in out
+    assert (
+        "multi-step-reasoning " in out
+        and "needed" in out
+        and ", as 12 items of the pilot took" in out
+        and "nothing was attached" in out
+    )
 
 
 WRONG: list[tuple[list[str], str]] = [

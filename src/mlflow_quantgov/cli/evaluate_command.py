@@ -176,9 +176,11 @@ def _print_plan(uri: str, plan: EvaluationPlan) -> None:
     stdout.print(
         Text("plan", style="bold"), f"for {plan.destination} under the policy {plan.policy}; nothing was attached"
     )
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("capability", "margin", "expected to differ", "items needed", "items", "chance of a pass", "enough"):
-        table.add_column(column, overflow="fold")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    longest = max((len(one.capability) for one in plan.capabilities), default=0)
+    table.add_column("capability", overflow="fold", min_width=min(longest, 30))
+    for column in ("margin", "expected\nto differ", "items\nneeded", "items\nhere", "chance of\na pass", "enough"):
+        table.add_column(column, overflow="fold", justify="right")
     for one in plan.capabilities:
         table.add_row(
             one.capability,
