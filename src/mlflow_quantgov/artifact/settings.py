@@ -68,7 +68,12 @@ _OF_GGUF = {
 }  # fmt: skip
 """Keys of GGUF's metadata to those of configs; with a question mark where a config may not have one. Of two keys for one thing
 llama.cpp takes the later one."""
-_USUAL = {"rope.scale_linear": 1, "rope.scaling.attn_factor": 1, "rope.scaling.yarn_beta_fast": 32, "rope.scaling.yarn_beta_slow": 1}
+_USUAL = {
+    "rope.scale_linear": 1,
+    "rope.scaling.attn_factor": 1,
+    "rope.scaling.yarn_beta_fast": 32,
+    "rope.scaling.yarn_beta_slow": 1,
+}
 """What llama.cpp computes with where nothing is written."""
 _GATES = {1: "softmax", 2: "sigmoid"}
 _ENCODERS = re.compile(r"bert|embed|^t5encoder$|^dream$|^llada")

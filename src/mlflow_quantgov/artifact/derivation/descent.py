@@ -64,9 +64,10 @@ class Descent:
         """In words, up to which change of the parent the comparison sees nothing; None where that is not known."""
         if self.resolution is None:
             return None
-        # Where errors were compensated one column speaks for all columns, and for all matrices with the same input.
-        even = " spread evenly over its weights" if any(one.trace == "compensated" for one in self.layers) else ""
-        return f"a change of the parent by {100 * self.resolution:.2g} %{even} would have shown"
+        # In a few rows, or where GPTQ leaves one column to speak for all, a larger change can hide.
+        return (
+            f"a change of the parent by {100 * self.resolution:.2g} %, spread evenly over its weights, would have shown"
+        )
 
     @property
     def worst(self) -> tuple[LayerDescent, ...]:
