@@ -45,6 +45,10 @@ def run(question: Question) -> CheckResult:
     )
     if not fault and not _searched(facts, content):
         reason += " It was searched for other evaluation items than those that this version was asked."
+    if not fault and content.unseen:
+        reason += (
+            f" {content.unseen:.0%} of its text was not compared: copies of a few documents, or the rest of long ones."
+        )
     outcome = summary["outcome"]
     lacking = _lacking(question, content)
     if lacking and outcome == "pass":
