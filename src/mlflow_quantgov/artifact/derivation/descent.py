@@ -51,8 +51,8 @@ class Descent:
     cast: str
     """Type that the quantizer held the parent in: `as stored`, `bfloat16` or `float16`."""
     resolution: float | None
-    """Largest of the layers' resolutions: no matrix of the parent can have been changed by more than this. Where errors were
-    compensated, that holds for changes that are spread evenly over the weights of matrices with the same input."""
+    """Largest of the layers' resolutions: no matrix of the parent can have been changed by more than this, evenly over its
+    weights; where errors were compensated, over those of all matrices with the same input."""
 
     @property
     def holds(self) -> bool:

@@ -188,8 +188,8 @@ def _add_signs(found: Measured, weights: Floats, values: Floats, codebook: Codeb
         found.sample = weights[: max(1, SAMPLE // max(found.columns, 1))].copy()
 
 
-def cells(block: Block, slack: Floats | float) -> tuple[Floats, Floats]:
-    """Width of each weight's cell (twice its closed half where it is open), and how uncertain its borders are.
+def cells(block: Block, slack: Floats | float) -> tuple[Floats, Floats, Floats]:
+    """Lower and upper half of each weight's cell (an open one as wide as the closed one), and how uncertain its borders are.
 
     Args:
         block: Quantized weights with their cells.
@@ -198,23 +198,22 @@ def cells(block: Block, slack: Floats | float) -> tuple[Floats, Floats]:
     assert block.below is not None and block.above is not None, "a quantized matrix has cells"
     open_below, open_above = np.isinf(block.below), np.isinf(block.above)
     low = np.where(open_below, np.where(open_above, 0, block.above), block.below)
-    width = low + np.where(open_above, low, block.above)
+    high = np.where(open_above, low, block.above)
+    width = low + high
     # A weight at the border of its cell is up to half a step larger than its level.
     tolerance = (np.abs(block.values) + width) * np.asarray(slack, dtype=np.float32)
     tolerance += width * np.float32(_EDGE)
     if block.blur is not None:
         tolerance += block.blur
-    return width, tolerance
+    return low, high, tolerance
 
 
 def _add_cells(found: Measured, weights: Floats, block: Block, slack: Floats | float) -> None:
     """Add one block of rows of weights with cells."""
     assert block.below is not None and block.above is not None, "a quantized matrix has cells"
     below, above = block.below, block.above
-    open_below, open_above = np.isinf(below), np.isinf(above)
-    low = np.where(open_below, np.where(open_above, 0, above), below)
-    high = np.where(open_above, low, above)
-    width, tolerance = cells(block, slack)
+    low, high, tolerance = cells(block, slack)
+    width = low + high
     difference = weights - block.values
     outside = (difference > above + tolerance) | (difference < -(below + tolerance))
     found.noise += float((low * low - low * high + high * high).sum(dtype=np.float64)) / 3
@@ -226,7 +225,7 @@ def _add_cells(found: Measured, weights: Floats, block: Block, slack: Floats | f
     found.outside_of_column += outside.sum(axis=0)
     unseen = unseen_step(weights, block)
     found.tolerance += float((tolerance if unseen is None else tolerance + unseen).sum(dtype=np.float64))
-    sides = 1 - (open_below.astype(np.float32) + open_above) / 2
+    sides = 1 - (np.isinf(below).astype(np.float32) + np.isinf(above)) / 2
     found.sides += float(sides.sum(dtype=np.float64))
     reciprocal = np.divide(np.float32(1), width, out=np.zeros_like(width), where=width > 0)
     found.borders += float(np.vdot(sides, reciprocal))
