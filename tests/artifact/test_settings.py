@@ -129,6 +129,11 @@ def test_what_a_config_leaves_out_is_what_transformers_fills_in(missing: str) ->
         ("attention.sliding_window", 2, "sliding_window"),
         ("final_logit_softcapping", 3.0, "final_logit_softcapping"),
         ("rope.scaling.type", "linear", "rope_type"),
+        ("rope.scale_linear", 4.0, "rope.factor"),
+        ("rope.scaling.attn_factor", 3.0, "rope.attention_factor"),
+        ("rope.scaling.attn_factor", 1.0, None),
+        ("attention.causal", False, "attention.causal"),
+        ("attention.causal", True, None),
         ("attention.scale", 3.0, None),
     ],
 )
@@ -230,6 +235,26 @@ def test_a_gguf_file_is_held_to_what_it_says() -> None:
     ]
     longer = settings_of_gguf(said | {"llama.attention.key_length": 16})
     assert differences(settings_of_gguf(said), longer) == differences(longer, settings_of_gguf(said)) == []
+
+
+def test_what_gguf_writes_of_extended_positions_follows_from_the_config() -> None:
+    longrope = {"rope_type": "longrope", "short_factor": [1.0], "long_factor": [2.0], "rope_theta": 10000.0}
+    config = {"model_type": "phi3", "max_position_embeddings": 131072, "original_max_position_embeddings": 4096}
+    parent = settings_of_config(config | {"rope_parameters": longrope})
+    said = {"general.architecture": "phi3", "phi3.rope.scaling.attn_factor": 1.1902380714238083,
+            "phi3.rope.scaling.original_context_length": 4096}  # fmt: skip
+    assert differences(settings_of_gguf(said), parent) == []
+    for change in ({"phi3.rope.scaling.attn_factor": 1.5}, {"phi3.rope.scaling.original_context_length": 64}):
+        assert differences(settings_of_gguf(said | change), parent)
+
+
+def test_how_gguf_gates_experts_is_the_parents_word() -> None:
+    config = {"model_type": "deepseek_v2", "scoring_func": "softmax", "norm_topk_prob": False}
+    said = {"general.architecture": "deepseek2", "deepseek2.expert_gating_func": 1, "deepseek2.expert_weights_norm": False}
+    parent = settings_of_config(config)
+    assert differences(settings_of_gguf(said), parent) == []
+    for change in ({"deepseek2.expert_gating_func": 2}, {"deepseek2.expert_weights_norm": True}):
+        assert differences(settings_of_gguf(said | change), parent)
 
 
 def test_a_config_beside_a_graph_is_held_to_what_it_says() -> None:

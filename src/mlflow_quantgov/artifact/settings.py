@@ -156,6 +156,8 @@ def settings_of_gguf(metadata: Mapping[str, Any]) -> Settings:
     gate = metadata.get(f"{own}.expert_gating_func")
     if type(gate) is int and gate in _GATES:
         found["scoring_func?"] = _GATES[gate]
+    if own == "deepseek2" and isinstance(normed := metadata.get(f"{own}.expert_weights_norm"), bool):
+        found["norm_topk_prob" if normed else "norm_topk_prob?"] = normed
     if own == "deepseek2" or f"{own}.expert_count" in metadata:
         found = {
             names: value for names, value in found.items() if names not in {"head_dim?", "intermediate_size?|n_inner?"}
