@@ -237,6 +237,25 @@ def test_a_gguf_file_is_held_to_what_it_says() -> None:
     assert differences(settings_of_gguf(said), longer) == differences(longer, settings_of_gguf(said)) == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("opt", {"_remove_final_layer_norm": True}),
+        ("roberta", {"pad_token_id": 60}),
+        ("bert", {"is_decoder": True}),
+        ("esm", {"token_dropout": True}),
+        ("xlstm", {"output_logit_soft_cap": 3.0}),
+        ("modernbert", {"classifier_pooling": "mean"}),
+        ("llama", {}),
+        ("llama", {"pad_token_id": 60, "output_attentions": True, "attention_dropout": 0.5, "_name_or_path": "x"}),
+    ],
+)
+def test_what_sounds_like_training_or_tokens_and_computes(kind: str, change: dict[str, Any]) -> None:
+    parent = {"model_type": kind, "token_dropout": False, "output_logit_soft_cap": 30.0, "classifier_pooling": "cls"}
+    found = differences(settings_of_config(parent | change), settings_of_config(parent))
+    assert [key for key, *_ in found] == (list(change) if kind != "llama" else [])
+
+
 def test_what_gguf_writes_of_extended_positions_follows_from_the_config() -> None:
     longrope = {"rope_type": "longrope", "short_factor": [1.0], "long_factor": [2.0], "rope_theta": 10000.0}
     config = {"model_type": "phi3", "max_position_embeddings": 131072, "original_max_position_embeddings": 4096}
@@ -250,7 +269,11 @@ def test_what_gguf_writes_of_extended_positions_follows_from_the_config() -> Non
 
 def test_how_gguf_gates_experts_is_the_parents_word() -> None:
     config = {"model_type": "deepseek_v2", "scoring_func": "softmax", "norm_topk_prob": False}
-    said = {"general.architecture": "deepseek2", "deepseek2.expert_gating_func": 1, "deepseek2.expert_weights_norm": False}
+    said = {
+        "general.architecture": "deepseek2",
+        "deepseek2.expert_gating_func": 1,
+        "deepseek2.expert_weights_norm": False,
+    }
     parent = settings_of_config(config)
     assert differences(settings_of_gguf(said), parent) == []
     for change in ({"deepseek2.expert_gating_func": 2}, {"deepseek2.expert_weights_norm": True}):

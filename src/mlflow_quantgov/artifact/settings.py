@@ -32,13 +32,13 @@ class Settings:
 
 
 _IGNORED = re.compile(
-    r"^(_.*|dtype|torch_dtype|transformers_version|quantization_config|compression_config|use_cache|architectures"
+    r"^(_(?!remove_final_layer_norm$).*|dtype|torch_dtype|transformers_version|quantization_config|compression_config|use_cache|architectures"
     r"|name_or_path|model_name|hidden_size|n_embd|num_hidden_layers|n_layer|num_attention_heads|n_head|num_key_value_heads|n_ctx|use_flash.*"
-    r"|vocab_size|tie_word_embeddings|.*_token_id|.*_token_ids|.*_token_index|initializer_.*|.*_init|init_std|.*dropout.*|.*_drop"
-    r"|.*_pdrop|.*layerdrop|output_.*|return_dict|use_return_dict|gradient_.*|id2label|label2id|num_labels|problem_type|task_specific_params|torchscript"
-    r"|tokenizer_class|finetuning_task|pretraining_tp|router_aux_loss_coef|aux_loss_alpha|seq_aux|summary_.*|classifier_.*"
+    r"|vocab_size|tie_word_embeddings|.*_token_id|.*_token_ids|.*_token_index|initializer_.*|.*_init|init_std|(?!token_dropout$).*dropout.*|.*_drop"
+    r"|.*_pdrop|.*layerdrop|output_(attentions|hidden_states|past|scores|logits|.*_logits|retrieved|segmentation|a3_attentions)|return_dict|use_return_dict|gradient_.*|id2label|label2id|num_labels|problem_type|task_specific_params|torchscript"
+    r"|tokenizer_class|finetuning_task|pretraining_tp|router_aux_loss_coef|aux_loss_alpha|seq_aux|summary_.*|classifier_(?!pooling$|activation$).*"
     r"|cache_implementation|chunk_size_feed_forward|cross_attention_.*|tf_legacy_loss|use_bfloat16|pruned_heads|prefix"
-    r"|is_decoder|is_encoder_decoder|add_cross_attention|max_length|min_length|do_sample|temperature|top_k|top_p|typical_p"
+    r"|is_encoder_decoder|add_cross_attention|max_length|min_length|do_sample|temperature|top_k|top_p|typical_p"
     r"|num_beams|num_beam_groups|diversity_penalty|repetition_penalty|length_penalty|no_repeat_ngram_size"
     r"|encoder_no_repeat_ngram_size|bad_words_ids|num_return_sequences|early_stopping|remove_invalid_values"
     r"|exponential_decay_length_penalty|suppress_tokens|begin_suppress_tokens|forced_.*|attn_implementation|text_config"
@@ -68,11 +68,20 @@ _OF_GGUF = {
 }  # fmt: skip
 """Keys of GGUF's metadata to those of configs; with a question mark where a config may not have one. Of two keys for one thing
 llama.cpp takes the later one."""
-_USUAL = {"rope.scale_linear": 1, "rope.scaling.attn_factor": 1, "rope.scaling.yarn_beta_fast": 32, "rope.scaling.yarn_beta_slow": 1}
+_USUAL = {
+    "rope.scale_linear": 1,
+    "rope.scaling.attn_factor": 1,
+    "rope.scaling.yarn_beta_fast": 32,
+    "rope.scaling.yarn_beta_slow": 1,
+}
 """What llama.cpp computes with where nothing is written."""
 _GATES = {1: "softmax", 2: "sigmoid"}
 _ENCODERS = re.compile(r"bert|embed|^t5encoder$|^dream$|^llada")
 """Architectures of GGUF whose tokens see those behind them."""
+_FROM_PADDING = re.compile(
+    r"^(.*roberta.*|camembert|mpnet|longformer|data2vec-text|xmod|ibert|lilt|luke|esm|markuplm|m2m_100|nllb-moe|fsmt)$"
+)
+"""Model types that count positions from the number of the padding token."""
 _TIED, _SWITCH = "tie_word_embeddings", "use_sliding_window"
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 _PATTERNS = {"gemma2": 2, "gemma3_text": 6, "cohere2": 4, "gpt_oss": 2}
@@ -123,6 +132,8 @@ def settings_of_config(config: Mapping[str, Any], *, graph: bool = False) -> Set
     found |= _window(merged)
     found["architectures"] = _architectures(config)
     found.setdefault("model_type", _ANY)
+    if _FROM_PADDING.match(kind) and not graph:
+        found["pad_token_id"] = own.get("pad_token_id", 1)
     _respell(found, merged)
     heads, width = merged.get("num_attention_heads"), merged.get("hidden_size")
     if "qk_rope_head_dim" in merged:
