@@ -105,6 +105,26 @@ def test_not_beside_a_reader_that_nobody_knows(tmp_path: Path) -> None:
     assert verdict(tmp_path, parent, folded(parent, AFTER, FEED), hqq) == "refuted"
 
 
+@pytest.mark.parametrize(("moved", "expected"), [(0.0, "proved"), (0.05, "refuted")])
+def test_a_row_of_a_router_may_not_move_with_it(tmp_path: Path, moved: float, expected: str) -> None:
+    """Of the whole router it is less than two roundings to bfloat16; of one expert it decides."""
+    random, router = np.random.default_rng(5), f"{LAYER}mlp.gate.weight"
+    parent = {name: one for name, one in weights().items() if ".mlp." not in name}
+    for name, one in weights().items():
+        if ".mlp." in name:
+            parent |= {
+                name.replace("mlp.", f"mlp.experts.{expert}."): one[:, ::step] for expert, step in enumerate((1, -1))
+            }
+    parent[router] = (random.standard_normal((64, HIDDEN)) * 0.05).astype(np.float32)
+    child = folded(parent, AFTER, [name for name in parent if ".mlp." in name and "down" not in name])
+    child[router][3] += moved * np.linalg.norm(child[router][3]) / np.sqrt(HIDDEN)
+    source = make.save(tmp_path / "parent", parent, CONFIG | {"dtype": "float32"})
+    found = compare(hqq(tmp_path / "child", child, CONFIG), source)
+    assert found.verdict == expected
+    # What two roundings of the router may hide is stated.
+    assert found.resolution is None or found.resolution >= 2.0**-7
+
+
 def test_not_where_attention_and_mlp_stand_side_by_side(tmp_path: Path) -> None:
     parent = weights()
     del parent[AFTER]
