@@ -256,6 +256,16 @@ def test_what_sounds_like_training_or_tokens_and_computes(kind: str, change: dic
     assert [key for key, *_ in found] == (list(change) if kind != "llama" else [])
 
 
+@pytest.mark.parametrize("key", ["num_attention_heads", "num_hidden_layers"])
+def test_a_size_that_a_loader_would_fill_in(tmp_path: Path, key: str) -> None:
+    """GPT-2 and Bloom load with other heads and fewer layers, and say nothing."""
+    folder = changed(tmp_path / "child", "gptq-w4g32", {})
+    config = json.loads((folder / "config.json").read_text())
+    del config[key]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert any("is not set, the parent's is" in one for one in problems(folder, ARTIFACTS / "parent-bf16"))
+
+
 def test_what_gguf_writes_of_extended_positions_follows_from_the_config() -> None:
     longrope = {"rope_type": "longrope", "short_factor": [1.0], "long_factor": [2.0], "rope_theta": 10000.0}
     config = {"model_type": "phi3", "max_position_embeddings": 131072, "original_max_position_embeddings": 4096}
