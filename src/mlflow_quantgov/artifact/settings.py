@@ -32,18 +32,18 @@ class Settings:
 
 
 _IGNORED = re.compile(
-    r"^(_.*|dtype|torch_dtype|transformers_version|quantization_config|compression_config|use_cache|architectures"
+    r"^(_(?!remove_final_layer_norm$).*|dtype|torch_dtype|transformers_version|quantization_config|compression_config|use_cache|architectures"
     r"|name_or_path|model_name|hidden_size|n_embd|num_hidden_layers|n_layer|num_attention_heads|n_head|num_key_value_heads|n_ctx|use_flash.*"
-    r"|vocab_size|tie_word_embeddings|.*_token_id|.*_token_ids|.*_token_index|initializer_.*|.*_init|init_std|.*dropout.*|.*_drop"
-    r"|.*_pdrop|.*layerdrop|output_.*|return_dict|use_return_dict|gradient_.*|id2label|label2id|num_labels|problem_type|task_specific_params|torchscript"
-    r"|tokenizer_class|finetuning_task|pretraining_tp|router_aux_loss_coef|aux_loss_alpha|seq_aux|summary_.*|classifier_.*"
+    r"|vocab_size|tie_word_embeddings|.*_token_id|.*_token_ids|.*_token_index|initializer_.*|.*_init|init_std|(?!token_dropout$).*dropout.*|.*_drop"
+    r"|.*_pdrop|.*layerdrop|output_(attentions|hidden_states|past|scores|logits|.*_logits|retrieved|segmentation|a3_attentions)|return_dict|use_return_dict|gradient_.*|id2label|label2id|num_labels|problem_type|task_specific_params|torchscript"
+    r"|tokenizer_class|finetuning_task|pretraining_tp|router_aux_loss_coef|aux_loss_alpha|seq_aux|summary_.*|classifier_(?!pooling$|activation$).*"
     r"|cache_implementation|chunk_size_feed_forward|cross_attention_.*|tf_legacy_loss|use_bfloat16|pruned_heads|prefix"
-    r"|is_decoder|is_encoder_decoder|add_cross_attention|max_length|min_length|do_sample|temperature|top_k|top_p|typical_p"
+    r"|is_encoder_decoder|add_cross_attention|max_length|min_length|do_sample|temperature|top_k|top_p|typical_p"
     r"|num_beams|num_beam_groups|diversity_penalty|repetition_penalty|length_penalty|no_repeat_ngram_size"
     r"|encoder_no_repeat_ngram_size|bad_words_ids|num_return_sequences|early_stopping|remove_invalid_values"
     r"|exponential_decay_length_penalty|suppress_tokens|begin_suppress_tokens|forced_.*|attn_implementation|text_config"
     r"|vision_config|audio_config|auto_map|unsloth_.*|keys_to_ignore_at_inference|base_model_.*|ep_plan|rescale_layer"
-    r"|sep_token_id|router_jitter_noise|num_nextn_predict_layers|max_position_embeddings|torch_compile.*|transformers\.js_config|use_mambapy)$"
+    r"|sep_token_id|router_jitter_noise|num_nextn_predict_layers|max_position_embeddings|torch_compile.*|transformers\.js_config|use_mambapy|transformers_weights)$"
 )
 """What may differ: types, tokens, training, generation, what is compared elsewhere, and what a loader knows by itself."""
 _ROPE = {"rope_theta": "rope_theta", "rotary_emb_base": "rope_theta", "partial_rotary_factor": "partial_rotary_factor",
@@ -78,6 +78,10 @@ _USUAL = {
 _GATES = {1: "softmax", 2: "sigmoid"}
 _ENCODERS = re.compile(r"bert|embed|^t5encoder$|^dream$|^llada")
 """Architectures of GGUF whose tokens see those behind them."""
+_FROM_PADDING = re.compile(
+    r"^(.*roberta.*|camembert|mpnet|longformer|data2vec-text|xmod|ibert|lilt|luke|esm|markuplm|m2m_100|nllb-moe|fsmt)$"
+)
+"""Model types that count positions from the number of the padding token."""
 _TIED, _SWITCH = "tie_word_embeddings", "use_sliding_window"
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 _PATTERNS = {"gemma2": 2, "gemma3_text": 6, "cohere2": 4, "gpt_oss": 2}
@@ -128,6 +132,8 @@ def settings_of_config(config: Mapping[str, Any], *, graph: bool = False) -> Set
     found |= _window(merged)
     found["architectures"] = _architectures(config)
     found.setdefault("model_type", _ANY)
+    if _FROM_PADDING.match(kind) and not graph:
+        found["pad_token_id"] = own.get("pad_token_id", 1)
     _respell(found, merged)
     heads, width = merged.get("num_attention_heads"), merged.get("hidden_size")
     if "qk_rope_head_dim" in merged:
@@ -161,6 +167,8 @@ def settings_of_gguf(metadata: Mapping[str, Any]) -> Settings:
     gate = metadata.get(f"{own}.expert_gating_func")
     if type(gate) is int and gate in _GATES:
         found["scoring_func?"] = _GATES[gate]
+    if own == "deepseek2" and isinstance(normed := metadata.get(f"{own}.expert_weights_norm"), bool):
+        found["norm_topk_prob" if normed else "norm_topk_prob?"] = normed
     if own == "deepseek2" or f"{own}.expert_count" in metadata:
         found = {
             names: value for names, value in found.items() if names not in {"head_dim?", "intermediate_size?|n_inner?"}

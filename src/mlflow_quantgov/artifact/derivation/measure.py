@@ -152,7 +152,7 @@ def measure(
             else:
                 _add_sums(found, weights, block.values)
                 found.local.add(child, weights, block.values)
-                _add_cells(found, weights, block, child.slack + factors.uncertainty)
+                _add_cells(found, child, weights, block, child.slack + factors.uncertainty)
     return found
 
 
@@ -208,7 +208,7 @@ def cells(block: Block, slack: Floats | float) -> tuple[Floats, Floats, Floats]:
     return low, high, tolerance
 
 
-def _add_cells(found: Measured, weights: Floats, block: Block, slack: Floats | float) -> None:
+def _add_cells(found: Measured, child: Matrix, weights: Floats, block: Block, slack: Floats | float) -> None:
     """Add one block of rows of weights with cells."""
     assert block.below is not None and block.above is not None, "a quantized matrix has cells"
     below, above = block.below, block.above
@@ -216,13 +216,16 @@ def _add_cells(found: Measured, weights: Floats, block: Block, slack: Floats | f
     width = low + high
     difference = weights - block.values
     outside = (difference > above + tolerance) | (difference < -(below + tolerance))
-    found.noise += float((low * low - low * high + high * high).sum(dtype=np.float64)) / 3
+    noise = (low * low - low * high + high * high).sum(axis=1, dtype=np.float64) / 3
+    found.noise += float(noise.sum())
     found.outside += int(outside.sum())
     clipped = ~outside & (np.abs(difference) > np.maximum(low, high) + tolerance)
     found.clipped += int(clipped.sum())
     found.shrunk += int((clipped & (np.abs(weights) > _SHRUNK * np.abs(block.values))).sum())
     found.far += int((outside & (np.abs(difference) > width + tolerance)).sum())
     found.outside_of_column += outside.sum(axis=0)
+    past = np.where(outside, np.abs(difference) - np.where(difference > 0, above, below), np.float32(0))
+    found.local.add_cells(child, weights, outside, past, noise)
     unseen = unseen_step(weights, block)
     found.tolerance += float((tolerance if unseen is None else tolerance + unseen).sum(dtype=np.float64))
     sides = 1 - (np.isinf(below).astype(np.float32) + np.isinf(above)) / 2
