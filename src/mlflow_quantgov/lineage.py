@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mlflow_quantgov.artifact.behaviour import behaviour_digest
 from mlflow_quantgov.artifact.derivation.descent import Descent
@@ -17,6 +17,9 @@ from mlflow_quantgov.artifact.quantization import Inspection, Quantization, Stru
 from mlflow_quantgov.artifact.settings import differences
 from mlflow_quantgov.artifact.structure import architecture_family
 from mlflow_quantgov.errors import short
+
+if TYPE_CHECKING:
+    from mlflow_quantgov.checkpoint import Checkpoint
 
 LineageLevel = Literal["none", "declared", "digest", "structure", "numeric", "reproduced"]
 LEVELS: tuple[LineageLevel, ...] = ("none", "declared", "digest", "structure", "numeric", "reproduced")
@@ -67,6 +70,14 @@ class Lineage:
     """Why the next level was not reached."""
     descent: Descent | None = None
     """The weights of both, compared; None where nobody asked for it, or a lower level already failed."""
+    through: Checkpoint | None = None
+    """The trained checkpoint that the weights are the rounding of, where they are not the parent's own; `descent` is then
+    the comparison with it."""
+
+    @property
+    def rounded_from(self) -> ModelFacts | None:
+        """The full-precision model that was rounded: the trained checkpoint, where there is one between."""
+        return self.through.model if self.through else self.parent
 
     def reaches(self, wanted: LineageLevel) -> bool:
         """Whether a demanded level holds."""

@@ -71,7 +71,7 @@ def check(uri: str, to: str, policy: str | Path | None = None) -> Decision:
     from mlflow_quantgov.gate.facts import gather_client
     from mlflow_quantgov.policy.engine import decide
     from mlflow_quantgov.policy.loader import load_policy
-    from mlflow_quantgov.policy.matching import demands_weights
+    from mlflow_quantgov.policy.matching import demanded_bits, demands_weights
 
     name, version = registered(local_model(uri))
     gate = find_gate() if policy is None else None
@@ -80,7 +80,13 @@ def check(uri: str, to: str, policy: str | Path | None = None) -> Decision:
     import mlflow
 
     chosen = load_policy(policy)
-    facts = gather_client(mlflow.MlflowClient(), name, version, compares=demands_weights(chosen, name))
+    facts = gather_client(
+        mlflow.MlflowClient(),
+        name,
+        version,
+        compares=demands_weights(chosen, name),
+        least_bits=demanded_bits(chosen, name),
+    )
     return decide(chosen, facts, to, what_if=True)
 
 

@@ -18,19 +18,22 @@ from sqlalchemy.orm import Session
 from mlflow_quantgov.artifact.derivation import Descent
 from mlflow_quantgov.artifact.inspect import inspect_model
 from mlflow_quantgov.artifact.quantization import Inspection
+from mlflow_quantgov.checkpoint import Checkpoint, examine, with_checkpoint
 from mlflow_quantgov.errors import ArtifactError, EvidenceError, QuantgovError
 from mlflow_quantgov.evidence.generic_sets import named_set
 from mlflow_quantgov.evidence.kernel_table import lookup
+from mlflow_quantgov.evidence.predicates import Predicate, Training
 from mlflow_quantgov.evidence.statement import MAX_STATEMENT_BYTES, parse_statement
 from mlflow_quantgov.evidence.store import EVIDENCE_FOLDER, copy_name
 from mlflow_quantgov.flavor.download import model_artifact, search_versions
 from mlflow_quantgov.flavor.layout import LINEAGE_FILE, MANIFEST_FILE, LineageRecord, SavedModel
 from mlflow_quantgov.gate.contents import loading_problem, other_problem, weights_below
-from mlflow_quantgov.gate.descent import descent_of
+from mlflow_quantgov.gate.descent import descent_of, kinship_of
 from mlflow_quantgov.gate.intake import kept, take_in
+from mlflow_quantgov.gate.siblings import Siblings
 from mlflow_quantgov.gate.sources import VersionRef, local_files, path_here
 from mlflow_quantgov.lineage import Lineage, ModelFacts, facts_of, prove, with_reproduction
-from mlflow_quantgov.policy.facts import Evidence, Facts, Role, was_reproduced
+from mlflow_quantgov.policy.facts import Evidence, Facts, Role, narrowest_bits, training_of, was_reproduced
 
 _PARENT_URI = re.compile(r"^models:/(?P<name>[^/@]+)/(?P<version>\d+)$")
 
@@ -67,10 +70,12 @@ class Gatherer:
     """Context manager that yields a session and commits; None on a client, which keeps nothing."""
     compares: Callable[[str], bool] = lambda name: False
     """Whether the weights of a registered model's versions are compared with their parents'."""
+    least_bits: Callable[[str], float] = lambda name: 0.0
+    """Width below which versions of a registered model have to show how they were trained."""
 
     def gather(self, name: str, version: str, requester: str | None = None) -> Facts:
         """Everything that is known about a version; what cannot be read is named in `problems`."""
-        gathering = _Gathering(self.registry, self.engine, self.sessions, self.compares(name))
+        gathering = _Gathering(self.registry, self.engine, self.sessions, self.compares(name), self.least_bits(name))
         return gathering.gather(name, version, requester)
 
 
@@ -78,9 +83,15 @@ class _Gathering:
     """One gathering: the files of a version are read and hashed once, however often it is met on the way."""
 
     def __init__(
-        self, registry: Registry, engine: Engine | None, sessions: Callable[[], Any] | None, compares: bool
+        self,
+        registry: Registry,
+        engine: Engine | None,
+        sessions: Callable[[], Any] | None,
+        compares: bool,
+        least_bits: float,
     ) -> None:
         self.registry, self.engine, self.sessions, self.compares = registry, engine, sessions, compares
+        self.least_bits = least_bits
         self._seen: dict[str, _Read] = {}
 
     def gather(self, name: str, version: str, requester: str | None = None) -> Facts:
@@ -109,9 +120,47 @@ class _Gathering:
             evidence=tuple(evidence),
             problems=found.problems + tuple(problems),
         )
-        if lineage is not None and was_reproduced(facts):
-            return replace(facts, lineage=with_reproduction(lineage))
+        facts = self._with_training(ref, facts)
+        if facts.lineage is not None and was_reproduced(facts):
+            return replace(facts, lineage=with_reproduction(facts.lineage))
         return facts
+
+    def _with_training(self, ref: VersionRef, facts: Facts) -> Facts:
+        """What a narrow version rests on: the trained checkpoint, and wider versions that were evaluated before."""
+        lineage, bits = facts.lineage, narrowest_bits(facts.model.quantization) if facts.model else None
+        if lineage is None or lineage.parent is None or bits is None or not lineage.reaches("structure"):
+            return facts
+        narrow, training = bits < self.least_bits, training_of(facts)
+        if training is not None and (narrow or self.compares):
+            checkpoint = self._checkpoint(ref, facts, training.content)
+            facts = replace(facts, checkpoint=checkpoint, lineage=with_checkpoint(lineage, checkpoint))
+        if narrow:
+            siblings = Siblings(self.registry, self.sessions, self._read, self._may_have(lineage.parent.weights))
+            facts = replace(facts, siblings=siblings.of(ref, facts, self.least_bits))
+        return facts
+
+    def _checkpoint(self, ref: VersionRef, facts: Facts, training: Predicate) -> Checkpoint:
+        """The version that a training statement names, compared with the parent and with this version."""
+        assert isinstance(training, Training) and facts.model and facts.lineage and facts.lineage.parent
+        child, original, uri = facts.model, facts.lineage.parent, str(facts.lineage.parent_uri)
+        read = self._parent(training.checkpoint_uri)
+        model = read.model if read else None
+        named = Checkpoint(training.checkpoint_uri, training.checkpoint, original.weights, model)
+        there, origin = self._parent_reference_or_none(training.checkpoint_uri), self._parent_reference_or_none(uri)
+        if model is None or there is None or origin is None:
+            return replace(named, model=None)
+
+        def compared(make: Any, one: VersionRef, mine: ModelFacts, other: VersionRef, theirs: ModelFacts) -> Any:
+            with self._artifact(one) as here, self._artifact(other) as yonder:
+                return make(mine.manifest, here, theirs.manifest, yonder)
+
+        return examine(
+            named,
+            original,
+            lambda: compared(kinship_of, there, model, origin, original),
+            lambda: compared(descent_of, ref, child, there, model),
+            lambda: compared(descent_of, ref, child, origin, original),
+        )
 
     def _read(self, ref: VersionRef) -> _Read:
         resolved = self._resolved(ref)
@@ -155,9 +204,15 @@ class _Gathering:
         return replace(lineage, parent_version=version), parent.copies if parent else ()
 
     def _parent(self, uri: str) -> _Read | None:
+        reference = self._parent_reference_or_none(uri)
         try:
-            reference = self._parent_reference(uri)
             return self._read(reference) if reference else None
+        except (QuantgovError, mlflow.exceptions.MlflowException):
+            return None
+
+    def _parent_reference_or_none(self, uri: str) -> VersionRef | None:
+        try:
+            return self._parent_reference(uri)
         except (QuantgovError, mlflow.exceptions.MlflowException):
             return None
 
@@ -203,6 +258,21 @@ class _Gathering:
         if root is None or not (root / MANIFEST_FILE).is_file():
             return True
         return SavedModel(root).manifest().weights_digest == weights
+
+    def _may_have(self, parent: str) -> Callable[[VersionRef, str], bool]:
+        """Whether a version may hold some weights and be made from this parent, by what was written down at logging."""
+
+        def may(ref: VersionRef, weights: str) -> bool:
+            try:
+                root = path_here(self._resolved(ref), self.engine)
+                if root is None or not (root / LINEAGE_FILE).is_file():
+                    return root is None
+                claimed = SavedModel(root).lineage().parent or {}
+                return claimed.get("weights") == parent and self._may_hold(ref, weights)
+            except (QuantgovError, ValueError, mlflow.exceptions.MlflowException):
+                return False
+
+        return may
 
     def _evidence(
         self, ref: VersionRef, subjects: set[str], copies: tuple[tuple[str, bytes], ...]
@@ -288,7 +358,9 @@ def reference_of(version: Any, location: str | None) -> VersionRef:
     return VersionRef(version.name, str(version.version), version.source, int(version.creation_timestamp), location)
 
 
-def gather_client(client: mlflow.MlflowClient, name: str, version: str, *, compares: bool = False) -> Facts:
+def gather_client(
+    client: mlflow.MlflowClient, name: str, version: str, *, compares: bool = False, least_bits: float = 0.0
+) -> Facts:
     """Facts through a plain client, for `qg.check` and reports where nothing is gated; nothing is kept.
 
     Args:
@@ -296,5 +368,7 @@ def gather_client(client: mlflow.MlflowClient, name: str, version: str, *, compa
         name: Registered model.
         version: Its version.
         compares: Whether to compare the weights with the parent's; both models are then read whole.
+        least_bits: Width below which a version has to show how it was trained; the checkpoint is then read too.
     """
-    return Gatherer(ClientRegistry(client), None, None, lambda _: compares).gather(name, version)
+    gatherer = Gatherer(ClientRegistry(client), None, None, lambda _: compares, lambda _: least_bits)
+    return gatherer.gather(name, version)

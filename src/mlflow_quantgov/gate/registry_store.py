@@ -36,7 +36,7 @@ from mlflow_quantgov.policy.decision import Decision
 from mlflow_quantgov.policy.engine import decide
 from mlflow_quantgov.policy.facts import Evidence, Facts
 from mlflow_quantgov.policy.loader import load_policy
-from mlflow_quantgov.policy.matching import creation_gated, demands_weights, destination_kind
+from mlflow_quantgov.policy.matching import creation_gated, demanded_bits, demands_weights, destination_kind
 from mlflow_quantgov.policy.schema import Policy
 
 SCHEME = "quantgov:"
@@ -72,7 +72,7 @@ class _Gate(Guards, _Store):
         self._sessions: JoinedSessions = JoinedSessions(self.ManagedSessionMaker)
         self.ManagedSessionMaker = self._sessions
         upgrade(self.engine)
-        self._gatherer = Gatherer(self, self.engine, self._sessions.transaction, self._compares)
+        self._gatherer = Gatherer(self, self.engine, self._sessions.transaction, self._compares, self._least_bits)
         self._remember_policy()
 
     # What others in this process ask.
@@ -83,6 +83,9 @@ class _Gate(Guards, _Store):
 
     def _compares(self, name: str) -> bool:
         return demands_weights(self._policy, name)
+
+    def _least_bits(self, name: str) -> float:
+        return demanded_bits(self._policy, name)
 
     def quantgov_facts(self, name: str, version: str) -> Facts:
         """Everything that is known about a version."""
@@ -252,7 +255,8 @@ class _Gate(Guards, _Store):
 
         destinations = gated_destinations(self._policy, name) or ["@champion"]
         ref = VersionRef(name, "new", source, 0)
-        gatherer = Gatherer(_Pending(self, ref), self.engine, self._sessions.transaction, self._compares)
+        pending, sessions = _Pending(self, ref), self._sessions.transaction
+        gatherer = Gatherer(pending, self.engine, sessions, self._compares, self._least_bits)
         facts = gatherer.gather(name, "new", current_actor()[0])
         decisions = [decide(self._policy, facts, destination) for destination in destinations]
         return next((one for one in decisions if not one.allowed), decisions[0])

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from mlflow_quantgov.artifact.quantization import Quantization
 from mlflow_quantgov.artifact.quantizers.recipe import Recipe
 from mlflow_quantgov.artifact.weights import json_digest
-from mlflow_quantgov.evidence.predicates import Lookup, Predicate, Reproduction
+from mlflow_quantgov.checkpoint import Checkpoint
+from mlflow_quantgov.evidence.predicates import Lookup, Predicate, Reproduction, Training
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.targets import Target
 from mlflow_quantgov.lineage import Lineage, ModelFacts
@@ -42,6 +44,21 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class Sibling:
+    """Another registered version of the same parent, with the task evaluations of it that were taken in."""
+
+    uri: str
+    model: ModelFacts
+    """Its own files."""
+    evidence: tuple[Evidence, ...]
+
+    @property
+    def narrowest_bits(self) -> float | None:
+        """Width of its narrowest quantized matrix; None for full precision."""
+        return narrowest_bits(self.model.quantization)
+
+
+@dataclass(frozen=True)
 class Facts:
     """Everything that is known about one version at one moment."""
 
@@ -61,6 +78,11 @@ class Facts:
     """How it was quantized, as written down at logging."""
     kernel: Lookup | None = None
     """What the gate's own kernel table says of these weights on this target."""
+    checkpoint: Checkpoint | None = None
+    """What the newest training statement names, compared with parent and version; None where nobody states a training,
+    or no gate asks for one."""
+    siblings: tuple[Sibling, ...] = ()
+    """Evaluated versions of the same parent that are wide enough; gathered where this one is narrow."""
     generic_set: str | None = None
     """Generic calibration set that the files' own metadata name."""
     evidence: tuple[Evidence, ...] = ()
@@ -77,12 +99,22 @@ class Facts:
         return tuple(sorted(found, key=lambda one: one.received_at or one.content.provenance.measured_at))
 
 
+def narrowest_bits(found: Quantization) -> float | None:
+    """Width of the narrowest quantized matrix, by inspection: a mixture is as bold as its boldest; None for full precision."""
+    return None if found.bits is None else min((layer.bits for layer in found.layers), default=found.bits)
+
+
+def training_of(facts: Facts) -> Evidence | None:
+    """The training statement about these weights that was received last."""
+    return next((one for one in reversed(facts.of_kind(Training.KIND)) if isinstance(one.content, Training)), None)
+
+
 def reproductions(facts: Facts) -> tuple[Evidence, ...]:
-    """The newest run of every recipe on this very parent; those that gave the same bytes come last.
+    """The newest run of every recipe on this very parent (or on the trained checkpoint that was rounded); those that gave the same bytes come last.
 
     Where a recipe was recorded, only that one counts; another that makes something else says nothing about it.
     """
-    parent = facts.lineage.parent if facts.lineage else None
+    parent = facts.lineage.rounded_from if facts.lineage else None
     newest: dict[str, Evidence] = {}
     for one in facts.of_kind(Reproduction.KIND):
         content = one.content

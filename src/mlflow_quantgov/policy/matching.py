@@ -61,3 +61,9 @@ def demands_weights(policy: Policy, model: str) -> bool:
     """Whether any gate of a model wants its weights compared with its parent's, which takes reading both whole."""
     gates = [gate_for(policy, model, destination) for destination in gated_destinations(policy, model)]
     return any(gate is not None and gate.lineage_level in {"numeric", "reproduced"} for gate in gates)
+
+
+def demanded_bits(policy: Policy, model: str) -> float:
+    """Width below which some gate of a model wants to know how it was trained; 0 where none does."""
+    gates = [gate_for(policy, model, destination) for destination in gated_destinations(policy, model)]
+    return max((gate.least_bits for gate in gates if gate is not None and "bit-width" in gate.checks), default=0.0)

@@ -26,6 +26,10 @@ CheckName = Literal[
 CHECKS: tuple[str, ...] = get_args(CheckName)
 
 
+Width = Annotated[float, Field(gt=0, le=32)]
+Budget = Annotated[float, Field(gt=0, lt=1)]
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -131,7 +135,10 @@ class Gate(_Part):
     calibration: CalibrationDemand = CalibrationDemand()
     """Views of calibration data that a pass needs."""
     least_bits: float = 4
-    """Below it, recorded quantization-aware training is required too."""
+    """Below it, quantization-aware training, a budget and an earlier version at this width or more are required too."""
+    budgets: dict[Width, Budget] = Field(default_factory=dict)
+    """Width in bits to the largest loss of every capability, as a share of its range of scores. A width between two of them
+    has the lower one's; one below all of them has none, and is refused."""
     probe: bool = True
     """Whether the kernel must have been seen in the runtime, not only in the table."""
     drill_days: int = Field(90, ge=1)
@@ -139,6 +146,11 @@ class Gate(_Part):
     approvers: int = Field(0, ge=0)
     author_may_choose: bool = True
     """Whether yardsticks that are not pinned are accepted (and labelled)."""
+
+    def budget_for(self, bits: float) -> float | None:
+        """What a narrowest width may cost: the budget of the largest width that is not above it; None where there is none."""
+        width = max((one for one in self.budgets if one <= bits), default=None)
+        return None if width is None else self.budgets[width]
 
 
 class Rule(_Part):

@@ -9,5 +9,6 @@ error. See docs/explanation/descent.md for the derivation, the limits and what w
 
 from mlflow_quantgov.artifact.derivation.compare import compare
 from mlflow_quantgov.artifact.derivation.descent import Descent, LayerDescent
+from mlflow_quantgov.artifact.derivation.kinship import Kinship, kinship
 
-__all__ = ["Descent", "LayerDescent", "compare"]
+__all__ = ["Descent", "Kinship", "LayerDescent", "compare", "kinship"]

@@ -11,7 +11,7 @@ from mlflow_quantgov.evidence.predicates.fidelity import DocumentRecord, Fidelit
 from mlflow_quantgov.evidence.predicates.kernels import Kernels, Lookup
 from mlflow_quantgov.evidence.predicates.reproduction import Difference, MadePart, Reproduction
 from mlflow_quantgov.evidence.predicates.task_eval import Answer, TaskEval, TaskItem, TaskResult
-from mlflow_quantgov.evidence.predicates.training import Training
+from mlflow_quantgov.evidence.predicates.training import Training, TrainingV1
 from mlflow_quantgov.evidence.predicates.waiver import Waiver
 
 PREDICATES: dict[str, type[Predicate]] = {
@@ -29,7 +29,7 @@ PREDICATES: dict[str, type[Predicate]] = {
         Waiver,
     )
 }
-EARLIER: tuple[type[Predicate], ...] = (FidelityV1,)
+EARLIER: tuple[type[Predicate], ...] = (FidelityV1, TrainingV1)
 """Versions that are still read, and no longer written."""
 
 __all__ = [
@@ -61,6 +61,7 @@ __all__ = [
     "TaskItem",
     "TaskResult",
     "Training",
+    "TrainingV1",
     "Waiver",
     "kind_of_type",
     "predicate_class",

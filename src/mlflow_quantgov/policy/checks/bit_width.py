@@ -1,14 +1,16 @@
-"""Is the width justified: four bit or more, or recorded quantization-aware training?"""
+"""Is the width justified: four bit or more, or training that the bytes bear out, a budget, and a wider version before it?"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from mlflow_quantgov.evidence.predicates import Training
+from mlflow_quantgov.policy.checks import narrow
 from mlflow_quantgov.policy.checks.interface import Question, result
-from mlflow_quantgov.policy.decision import CheckResult
+from mlflow_quantgov.policy.decision import CheckResult, Outcome
+from mlflow_quantgov.policy.facts import narrowest_bits
 
 NAME = "bit-width"
+_WORST: tuple[Outcome, ...] = ("fail", "missing", "inconclusive")
 
 
 def run(question: Question) -> CheckResult:
@@ -17,27 +19,27 @@ def run(question: Question) -> CheckResult:
     if facts.model is None:
         return result(NAME, "missing", "Not measured: the files cannot be read.", "quantgov inspect PATH")
     found = facts.model.quantization
-    if found.bits is None:
+    bits = narrowest_bits(found)
+    if found.bits is None or bits is None:
         return result(NAME, "not-applicable", "Full precision.")
-    numbers: dict[str, Any] = {"bits": found.bits, "bits_per_weight": round(found.bits_per_weight, 3)}
+    numbers: dict[str, Any] = {
+        "bits": found.bits,
+        "bits_per_weight": round(found.bits_per_weight, 3),
+        "narrowest_bits": bits,
+    }
     least = question.gate.least_bits
-    narrowest = min((layer.bits for layer in found.layers), default=found.bits)
-    numbers["narrowest_bits"] = narrowest
-    if narrowest >= least:
+    if bits >= least:
         return result(NAME, "pass", f"{found.bits:g} bit, at or above {least:g}.", **numbers)
-    some = "" if narrowest == found.bits else f" in {sum(layer.bits < least for layer in found.layers)} matrices"
-    parent = facts.lineage.parent.weights if facts.lineage and facts.lineage.parent else None
-    training = [
-        one
-        for one in facts.of_kind("training")
-        if isinstance(one.content, Training) and one.content.checkpoint == parent
-    ]
-    if not training:
-        return result(
-            NAME,
-            "missing",
-            f"{narrowest:g} bit{some} is below {least:g}, and no quantization-aware training of its parent is recorded.",
-            "quantize at 4 bit or more first, and measure; below that, train for it and attach a training statement",
-            **numbers,
-        )
-    return result(NAME, "pass", f"{narrowest:g} bit{some} with recorded training.", "", training[-1:], **numbers)
+    some = "" if bits == found.bits else f" in {sum(layer.bits < least for layer in found.layers)} matrices"
+    conditions = narrow.conditions(question, bits)
+    for one in conditions:
+        numbers |= one.numbers
+    evidence = {each.digest: each for one in conditions for each in one.evidence}.values()
+    unmet = [one for one in conditions if one.outcome != "pass"]
+    if not unmet:
+        kept = " ".join(one.reason for one in conditions)
+        return result(NAME, "pass", f"{bits:g} bit{some}, below {least:g}. {kept}", "", evidence, **numbers)
+    worst = next(outcome for outcome in _WORST if any(one.outcome == outcome for one in unmet))
+    reason = f"{bits:g} bit{some} is below {least:g}. {' '.join(one.reason for one in unmet)}"
+    # The first that is unmet on the way is what to do next.
+    return result(NAME, worst, reason, unmet[0].fix, evidence, **numbers)

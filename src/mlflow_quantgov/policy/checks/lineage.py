@@ -38,7 +38,10 @@ def run(question: Question) -> CheckResult:
         )
     seen = found.descent.resolution if found.descent else None
     limit = found.descent.limit if found.descent else None
-    reason = f"Parent {found.parent_uri}, proved up to {found.level}."
+    through = f" through the trained checkpoint {found.through.uri}" if found.through else ""
+    reason = f"Parent {found.parent_uri}, proved up to {found.level}{through}."
+    if limit and found.through:
+        limit = limit.replace("the parent", "the checkpoint", 1)
     if limit:
         reason += f" {limit[0].upper()}{limit[1:]}."
     evidence = reproductions(facts)[-1:] if found.level == "reproduced" else ()
@@ -51,12 +54,16 @@ def _too_low(question: Question, found: Lineage) -> CheckResult:
     said = f"Proved up to {found.level}, {wanted} is demanded:"
     if wanted == "reproduced" and found.level == "numeric":
         tried, fix = reproductions(facts), f"quantgov reproduce {question.uri}"
+        fix += f" --checkpoint {found.through.uri}" if found.through else ""
         if not tried:
             return result(NAME, "missing", f"{said} nobody has run its recipe again.", fix)
         summary = tried[-1].content.stated()
         problem = f"run again, the recipe gave {summary['different']} of {summary['parts']} parts otherwise."
         return result(NAME, "fail", f"{said} {problem}", fix, tried[-1:])
     problem = found.problems[-1] if found.problems else "More has not been shown."
+    named = facts.checkpoint
+    if named is not None and (fault := named.fault) is not None and found.level == "structure":
+        problem = f"{problem} {fault[1]}"
     return result(NAME, "fail", f"{said} {problem}", "log it again with its real parent")
 
 
