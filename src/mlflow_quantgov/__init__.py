@@ -38,6 +38,7 @@ _EXPORTS: dict[str, tuple[str, str]] = {
     "plan_evaluation": ("mlflow_quantgov.api", "plan_evaluation"),
     "promote": ("mlflow_quantgov.api", "promote"),
     "quantize": ("mlflow_quantgov.api", "quantize"),
+    "record_training": ("mlflow_quantgov.api", "record_training"),
     "reproduce": ("mlflow_quantgov.api", "reproduce"),
     "rollback": ("mlflow_quantgov.api", "rollback"),
     "save_model": ("mlflow_quantgov.flavor", "save_model"),
@@ -71,6 +72,7 @@ __all__ = [
     "plan_evaluation",
     "promote",
     "quantize",
+    "record_training",
     "reproduce",
     "rollback",
     "save_model",
@@ -92,6 +94,7 @@ if TYPE_CHECKING:
         plan_evaluation,
         promote,
         quantize,
+        record_training,
         reproduce,
         rollback,
     )

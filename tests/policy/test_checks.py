@@ -33,7 +33,7 @@ from releases import (
 
 from mlflow_quantgov.artifact.derivation.descent import Descent, LayerDescent, Trace
 from mlflow_quantgov.artifact.quantization import LayerQuantization
-from mlflow_quantgov.evidence.predicates import Load, Lookup, Predicate, Training
+from mlflow_quantgov.evidence.predicates import Load, Lookup, Predicate
 from mlflow_quantgov.evidence.predicates.fidelity import ENGAGED_TOKENS
 from mlflow_quantgov.policy.checks.clusters import clusters_of
 from mlflow_quantgov.policy.decision import Decision
@@ -323,24 +323,10 @@ def layers(*bits: float) -> dict[str, Any]:
     return {"layers": tuple(LayerQuantization(f"l{number}", one, 32, (10, 10)) for number, one in enumerate(bits))}
 
 
-def training(**changes: Any) -> Training:
-    values: dict[str, Any] = {
-        "provenance": provenance(), "run": "r", "checkpoint": PARENT, "steps": 100, "data_digest": digest("5"), "code_version": "1",
-    }  # fmt: skip
-    return Training.measured(**(values | changes))
-
-
 def test_a_mixture_is_as_bold_as_its_boldest_matrix() -> None:
     mixed = model_facts(MODEL, **layers(4, 4, 2))
     outcome, reason = refusals(judge(facts_of(model=mixed)))["bit-width"]
     assert outcome == "missing" and "2 bit in 1 matrices" in reason
-    assert judge(facts_of([*contents(), training()], model=mixed)).allowed
-
-
-def test_training_of_another_model_is_no_training_of_this_one() -> None:
-    narrow = model_facts(MODEL, bits=2.0, **layers(2))
-    measured = [*contents(), training(checkpoint=digest("9"))]
-    assert list(refusals(judge(facts_of(measured, model=narrow)))) == ["bit-width"]
 
 
 @pytest.mark.parametrize(

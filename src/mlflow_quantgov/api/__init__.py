@@ -12,6 +12,7 @@ from mlflow_quantgov.api.evaluating import evaluate, import_scores
 from mlflow_quantgov.api.measuring import assess_calibration, benchmark, confirm_kernels, measure_fidelity
 from mlflow_quantgov.api.planning import EvaluationPlan, plan_evaluation
 from mlflow_quantgov.api.recipes import quantize, reproduce
+from mlflow_quantgov.api.training import record_training
 from mlflow_quantgov.production.promotion import Rollback, rollback
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "plan_evaluation",
     "promote",
     "quantize",
+    "record_training",
     "report",
     "reproduce",
     "restore",

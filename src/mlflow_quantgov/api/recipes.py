@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mlflow_quantgov.errors import UsageError, no_such_file
 from mlflow_quantgov.evidence.measure.progress import Progress
 from mlflow_quantgov.evidence.statement import Statement
-from mlflow_quantgov.flavor.download import cache_folder
+from mlflow_quantgov.flavor.download import cache_folder, local_model
 from mlflow_quantgov.versions import (
     attach_content,
     pair_of,
@@ -52,6 +52,7 @@ def reproduce(
     recipe: Recipe | str | Path | None = None,
     *,
     calibration: str | Path | None = None,
+    checkpoint: str | None = None,
     progress: Progress | None = None,
 ) -> Statement:
     """Run the recipe of a quantized version again on its parent, compare byte by byte, and attach what was found.
@@ -60,6 +61,7 @@ def reproduce(
         uri: The quantized version.
         recipe: How it was quantized, or a YAML file that says so; None for what was recorded at logging.
         calibration: The calibration file, where the recipe names one.
+        checkpoint: The trained checkpoint that was quantized, `models:/NAME/VERSION`; None for the parent itself.
         progress: Called with a message and a fraction from 0 to 1.
 
     Raises:
@@ -79,12 +81,13 @@ def reproduce(
             why="Without quantizer, version and arguments nothing can be run again.",
             fix=f"quantgov reproduce {uri} --recipe recipe.yaml",
         )
+    source = local_model(checkpoint) if checkpoint is not None else pair.parent
     found = reproduction.reproduce(
         pair.quantized.artifact,
-        pair.parent.artifact,
+        source.artifact,
         chosen,
         weights=pair.quantized_weights,
-        parent_weights=pair.parent_weights,
+        parent_weights=source.manifest().weights_digest if checkpoint is not None else pair.parent_weights,
         calibration=Path(calibration) if calibration is not None else None,
         cache=cache_folder(),
         progress=progress,

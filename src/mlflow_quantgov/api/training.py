@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mlflow_quantgov.artifact.manifest import sha256_file
 from mlflow_quantgov.errors import LineageError, UsageError, no_such_file
+from mlflow_quantgov.evidence.measure.documents import file_digest
 from mlflow_quantgov.evidence.measure.provenance import provenance
 from mlflow_quantgov.evidence.predicates import Training
 from mlflow_quantgov.evidence.statement import Statement
@@ -28,7 +28,7 @@ def record_training(
         checkpoint: The registered version with the trained latent full-precision weights, `models:/NAME/VERSION`.
         run: MLflow run id, or another name under which the run can be found.
         steps: Optimizer steps.
-        data: The training data: a file, a folder of files, or its digest (`sha256:...`).
+        data: The training data: a file, or its digest (`sha256:...`) where it lies elsewhere.
         code_version: Commit or release of the training code.
 
     Raises:
@@ -72,12 +72,10 @@ def record_training(
 
 
 def _data_digest(data: str | Path) -> str:
-    """Digest of a file, of a folder, or the one that was given."""
+    """Digest of a file, or the one that was given."""
     if isinstance(data, str) and _DIGEST.match(data):
         return data if data.startswith("sha256:") else f"sha256:{data}"
     path = Path(data)
-    if path.is_dir():
-        return folder_digest(path)
     if not path.is_file():
-        raise no_such_file(path, "Without the digest of its data a training cannot be found again.")
-    return f"sha256:{sha256_file(path)}"
+        raise no_such_file(path, "Without the digest of its data nobody can tell what was trained on.")
+    return file_digest(path)

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "benchmark": ("kernels", "Speed and memory against the parent, on this machine."),
     "quantize": ("quantize", "Quantize a full-precision model as a recipe says."),
     "reproduce": ("quantize", "Run a version's recipe again: does it give the same bytes?"),
+    "training": ("training", "State the training that a version below 4 bit rests on."),
     "archive": ("archive", "Archive the parent of a version."),
     "drill": ("archive", "Prove that the archived parent comes back."),
     "restore": ("archive", "Bring the archived parent back into a folder."),
