@@ -30,6 +30,11 @@ def short(value: object, most: int = 100, *, quoted: bool = True) -> str:
     return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
 
 
+def one_line(text: str) -> str:
+    """Somebody else's words without line ends and characters that steer a terminal."""
+    return "".join(sign for sign in " ".join(text.split()) if sign.isprintable())
+
+
 class QuantgovError(Exception):
     """Base of every error that this package raises on purpose.
 

@@ -155,6 +155,10 @@ def structure_problems(child: Structure, parent: ModelFacts) -> tuple[str, ...]:
         if attribute == "architecture" and mine and theirs:
             # GGUF calls a whole family of architectures by the name of its first member.
             mine, theirs = architecture_family(mine), architecture_family(theirs)
+        # A loader fills in a number of its own where a config has none.
+        unsaid = mine is None and child.settings.kind == "config" and attribute in {"num_layers", "num_heads"}
+        if unsaid and theirs is not None:
+            problems.append(f"The {label} is not set, the parent's is {theirs}.")
         if mine is not None and theirs is not None and mine != theirs:
             problems.append(f"The {label} is {mine}, the parent's is {theirs}.")
     problems.extend(_tensor_problems(_as_tied(child, parent.structure), parent.structure))

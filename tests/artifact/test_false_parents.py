@@ -46,8 +46,9 @@ def weights() -> Weights:
 
 
 def verdict(folder: Path, parent: Weights, child: Weights, write: Callable[..., Path]) -> str:
-    source = make.save(folder / "parent", parent, CONFIG | {"dtype": "float32"})
-    return compare(write(folder / "child", child, CONFIG), source).verdict
+    config = CONFIG | {"intermediate_size": len(parent[FEED[0]])}
+    source = make.save(folder / "parent", parent, config | {"dtype": "float32"})
+    return compare(write(folder / "child", child, config), source).verdict
 
 
 def hqq(path: Path, one: Weights, config: dict[str, Any]) -> Path:
@@ -104,6 +105,26 @@ def test_not_beside_a_reader_that_nobody_knows(tmp_path: Path) -> None:
     assert verdict(tmp_path, parent, folded(parent, AFTER, FEED), hqq) == "refuted"
 
 
+@pytest.mark.parametrize(("moved", "expected"), [(0.0, "proved"), (0.05, "refuted")])
+def test_a_row_of_a_router_may_not_move_with_it(tmp_path: Path, moved: float, expected: str) -> None:
+    """Of the whole router it is less than two roundings to bfloat16; of one expert it decides."""
+    random, router = np.random.default_rng(5), f"{LAYER}mlp.gate.weight"
+    parent = {name: one for name, one in weights().items() if ".mlp." not in name}
+    for name, one in weights().items():
+        if ".mlp." in name:
+            parent |= {
+                name.replace("mlp.", f"mlp.experts.{expert}."): one[:, ::step] for expert, step in enumerate((1, -1))
+            }
+    parent[router] = (random.standard_normal((64, HIDDEN)) * 0.05).astype(np.float32)
+    child = folded(parent, AFTER, [name for name in parent if ".mlp." in name and "down" not in name])
+    child[router][3] += moved * np.linalg.norm(child[router][3]) / np.sqrt(HIDDEN)
+    source = make.save(tmp_path / "parent", parent, CONFIG | {"dtype": "float32"})
+    found = compare(hqq(tmp_path / "child", child, CONFIG), source)
+    assert found.verdict == expected
+    # What two roundings of the router may hide is stated.
+    assert found.resolution is None or found.resolution >= 2.0**-7
+
+
 def test_not_where_attention_and_mlp_stand_side_by_side(tmp_path: Path) -> None:
     parent = weights()
     del parent[AFTER]
@@ -114,6 +135,59 @@ def test_not_out_of_a_norm_that_stands_behind_its_block(tmp_path: Path) -> None:
     parent = weights()
     parent[BEHIND] = parent.pop(INPUT)
     assert verdict(tmp_path, parent, folded(parent, AFTER, FEED), hqq) == "refuted"
+
+
+def tall() -> Weights:
+    """Gate and up projections of so many rows that two of them are nothing among the rest."""
+    random = np.random.default_rng(5)
+    shapes = [(FEED[0], (4000, HIDDEN)), (FEED[1], (4000, HIDDEN)), (f"{LAYER}mlp.down_proj.weight", (HIDDEN, 4000))]
+    return weights() | {name: (random.standard_normal(shape) * 0.05).astype(np.float32) for name, shape in shapes}
+
+
+def blended(one: Weights, share: float) -> Weights:
+    """Two rows nearer to each other: of an output matrix, one answer in the place of another."""
+    rows = one[FEED[0]].copy()
+    rows[[10, 20]] = (1 - share) * rows[[10, 20]] + share * rows[[20, 10]]
+    return one | {FEED[0]: rows}
+
+
+@pytest.mark.parametrize("share", [0.7, 0.3, 0.1])
+def test_two_rows_of_thousands_may_not_be_others(tmp_path: Path, share: float) -> None:
+    parent = tall()
+    assert verdict(tmp_path, parent, blended(parent, share), hqq) == "unproved"
+
+
+def test_nor_where_errors_are_compensated(tmp_path: Path) -> None:
+    mixing = np.random.default_rng(3).standard_normal((INNER, INNER))
+    parent = weights()
+    hessians = {
+        name: 0.7 * (each := mixing[: one.shape[-1]]) @ each.T / INNER + 0.3 * np.eye(len(each))
+        for name, one in parent.items()
+    }
+    source = make.save(tmp_path / "parent", parent, CONFIG | {"dtype": "float32"})
+    for share, said in ((0.0, None), (0.7, "2 of 192 rows")):
+        child = make.write_gptq(tmp_path / f"{share}", blended(parent, share), CONFIG, 4, 64, hessians)
+        layers = {one.name: one for one in compare(child, source).layers}
+        problem, trace = layers[FEED[0]].problem, layers[FEED[1]].trace
+        assert trace == "compensated" and (said in problem if said and problem else problem is said)
+
+
+def test_one_column_of_thousands_may_not_be_scaled(tmp_path: Path) -> None:
+    child = tall()
+    child[f"{LAYER}mlp.down_proj.weight"][:, 7] *= 0.5
+    assert verdict(tmp_path, tall(), child, hqq) == "unproved"
+
+
+SOLVE = narrow.solve_hqq
+
+
+def half_constant(rows: Any, bits: int) -> tuple[Any, ...]:
+    """Every other group with cells that hold everything, and one number in place of its weights."""
+    codes, scale, zero = SOLVE(rows, bits)
+    spread = rows.std(1)[::2]
+    codes, scale, zero = codes.copy(), scale.copy().reshape(-1, 1), zero.copy().reshape(-1, 1)
+    codes[::2], scale[::2, 0], zero[::2, 0] = 8, 20 * spread, 8 - 0.4 / 20
+    return codes, scale.astype(np.float32), zero.astype(np.float32)
 
 
 def signs_alone(rows: Any, bits: int) -> tuple[Any, ...]:
@@ -155,7 +229,7 @@ def some_cut(rows: Any, bits: int) -> tuple[Any, ...]:
     return codes, scale, np.full(scale.shape, 8, np.float32)
 
 
-@pytest.mark.parametrize("levels", [signs_alone, all_clipped, half_zeroed, some_erased, some_cut])
+@pytest.mark.parametrize("levels", [signs_alone, all_clipped, half_zeroed, some_erased, some_cut, half_constant])
 def test_levels_to_which_nobody_rounds_prove_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, levels: Callable[..., Any]
 ) -> None:

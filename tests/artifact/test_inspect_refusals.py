@@ -319,3 +319,27 @@ def test_a_device_or_a_pipe_is_called_what_it_is(tmp_path: Path) -> None:
     for path, kind in ((Path("/dev/null"), "a device"), (tmp_path / "pipe", "a pipe")):
         with pytest.raises(ArtifactError, match=f"is {kind}, neither a file nor a folder"):
             inspect(path)
+
+
+def test_weights_that_a_config_names_and_nobody_inspected(model_folder: Writer) -> None:
+    """transformers loads what `transformers_weights` names before any other file."""
+    folder = model_folder(FLOATS, LLAMA | {"transformers_weights": "other.safetensors"})
+    shutil.copy(folder / "model.safetensors", folder / "other.safetensors")
+    with pytest.raises(ArtifactError, match="transformers_weights"):
+        inspect(folder)
+
+
+def test_an_index_that_a_config_names_before_the_one_file(model_folder: Writer) -> None:
+    folder = model_folder(FLOATS, LLAMA | {"transformers_weights": "model.safetensors.index.json"})
+    shutil.copy(folder / "model.safetensors", folder / "other.safetensors")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(FLOATS, "other.safetensors")}))
+    with pytest.raises(ArtifactError, match="transformers_weights"):
+        inspect(folder)
+    (folder / "model.safetensors").unlink()
+    assert inspect(folder).quantization.format == "full-precision"
+
+
+def test_the_usual_weights_may_be_named(model_folder: Writer) -> None:
+    folder = model_folder(FLOATS, LLAMA | {"transformers_weights": "model.safetensors"})
+    assert inspect(folder).quantization.format == "full-precision"

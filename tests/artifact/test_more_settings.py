@@ -17,6 +17,7 @@ from mlflow_quantgov.artifact.derivation import compare
 from mlflow_quantgov.artifact.derivation.casts import to_bfloat16
 from mlflow_quantgov.artifact.formats.torchao import _claimed_width
 from mlflow_quantgov.artifact.inspect import inspect
+from mlflow_quantgov.artifact.tensors import open_safetensors, read_safetensors, write_safetensors
 from mlflow_quantgov.errors import ArtifactError, UnknownFormatError
 
 PARENT = ARTIFACTS / "parent-bf16"
@@ -225,3 +226,71 @@ def test_a_split_gguf_of_which_parts_are_missing_says_so(tmp_path: Path) -> None
         writer.close()
     with pytest.raises(ArtifactError, match="it holds 2 of 3 parts of a model"):
         inspect(tmp_path)
+
+
+def all_schemes(folder: Path, **entries: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    for group in config["quantization_config"]["config_groups"].values():
+        group["weights"] |= entries
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("name", "entries", "said"),
+    [
+        ("ct-w4g32-asym", {"symmetric": True}, "zero points"),
+        ("ct-w8g32-asym", {"symmetric": True}, "zero points"),
+        ("ct-w4g32", {"type": "float"}, "int"),
+        ("ct-w8a8", {"type": "float"}, "int"),
+        ("ct-mxfp8", {"type": "int"}, "float"),
+    ],
+)
+def test_codes_and_zero_points_that_a_config_denies(tmp_path: Path, name: str, entries: Any, said: str) -> None:
+    """Loaders leave zero points where they are if the config says that there are none."""
+    folder = copied(tmp_path, name)
+    all_schemes(folder, **entries)
+    with pytest.raises(ArtifactError, match=f"claims .*, its tensors have {said}"):
+        inspect(folder)
+
+
+def test_inputs_that_a_config_turns(tmp_path: Path) -> None:
+    folder = copied(tmp_path, "ct-w4g32")
+    assert compare(folder, PARENT).verdict == "proved"
+    claim_of(folder, transform_config={"config_groups": {"R": {"type": "hadamard", "apply": []}}})
+    assert "transform_config" in compare(folder, PARENT).reason
+
+
+def test_a_table_that_no_kernel_reads(tmp_path: Path) -> None:
+    """Kernels know nf4's levels by heart; codes for others are other weights."""
+    folder = copied(tmp_path, "bnb-nf4-double")
+    tensors = {name: one.copy() for name, one in read_safetensors(folder / "model.safetensors")}
+    for name in tensors:
+        if name.endswith(".weight.quant_map"):
+            tensors[name] = np.linspace(-1, 1, 16, dtype=np.float32)
+    write_safetensors(folder / "model.safetensors", tensors)
+    found = compare(folder, PARENT)
+    assert found.verdict == "unproved" and "its table is not nf4's" in found.reason
+
+
+def test_a_state_that_names_another_table(tmp_path: Path) -> None:
+    folder = copied(tmp_path, "bnb-nf4-double")
+    tensors = {name: one.copy() for name, one in read_safetensors(folder / "model.safetensors")}
+    for name, one in tensors.items():
+        if "quant_state" in name:
+            tensors[name] = np.frombuffer(one.tobytes().replace(b'"nf4"', b'"fp4"'), dtype=np.uint8)
+    write_safetensors(folder / "model.safetensors", tensors)
+    with pytest.raises(ArtifactError, match="no sound bitsandbytes"):
+        inspect(folder)
+
+
+def test_inputs_that_are_scaled_first(tmp_path: Path) -> None:
+    folder = copied(tmp_path, "torchao-int8wo")
+    assert compare(folder, PARENT).verdict == "proved"
+    tensors = {name: one.copy() for name, one in read_safetensors(folder / "model.safetensors")}
+    names = [name for name in tensors if name.endswith("_qdata")]
+    tensors |= {
+        name.replace("qdata", "act_pre_scale"): np.full(tensors[name].shape[-1], 7, dtype=np.float32) for name in names
+    }
+    metadata = open_safetensors(folder / "model.safetensors").metadata
+    write_safetensors(folder / "model.safetensors", tensors, metadata=metadata)
+    assert compare(folder, PARENT).verdict == "refuted"

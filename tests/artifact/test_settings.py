@@ -129,7 +129,17 @@ def test_what_a_config_leaves_out_is_what_transformers_fills_in(missing: str) ->
         ("attention.sliding_window", 2, "sliding_window"),
         ("final_logit_softcapping", 3.0, "final_logit_softcapping"),
         ("rope.scaling.type", "linear", "rope_type"),
+        ("rope.scale_linear", 4.0, "rope.factor"),
+        ("rope.scaling.attn_factor", 3.0, "rope.attention_factor"),
+        ("rope.scaling.attn_factor", 1.0, None),
+        ("attention.causal", False, "attention.causal"),
+        ("attention.causal", True, None),
         ("attention.scale", 3.0, None),
+        ("rope.scale_linear", 4.0, "rope.factor"),
+        ("rope.scaling.attn_factor", 3.0, "rope.attention_factor"),
+        ("rope.scaling.attn_factor", 1.0, None),
+        ("attention.causal", False, "attention.causal"),
+        ("attention.causal", True, None),
     ],
 )
 def test_metadata_of_gguf_are_those_of_the_parents_config(key: str, value: Any, said: str | None) -> None:
@@ -230,6 +240,59 @@ def test_a_gguf_file_is_held_to_what_it_says() -> None:
     ]
     longer = settings_of_gguf(said | {"llama.attention.key_length": 16})
     assert differences(settings_of_gguf(said), longer) == differences(longer, settings_of_gguf(said)) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("opt", {"_remove_final_layer_norm": True}),
+        ("roberta", {"pad_token_id": 60}),
+        ("bert", {"is_decoder": True}),
+        ("esm", {"token_dropout": True}),
+        ("xlstm", {"output_logit_soft_cap": 3.0}),
+        ("modernbert", {"classifier_pooling": "mean"}),
+        ("llama", {}),
+        ("llama", {"pad_token_id": 60, "output_attentions": True, "attention_dropout": 0.5, "_name_or_path": "x"}),
+    ],
+)
+def test_what_sounds_like_training_or_tokens_and_computes(kind: str, change: dict[str, Any]) -> None:
+    parent = {"model_type": kind, "token_dropout": False, "output_logit_soft_cap": 30.0, "classifier_pooling": "cls"}
+    found = differences(settings_of_config(parent | change), settings_of_config(parent))
+    assert [key for key, *_ in found] == (list(change) if kind != "llama" else [])
+
+
+@pytest.mark.parametrize("key", ["num_attention_heads", "num_hidden_layers"])
+def test_a_size_that_a_loader_would_fill_in(tmp_path: Path, key: str) -> None:
+    """GPT-2 and Bloom load with other heads and fewer layers, and say nothing."""
+    folder = changed(tmp_path / "child", "gptq-w4g32", {})
+    config = json.loads((folder / "config.json").read_text())
+    del config[key]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert any("The number of" in one and "is not set" in one for one in problems(folder, ARTIFACTS / "parent-bf16"))
+
+
+def test_what_gguf_writes_of_extended_positions_follows_from_the_config() -> None:
+    longrope = {"rope_type": "longrope", "short_factor": [1.0], "long_factor": [2.0], "rope_theta": 10000.0}
+    config = {"model_type": "phi3", "max_position_embeddings": 131072, "original_max_position_embeddings": 4096}
+    parent = settings_of_config(config | {"rope_parameters": longrope})
+    said = {"general.architecture": "phi3", "phi3.rope.scaling.attn_factor": 1.1902380714238083,
+            "phi3.rope.scaling.original_context_length": 4096}  # fmt: skip
+    assert differences(settings_of_gguf(said), parent) == []
+    for change in ({"phi3.rope.scaling.attn_factor": 1.5}, {"phi3.rope.scaling.original_context_length": 64}):
+        assert differences(settings_of_gguf(said | change), parent)
+
+
+def test_how_gguf_gates_experts_is_the_parents_word() -> None:
+    config = {"model_type": "deepseek_v2", "scoring_func": "softmax", "norm_topk_prob": False}
+    said = {
+        "general.architecture": "deepseek2",
+        "deepseek2.expert_gating_func": 1,
+        "deepseek2.expert_weights_norm": False,
+    }
+    parent = settings_of_config(config)
+    assert differences(settings_of_gguf(said), parent) == []
+    for change in ({"deepseek2.expert_gating_func": 2}, {"deepseek2.expert_weights_norm": True}):
+        assert differences(settings_of_gguf(said | change), parent)
 
 
 def test_a_config_beside_a_graph_is_held_to_what_it_says() -> None:

@@ -18,16 +18,9 @@ Run = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
+def run(command: Callable[..., tuple[int, str, str]]) -> Run:
     """Runs a command; gives its exit code and what it printed on stdout."""
-
-    def command(*arguments: str) -> tuple[int, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main(list(arguments))
-        return int(stopped.value.code or 0), capsys.readouterr().out
-
-    return command
+    return lambda *arguments: command(*arguments)[:2]
 
 
 def questions(count: int, seed: int) -> list[str]:

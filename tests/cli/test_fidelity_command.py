@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from mlflow_quantgov.artifact.runtimes.llama_cpp import gguf_twin, quantize_gguf
-from mlflow_quantgov.cli import main
 from mlflow_quantgov.cli.fidelity_command import _beginnings
 
 LOGITS = Path(__file__).parent.parent / "data" / "llama-perplexity"
@@ -21,27 +20,12 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(
-    skills: Path,
-    new_sqlite_database: Callable[[], str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Run:
+def run(run_in_store: Run, skills: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a command against a store with the skills model as version 1; gives exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_sqlite_database())
     monkeypatch.setenv("COLUMNS", "140")
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main(list(arguments))
-        said = capsys.readouterr()
-        return int(stopped.value.code or 0), said.out, said.err
-
-    assert command("log-parent", str(skills), "--name", "parent", "--register", "skills")[0] == 0
+    assert run_in_store("log-parent", str(skills), "--name", "parent", "--register", "skills")[0] == 0
     Path("text.jsonl").write_text("".join(TEXT.read_text().splitlines(keepends=True)[:6]))
-    return command
+    return run_in_store
 
 
 def log(run: Run, path: Path) -> None:

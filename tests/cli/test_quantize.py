@@ -11,29 +11,14 @@ from pathlib import Path
 import pytest
 
 from mlflow_quantgov.artifact.quantizers.registry import find_quantizer
-from mlflow_quantgov.cli import main
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(
-    new_sqlite_database: Callable[[], str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Run:
+def run(run_in_store: Run) -> Run:
     """Runs a command against an empty local store; gives exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_sqlite_database())
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main(list(arguments))
-        said = capsys.readouterr()
-        return int(stopped.value.code or 0), said.out, said.err
-
-    return command
+    return run_in_store
 
 
 def write_recipe(path: Path, **arguments: object) -> str:

@@ -166,9 +166,10 @@ def test_calibrated_on_its_own_traffic_or_on_something_else_is_told_apart_in_thr
         found[name] = assess(data, production, expectations=False, layers=asked)
     for name, outcome in (("own", "pass"), ("generic", "fail")):
         tests = found[name].summary["tests"]
-        assert {one["name"]: one["outcome"] for one in tests} == dict.fromkeys(
-            ("surface", "meaning", "classifier", "phrases", "activations"), outcome
-        )
+        outcomes = {one["name"]: one["outcome"] for one in tests}
+        # Phrases are there for data that was made from production's own; docstrings share few words with this traffic.
+        assert outcomes.pop("phrases") in {"pass": {"pass"}, "fail": {"fail", "inconclusive"}}[outcome]
+        assert outcomes == dict.fromkeys(("surface", "meaning", "classifier", "activations"), outcome)
         assert found[name].summary["outcome"] == outcome
         assert len(found[name].layers) == 14 and found[name].unobserved is None
         assert all(one.ratio for one in found[name].layers)

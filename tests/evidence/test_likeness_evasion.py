@@ -77,7 +77,7 @@ def test_what_was_not_compared_does_not_pass(
     python_texts: list[str], support_texts: list[str], write_jsonl: Write, extra: str
 ) -> None:
     """One text of another domain, seen by the quantizer more than all others, moved no mean of different documents."""
-    foreign = support_texts[:1] * 5000 if extra == "copies" else ["\n".join(support_texts) * 20]
+    foreign = support_texts[:1] * 1500 if extra == "copies" else ["\n".join(support_texts) * 4]
     production = write_jsonl("b.jsonl", python_texts[150:300])
     found = compare_files(write_jsonl("a.jsonl", python_texts[:150] + foreign), production, expectations=False)
     assert found["outcome"] == "inconclusive"
@@ -118,10 +118,10 @@ def test_texts_that_traffic_repeats_are_no_copies(python_texts: list[str]) -> No
     """One text in twenty is sent twice; where both go is chance."""
     traffic = [*python_texts[:380], *python_texts[:20]]
     alarms = 0
-    for seed in range(40):
+    for seed in range(12):
         mixed = random.Random(seed).sample(traffic, len(traffic))
         alarms += shared(mixed[:200], mixed[200:]) > 0
-    assert alarms <= 5  # 2 are expected at most
+    assert alarms <= 3  # 0.6 are expected at most
     production = mixed[200:]
     copies = production[:60] + [text for text in mixed[:200] if text not in production][:100]
     assert shared(copies, production) >= 60

@@ -191,6 +191,18 @@ def test_a_known_fault_fails_whatever_the_likeness(provenance: Provenance, fault
     assert calibration(provenance, **fault).summary["outcome"] == "fail"
 
 
+def test_compared_documents_must_stand_for_the_file(provenance: Provenance) -> None:
+    def outcome(data: float | None, production: float | None) -> str:
+        sides = {
+            name: DataRecord(digest=DIGEST, documents=100, characters=1000, unrepresented=share)
+            for name, share in (("data", data), ("production", production))
+        }
+        return str(calibration(provenance, **sides).summary["outcome"])
+
+    assert outcome(0.1, 0.0) == outcome(0.5, 0.45) == "pass"
+    assert outcome(None, None) == outcome(0.11, 0.0) == outcome(0.5, None) == outcome(0.5, 0.3) == "inconclusive"
+
+
 def test_likeness_that_was_not_measured_never_passes(provenance: Provenance) -> None:
     assert calibration(provenance, likeness=()).summary["outcome"] == "inconclusive"
 

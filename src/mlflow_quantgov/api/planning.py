@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlflow_quantgov.api.evaluating import policy_in_force, run_pilot
 from mlflow_quantgov.errors import PolicyError
+from mlflow_quantgov.evidence.measure.progress import Progress
 from mlflow_quantgov.evidence.predicates import TaskEval
 from mlflow_quantgov.flavor.download import local_model
 from mlflow_quantgov.policy.items_needed import Need, needs
 from mlflow_quantgov.policy.matching import gate_for, gated_destinations
 from mlflow_quantgov.policy.schema import Gate, Policy
 from mlflow_quantgov.versions import registered
-
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from mlflow_quantgov.errors import ArtifactError
 
 SINGLE = "model.safetensors"
 INDEX = f"{SINGLE}.index.json"
+_NAMED_WEIGHTS = "transformers_weights"
+"""Key of a config that makes transformers load this file before any other."""
 _ADAPTER = "adapter_model.safetensors"
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 _NO_WEIGHTS = re.compile(r"^(training_args|optimizer|scheduler|scaler|rng_state)")
@@ -78,7 +80,13 @@ def _of_safetensors(root: Path, shards: dict[str, Path], size: int, warnings: tu
     if len(shards) > 1 or SINGLE not in shards:
         _check_index(root, tensors, set(shards))
     extra = {name: read_json_object(root / name) for name in (*SIDE_CONFIGS, *NOTES)}
-    return ArtifactFiles(root, read_json_object(root / "config.json"), tensors, texts, size, extra, warnings=warnings)
+    config = read_json_object(root / "config.json")
+    named = config.get(_NAMED_WEIGHTS)
+    meant = set(_weight_map(root).values()) if named == INDEX else {str(named)}
+    if named is not None and meant != set(shards):
+        problem = f"{_NAMED_WEIGHTS} of its config.json names {str(named)[:100]!r}, not {next(iter(shards))}"
+        raise _contradiction(root, problem)
+    return ArtifactFiles(root, config, tensors, texts, size, extra, warnings=warnings)
 
 
 def _shards(root: Path, names: list[str]) -> list[str]:

@@ -32,18 +32,18 @@ class Settings:
 
 
 _IGNORED = re.compile(
-    r"^(_.*|dtype|torch_dtype|transformers_version|quantization_config|compression_config|use_cache|architectures"
+    r"^(_(?!remove_final_layer_norm$).*|dtype|torch_dtype|transformers_version|quantization_config|compression_config|use_cache|architectures"
     r"|name_or_path|model_name|hidden_size|n_embd|num_hidden_layers|n_layer|num_attention_heads|n_head|num_key_value_heads|n_ctx|use_flash.*"
-    r"|vocab_size|tie_word_embeddings|.*_token_id|.*_token_ids|.*_token_index|initializer_.*|.*_init|init_std|.*dropout.*|.*_drop"
-    r"|.*_pdrop|.*layerdrop|output_.*|return_dict|use_return_dict|gradient_.*|id2label|label2id|num_labels|problem_type|task_specific_params|torchscript"
-    r"|tokenizer_class|finetuning_task|pretraining_tp|router_aux_loss_coef|aux_loss_alpha|seq_aux|summary_.*|classifier_.*"
+    r"|vocab_size|tie_word_embeddings|.*_token_id|.*_token_ids|.*_token_index|initializer_.*|.*_init|init_std|(?!token_dropout$).*dropout.*|.*_drop"
+    r"|.*_pdrop|.*layerdrop|output_(attentions|hidden_states|past|scores|logits|.*_logits|retrieved|segmentation|a3_attentions)|return_dict|use_return_dict|gradient_.*|id2label|label2id|num_labels|problem_type|task_specific_params|torchscript"
+    r"|tokenizer_class|finetuning_task|pretraining_tp|router_aux_loss_coef|aux_loss_alpha|seq_aux|summary_.*|classifier_(?!pooling$|activation$).*"
     r"|cache_implementation|chunk_size_feed_forward|cross_attention_.*|tf_legacy_loss|use_bfloat16|pruned_heads|prefix"
-    r"|is_decoder|is_encoder_decoder|add_cross_attention|max_length|min_length|do_sample|temperature|top_k|top_p|typical_p"
+    r"|is_encoder_decoder|add_cross_attention|max_length|min_length|do_sample|temperature|top_k|top_p|typical_p"
     r"|num_beams|num_beam_groups|diversity_penalty|repetition_penalty|length_penalty|no_repeat_ngram_size"
     r"|encoder_no_repeat_ngram_size|bad_words_ids|num_return_sequences|early_stopping|remove_invalid_values"
     r"|exponential_decay_length_penalty|suppress_tokens|begin_suppress_tokens|forced_.*|attn_implementation|text_config"
     r"|vision_config|audio_config|auto_map|unsloth_.*|keys_to_ignore_at_inference|base_model_.*|ep_plan|rescale_layer"
-    r"|sep_token_id|router_jitter_noise|num_nextn_predict_layers|max_position_embeddings|torch_compile.*|transformers\.js_config|use_mambapy)$"
+    r"|sep_token_id|router_jitter_noise|num_nextn_predict_layers|max_position_embeddings|torch_compile.*|transformers\.js_config|use_mambapy|transformers_weights)$"
 )
 """What may differ: types, tokens, training, generation, what is compared elsewhere, and what a loader knows by itself."""
 _ROPE = {"rope_theta": "rope_theta", "rotary_emb_base": "rope_theta", "partial_rotary_factor": "partial_rotary_factor",
@@ -52,7 +52,11 @@ _ALONE = frozenset({"max_window_layers", "sliding_window_pattern", "_sliding_win
 """What matters with a sliding window only."""
 _OF_GGUF = {
     "rope.freq_base": "rope.rope_theta?|rope.full_attention.rope_theta?",
+    "rope.scale_linear": "rope.factor|rope.full_attention.factor",
     "rope.scaling.factor": "rope.factor|rope.full_attention.factor",
+    "rope.scaling.attn_factor": "rope.attention_factor",
+    "rope.scaling.original_context_length": "rope.original_max_position_embeddings?",
+    "rope.scaling.yarn_beta_fast": "rope.beta_fast", "rope.scaling.yarn_beta_slow": "rope.beta_slow",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps?|layer_norm_epsilon?|norm_eps?|norm_epsilon?",
     "attention.layer_norm_epsilon": "layer_norm_eps?|layer_norm_epsilon?|norm_eps?|norm_epsilon?",
     "attention.key_length": "head_dim?", "feed_forward_length": "intermediate_size?|n_inner?",
@@ -62,7 +66,22 @@ _OF_GGUF = {
     "residual_scale": "residual_multiplier", "attention.scale": "attention_multiplier",
     "expert_weights_scale": "routed_scaling_factor",
 }  # fmt: skip
-"""Keys of GGUF's metadata to those of configs; with a question mark where a config may not have one."""
+"""Keys of GGUF's metadata to those of configs; with a question mark where a config may not have one. Of two keys for one thing
+llama.cpp takes the later one."""
+_USUAL = {
+    "rope.scale_linear": 1,
+    "rope.scaling.attn_factor": 1,
+    "rope.scaling.yarn_beta_fast": 32,
+    "rope.scaling.yarn_beta_slow": 1,
+}
+"""What llama.cpp computes with where nothing is written."""
+_GATES = {1: "softmax", 2: "sigmoid"}
+_ENCODERS = re.compile(r"bert|embed|^t5encoder$|^dream$|^llada")
+"""Architectures of GGUF whose tokens see those behind them."""
+_FROM_PADDING = re.compile(
+    r"^(.*roberta.*|camembert|mpnet|longformer|data2vec-text|xmod|ibert|lilt|luke|esm|markuplm|m2m_100|nllb-moe|fsmt)$"
+)
+"""Model types that count positions from the number of the padding token."""
 _TIED, _SWITCH = "tie_word_embeddings", "use_sliding_window"
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 _PATTERNS = {"gemma2": 2, "gemma3_text": 6, "cohere2": 4, "gpt_oss": 2}
@@ -113,6 +132,8 @@ def settings_of_config(config: Mapping[str, Any], *, graph: bool = False) -> Set
     found |= _window(merged)
     found["architectures"] = _architectures(config)
     found.setdefault("model_type", _ANY)
+    if _FROM_PADDING.match(kind) and not graph:
+        found["pad_token_id"] = own.get("pad_token_id", 1)
     _respell(found, merged)
     heads, width = merged.get("num_attention_heads"), merged.get("hidden_size")
     if "qk_rope_head_dim" in merged:
@@ -139,8 +160,15 @@ def settings_of_gguf(metadata: Mapping[str, Any]) -> Settings:
     found: Values = {}
     for key, names in _OF_GGUF.items():
         value = metadata.get(f"{own}.{key}")
-        if isinstance(value, int | float) and not _is_nothing(value):
+        if isinstance(value, int | float) and not _is_nothing(value) and value != _USUAL.get(key):
             found[names] = value
+    if metadata.get(f"{own}.attention.causal") is False and not _ENCODERS.search(own):
+        found["attention.causal"] = "false"
+    gate = metadata.get(f"{own}.expert_gating_func")
+    if type(gate) is int and gate in _GATES:
+        found["scoring_func?"] = _GATES[gate]
+    if own == "deepseek2" and isinstance(normed := metadata.get(f"{own}.expert_weights_norm"), bool):
+        found["norm_topk_prob" if normed else "norm_topk_prob?"] = normed
     if own == "deepseek2" or f"{own}.expert_count" in metadata:
         found = {
             names: value for names, value in found.items() if names not in {"head_dim?", "intermediate_size?|n_inner?"}
@@ -193,10 +221,24 @@ def differences(child: Settings, parent: Settings) -> list[tuple[str, Any, Any]]
 def _of_names(names: str, value: Any, theirs: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
     """A setting that a config may call this or that; with a question mark one that it may lack."""
     known = [name.rstrip("?") for name in names.split("|")]
+    if names == _OF_GGUF["rope.scaling.attn_factor"]:
+        theirs = {**theirs, names: _attention_factor(theirs)}
     name = next((one for one in known if one in theirs), None)
     if name is None:
         return None if names.endswith("?") else (known[0], value, None)
     return None if _agree(value, theirs[name]) else (name, value, theirs[name])
+
+
+def _attention_factor(config: Mapping[str, Any]) -> Any:
+    """What scaled positions multiply attention with, which GGUF writes out and a config leaves to its kind of scaling."""
+    kind, said = config.get("rope.rope_type"), config.get("rope.attention_factor")
+    if said is not None or kind not in {"longrope", "su", "yarn"}:
+        return said or 1.0
+    first, longest = (config.get(f"rope.{key}max_position_embeddings") for key in ("original_", ""))
+    if kind == "yarn" or not (isinstance(first, int) and isinstance(longest, int) and longest >= first > 1):
+        return _ANY
+    # Source: LongRoPE (Ding et al. 2024), as transformers' modeling_rope_utils.py has it.
+    return math.sqrt(1 + math.log(longest / first) / math.log(first))
 
 
 def _architectures(config: Mapping[str, Any]) -> Any:

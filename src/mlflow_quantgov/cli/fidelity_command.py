@@ -10,6 +10,7 @@ from rich.table import Table
 
 from mlflow_quantgov.cli.measuring import measure
 from mlflow_quantgov.cli.output import json_option, pairs_table, print_fix, stdout
+from mlflow_quantgov.errors import one_line
 
 _PATH = click.Path(path_type=Path)
 
@@ -101,7 +102,4 @@ def _beginnings(text: Path) -> dict[str, str]:
     from mlflow_quantgov.evidence.measure.documents import read_documents
     from mlflow_quantgov.evidence.statement import sha256_digest
 
-    def beginning(document: str) -> str:
-        return "".join(sign for sign in " ".join(document.split()) if sign.isprintable())[:60]
-
-    return {sha256_digest(one.encode()): beginning(one) for one in read_documents(text)}
+    return {sha256_digest(one.encode()): one_line(one)[:60] for one in read_documents(text)}

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mlflow_quantgov.artifact.dequantize.interface import Block, Floats, Matrix
-from mlflow_quantgov.artifact.dequantize.numbers import floats, lookup, uniform
+from mlflow_quantgov.artifact.dequantize.interface import Block, Floats, Matrix, unreadable
+from mlflow_quantgov.artifact.dequantize.numbers import BNB_FP4, NF4, floats, lookup, uniform
 from mlflow_quantgov.artifact.dequantize.words import nibbles
 from mlflow_quantgov.artifact.files import parse_json
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles
@@ -15,6 +15,8 @@ from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization
 
 _STATE_BYTES = 100_000
 _FOUR_BIT = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map")
+_TABLES = {"nf4": NF4, "fp4": BNB_FP4}
+_TABLE_ERROR = 1e-5
 _SLACK = 2.0**-8
 """Models are quantized from bfloat16 or float16."""
 _NESTED_SLACK = 2.0**-6
@@ -46,6 +48,9 @@ def _four_bit(files: ArtifactFiles, layer: LayerQuantization) -> Matrix:
     others = tuple(name for suffix in _FOUR_BIT if (name := weight + suffix) in files.tensors)
     columns, block = layer.shape[-1], layer.group_size or 1
     table = floats(files.tensors[f"{weight}.quant_map"]).reshape(-1)
+    if not np.allclose(table, _TABLES[str(layer.type)], atol=_TABLE_ERROR):
+        problem = f"its table is not {layer.type}'s, which kernels know by heart"
+        return unreadable(weight, layer.shape, str(layer.type), (weight, state, *others), 4, problem)
 
     def read(start: int, stop: int) -> Block:
         first, last = start * columns, stop * columns

@@ -36,6 +36,10 @@ def compressed_matrix(files: ArtifactFiles, layer: LayerQuantization) -> Matrix:
     reader = _READERS.get(kind)
     if reader is None or len(layer.shape) != 2:
         return unreadable(name, layer.shape, kind, used, layer.bits, f"the layout of {kind} codes")
+    if files.quantization_config.get("transform_config"):
+        return unreadable(
+            name, layer.shape, kind, used, layer.bits, "what a loader turns its inputs with (transform_config)"
+        )
     zeros = parts.get("weight_zero_point")
     if kind != "int" and zeros is not None and zeros.raw().any():
         return unreadable(name, layer.shape, kind, used, layer.bits, f"zero points of {kind} codes")

@@ -11,8 +11,6 @@ from mlflow_quantgov.artifact.dequantize.interface import Block, Floats, Matrix
 from mlflow_quantgov.artifact.dequantize.numbers import floats
 from mlflow_quantgov.artifact.tensors import FLOATS, Tensor
 
-_OTHER = "it holds numbers of the type"
-
 
 def plain_matrices(tensors: Iterable[Tensor]) -> Iterator[Matrix]:
     """Every float tensor as it is, and every other one with the reason why it cannot be a weight."""
@@ -21,19 +19,14 @@ def plain_matrices(tensors: Iterable[Tensor]) -> Iterator[Matrix]:
             yield plain_matrix(tensor) if tensor.dtype in FLOATS else _other(tensor)
 
 
-def is_other(one: Matrix) -> bool:
-    """Whether a stored tensor is neither of floats nor a part of a quantized matrix."""
-    return one.problem is not None and one.problem.startswith(_OTHER)
-
-
 def _other(tensor: Tensor) -> Matrix:
     """Numbers of another type: tables and flags can be read, and nothing else should be there."""
 
     def read(start: int, stop: int) -> Block:
         return Block(np.asarray(_flat(tensor).stored()[start:stop]).astype(np.float32))
 
-    problem = f"{_OTHER} {tensor.dtype}, and no quantized matrix takes them"
-    return Matrix(tensor.name, tensor.shape or (1,), tensor.dtype, (tensor.name,), read, problem=problem)
+    problem = f"it holds numbers of the type {tensor.dtype}, and no quantized matrix takes them"
+    return Matrix(tensor.name, tensor.shape or (1,), tensor.dtype, (tensor.name,), read, problem=problem, is_other=True)
 
 
 def plain_matrix(tensor: Tensor, name: str | None = None) -> Matrix:

@@ -179,7 +179,9 @@ def hidden(tensor: Tensor, uses: Uses, used: set[str]) -> Matrix | None:
     if tensor.dtype in FLOATS or tensor.elements < 2 or tensor.name in used or not _becomes_floats(tensor, uses):
         return None
     problem = f"it holds numbers of the type {tensor.dtype} that become floats, and no quantized matrix takes them"
-    return replace(unreadable(tensor.name, tensor.shape, tensor.dtype, (tensor.name,), None, problem), claim="")
+    return replace(
+        unreadable(tensor.name, tensor.shape, tensor.dtype, (tensor.name,), None, problem), claim="", is_other=True
+    )
 
 
 def _becomes_floats(tensor: Tensor, uses: Uses) -> bool:

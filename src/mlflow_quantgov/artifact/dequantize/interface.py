@@ -70,6 +70,8 @@ class Matrix:
     """Set where weights have no cells because several are stored as one."""
     problem: str | None = None
     """Why it cannot be dequantized here; then it must not be read."""
+    is_other: bool = False
+    """Whether it is a stored tensor that is neither of floats nor a part of a quantized matrix."""
     claim: str | None = None
     """Of a graph's tensor: the name that the graph tells, perhaps for several; empty where it tells none. None for
     containers that name their tensors."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,14 +32,29 @@ def _matrix(layer: LayerQuantization, one: Subclass) -> Matrix:
         problem = f"the layout of torchao's {one.kind}"
         return unreadable(f"{layer.name}.weight", layer.shape, one.kind, parts, layer.bits, problem)
 
+    before = one.parts.get("act_pre_scale")
+    if before is not None and before.elements not in {1, layer.shape[-1]}:
+        return unreadable(
+            f"{layer.name}.weight", layer.shape, one.kind, parts, layer.bits, "scales of its inputs that do not fit"
+        )
+
     def read(start: int, stop: int) -> Block:
-        return reader(layer, one, start, stop)
+        block = reader(layer, one, start, stop)
+        return block if before is None else _scaled(block, floats(before).reshape(1, -1))
 
     # Codes are computed in the precision of the model; intx multiplies with a reciprocal that was rounded, too.
     dtype = one.data.get("dtype") or one.data.get("orig_dtype")
     slack = 2.0**-8 if "bfloat16" in str(dtype) else slack_of(scale)
     slack *= 2 if one.kind == "IntxUnpackedToInt8Tensor" else 1
     return Matrix(f"{layer.name}.weight", layer.shape, one.kind, parts, read, layer.bits, layer.group_size, slack)
+
+
+def _scaled(block: Block, before: Floats) -> Block:
+    """Weights as the unscaled inputs meet them, where inputs are multiplied first (`act_pre_scale`)."""
+    if not (before > 0).all():
+        raise ValueError("inputs are scaled by numbers that are not positive")
+    below, above = (None if one is None else one * before for one in (block.below, block.above))
+    return replace(block, values=block.values * before, below=below, above=above)
 
 
 def _integers(layer: LayerQuantization, one: Subclass, start: int, stop: int) -> Block:

@@ -51,8 +51,8 @@ class Descent:
     cast: str
     """Type that the quantizer held the parent in: `as stored`, `bfloat16` or `float16`."""
     resolution: float | None
-    """Largest of the layers' resolutions: no matrix of the parent can have been changed by more than this. Where errors were
-    compensated, that holds for changes that are spread evenly over the weights of matrices with the same input."""
+    """Largest of the layers' resolutions: no matrix of the parent can have been changed by more than this, evenly over its
+    weights; where errors were compensated, over those of all matrices with the same input."""
 
     @property
     def holds(self) -> bool:
@@ -64,9 +64,10 @@ class Descent:
         """In words, up to which change of the parent the comparison sees nothing; None where that is not known."""
         if self.resolution is None:
             return None
-        # Where errors were compensated one column speaks for all columns, and for all matrices with the same input.
-        even = " spread evenly over its weights" if any(one.trace == "compensated" for one in self.layers) else ""
-        return f"a change of the parent by {100 * self.resolution:.2g} %{even} would have shown"
+        # In a few rows, or where GPTQ leaves one column to speak for all, a larger change can hide.
+        return (
+            f"a change of the parent by {100 * self.resolution:.2g} %, spread evenly over its weights, would have shown"
+        )
 
     @property
     def worst(self) -> tuple[LayerDescent, ...]:

@@ -137,6 +137,8 @@ def judge(child: Matrix, found: Measured, column: Column) -> tuple[LayerDescent,
         return layer_of(child, found, found.share, None, "none", problem), "unproved"
     if (inside or column.fits) and (damage := found.local.problem):
         return layer_of(child, found, found.share, None, "none", damage), "unproved"
+    if inside and (damage := found.local.problem_of_rounding(found.outside_of_column, found.column_signal)):
+        return layer_of(child, found, found.share, None, "none", damage), "unproved"
     if inside:
         resolution = change_of_outside(least_rate(found.outside, 0.05) / found.weights, found)
         # Weights that are stored as they were need no other proof.

@@ -1,4 +1,4 @@
-"""Damage in a few places, which sums over a whole matrix drown: groups that were emptied, rows that are another's.
+"""Damage in a few places, which sums over a whole matrix drown: groups that were emptied, rows or columns that are another's.
 
 The cells of a wide scale hold every weight, and the outermost cells of a narrow one have no end. But no rounding empties a
 group of weights with a scale of its own, since its largest weight fixes that scale; and no rounding moves a row by more than
@@ -7,6 +7,7 @@ the row itself, since zero is a level.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,14 @@ _WEAK = {4: 0.05, 3: 0.5}
 """Energy of a place, over that of an average one, below which a scale that serves others too may lose it, by width."""
 _WEAKEST = 1.5
 """The same for narrower types."""
+_MOST_OF_LINE = 0.02
+"""Share of one row or column that may lie outside its cells where rounding is claimed."""
+_BEYOND = {4: 0.25, 3: 0.75}
+"""Squared distance of a row from its cells, over its own squares, that compensation may cost, by width."""
+_WIDE = {4: 0.25, 3: 0.5}
+"""Squared error that rounding to a row's cells gives on average, over the row's own squares, from which on little is left of it, by width."""
+_MOST_WIDE = 0.02
+"""Share of rows whose cells may be so wide: their scale serves one weight far from the others."""
 
 
 @dataclass
@@ -36,6 +45,35 @@ class Local:
     """Rows that were moved by more than themselves."""
     groups: int = 0
     rows: int = 0
+    strayed: int = 0
+    """Rows of which more weights lie outside their cells than rounding leaves."""
+    beyond: int = 0
+    """Rows that lie further from their cells than compensation moves them."""
+    wide: int = 0
+    """Rows whose cells hold about anything."""
+
+    def add_cells(
+        self, child: Matrix, weights: Floats, outside: NDArray[np.bool_], past: Floats, noise: Floats
+    ) -> None:
+        """Add what the cells of some whole rows say.
+
+        Args:
+            child: The matrix.
+            weights: The parent's, [rows, columns].
+            outside: Weights outside their cells, [rows, columns].
+            past: How far, [rows, columns].
+            noise: Sum over each row of the squared error that rounding gives on average, [rows].
+        """
+        energy = _energy(weights, 1, weights.shape[1])[:, 0]
+        bits = int(child.bits or 16)
+        strong = (energy > 0) & (energy >= _weak(bits) * float(energy.mean()))
+        most = line_allowance(weights.shape[1])
+        self.strayed += int((strong & (outside.sum(axis=1) > most)).sum())
+        if bits < _LEAST_BITS:
+            return
+        far = _energy(past, 1, past.shape[1])[:, 0] > _BEYOND[min(bits, 4)] * energy
+        self.beyond += int((strong & far).sum())
+        self.wide += int((strong & (noise > _WIDE[min(bits, 4)] * energy)).sum())
 
     def add(self, child: Matrix, weights: Floats, values: Floats) -> None:
         """Add some whole rows, [rows, columns]."""
@@ -49,7 +87,7 @@ class Local:
         if not typical > 0:
             return
         bits = child.bits or 16
-        weak = _WEAK[4] if bits >= 4 else _WEAK.get(int(bits), _WEAKEST)
+        weak = _weak(int(bits))
         if bits >= _LEAST_BITS:
             moved = _energy(weights - values, 1, weights.shape[1])[:, 0]
             self.against += int(((moved >= _AGAINST * energy) & (energy >= weak * typical)).sum())
@@ -68,7 +106,35 @@ class Local:
             )
         if self.against:
             return f"{self.against:,} of {self.rows:,} rows are further from the parent's than zeros: no rounding moves them so far."
+        if self.wide > _MOST_WIDE * self.rows:
+            return f"The cells of {self.wide:,} of {self.rows:,} rows are so wide that they hold about anything."
+        if self.beyond:
+            return f"{self.beyond:,} of {self.rows:,} rows lie further from their codes than any quantizer moves them."
         return None
+
+    def problem_of_rounding(self, outside_of_column: NDArray[np.int64], signal: NDArray[np.float64]) -> str | None:
+        """The same where rounding to the nearest is claimed, which leaves no row and no column behind.
+
+        Args:
+            outside_of_column: Weights outside their cells by column.
+            signal: The parent's sum of squares by column.
+        """
+        if self.strayed:
+            return f"{self.strayed:,} of {self.rows:,} rows were changed: their weights do not round to the codes, all others do."
+        strong = (signal > 0) & (signal >= _WEAK[4] * float(signal.mean()))
+        columns = int((strong & (outside_of_column > line_allowance(self.rows))).sum())
+        if columns:
+            return f"{columns:,} of {len(signal):,} columns were changed: their weights do not round to the codes, all others do."
+        return None
+
+
+def line_allowance(count: int) -> float:
+    """Weights of one row or column that may lie outside, four standard deviations and a few included."""
+    return _MOST_OF_LINE * count + 4 * math.sqrt(_MOST_OF_LINE * count) + 4
+
+
+def _weak(bits: int) -> float:
+    return _WEAK[4] if bits >= 4 else _WEAK.get(bits, _WEAKEST)
 
 
 def _energy(values: Floats, groups: int, size: int) -> NDArray[np.float64]:

@@ -106,9 +106,9 @@ def _sample(
         stop = min(start + _ROWS, child.rows)
         weights = scaled(cast(parent.block(start, stop).values), factors, start, stop)
         block = child.block(start, stop)
-        width, tolerance = cells(block, child.slack + factors.uncertainty)
+        low, high, tolerance = cells(block, child.slack + factors.uncertainty)
         assert block.below is not None and block.above is not None
-        step = np.maximum(width.mean(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        step = np.maximum((low + high).mean(axis=1, keepdims=True), np.finfo(np.float32).tiny)
         difference, least, most = block.values - weights, -(block.above + tolerance), block.below + tolerance
         parts.append(tuple(np.asarray((one / step)[:, every], np.float32) for one in (difference, least, most)))
     return tuple(np.concatenate(ones) for ones in zip(*parts, strict=True))

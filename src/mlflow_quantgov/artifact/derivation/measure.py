@@ -152,7 +152,7 @@ def measure(
             else:
                 _add_sums(found, weights, block.values)
                 found.local.add(child, weights, block.values)
-                _add_cells(found, weights, block, child.slack + factors.uncertainty)
+                _add_cells(found, child, weights, block, child.slack + factors.uncertainty)
     return found
 
 
@@ -188,8 +188,8 @@ def _add_signs(found: Measured, weights: Floats, values: Floats, codebook: Codeb
         found.sample = weights[: max(1, SAMPLE // max(found.columns, 1))].copy()
 
 
-def cells(block: Block, slack: Floats | float) -> tuple[Floats, Floats]:
-    """Width of each weight's cell (twice its closed half where it is open), and how uncertain its borders are.
+def cells(block: Block, slack: Floats | float) -> tuple[Floats, Floats, Floats]:
+    """Lower and upper half of each weight's cell (an open one as wide as the closed one), and how uncertain its borders are.
 
     Args:
         block: Quantized weights with their cells.
@@ -198,35 +198,37 @@ def cells(block: Block, slack: Floats | float) -> tuple[Floats, Floats]:
     assert block.below is not None and block.above is not None, "a quantized matrix has cells"
     open_below, open_above = np.isinf(block.below), np.isinf(block.above)
     low = np.where(open_below, np.where(open_above, 0, block.above), block.below)
-    width = low + np.where(open_above, low, block.above)
+    high = np.where(open_above, low, block.above)
+    width = low + high
     # A weight at the border of its cell is up to half a step larger than its level.
     tolerance = (np.abs(block.values) + width) * np.asarray(slack, dtype=np.float32)
     tolerance += width * np.float32(_EDGE)
     if block.blur is not None:
         tolerance += block.blur
-    return width, tolerance
+    return low, high, tolerance
 
 
-def _add_cells(found: Measured, weights: Floats, block: Block, slack: Floats | float) -> None:
+def _add_cells(found: Measured, child: Matrix, weights: Floats, block: Block, slack: Floats | float) -> None:
     """Add one block of rows of weights with cells."""
     assert block.below is not None and block.above is not None, "a quantized matrix has cells"
     below, above = block.below, block.above
-    open_below, open_above = np.isinf(below), np.isinf(above)
-    low = np.where(open_below, np.where(open_above, 0, above), below)
-    high = np.where(open_above, low, above)
-    width, tolerance = cells(block, slack)
+    low, high, tolerance = cells(block, slack)
+    width = low + high
     difference = weights - block.values
     outside = (difference > above + tolerance) | (difference < -(below + tolerance))
-    found.noise += float((low * low - low * high + high * high).sum(dtype=np.float64)) / 3
+    noise = (low * low - low * high + high * high).sum(axis=1, dtype=np.float64) / 3
+    found.noise += float(noise.sum())
     found.outside += int(outside.sum())
     clipped = ~outside & (np.abs(difference) > np.maximum(low, high) + tolerance)
     found.clipped += int(clipped.sum())
     found.shrunk += int((clipped & (np.abs(weights) > _SHRUNK * np.abs(block.values))).sum())
     found.far += int((outside & (np.abs(difference) > width + tolerance)).sum())
     found.outside_of_column += outside.sum(axis=0)
+    past = np.where(outside, np.abs(difference) - np.where(difference > 0, above, below), np.float32(0))
+    found.local.add_cells(child, weights, outside, past, noise)
     unseen = unseen_step(weights, block)
     found.tolerance += float((tolerance if unseen is None else tolerance + unseen).sum(dtype=np.float64))
-    sides = 1 - (open_below.astype(np.float32) + open_above) / 2
+    sides = 1 - (np.isinf(below).astype(np.float32) + np.isinf(above)) / 2
     found.sides += float(sides.sum(dtype=np.float64))
     reciprocal = np.divide(np.float32(1), width, out=np.zeros_like(width), where=width > 0)
     found.borders += float(np.vdot(sides, reciprocal))

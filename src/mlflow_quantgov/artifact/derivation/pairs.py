@@ -8,7 +8,6 @@ from math import prod
 import numpy as np
 
 from mlflow_quantgov.artifact.dequantize import Matrix
-from mlflow_quantgov.artifact.dequantize.full_precision import is_other
 from mlflow_quantgov.artifact.derivation.descent import LayerDescent
 from mlflow_quantgov.artifact.derivation.graph_tensors import MOST_COLUMNS, OUTPUT, align, is_shared, share_output
 from mlflow_quantgov.artifact.derivation.spelling import as_child_spells
@@ -53,8 +52,8 @@ def pair(child: dict[str, Matrix], parent: dict[str, Matrix]) -> Pairs:
     parent = {name: one for name, one in parent.items() if not is_table(one)}
     child = {name: one for name, one in child.items() if name in parent or not _is_measured(one)}
     # Whole numbers and the like may still be loaded as a parameter: they contradict nothing, and prove nothing.
-    strange = [one for name, one in child.items() if is_other(one) and name not in parent]
-    child = {name: one for name, one in child.items() if name in parent or not is_other(one)}
+    strange = [one for name, one in child.items() if one.is_other and name not in parent]
+    child = {name: one for name, one in child.items() if name in parent or not one.is_other}
     quantized = [name for name, one in parent.items() if one.bits is not None]
     if quantized:
         return _failed(child, parent, f"The parent is itself quantized ({parent[quantized[0]].kind}).", False)

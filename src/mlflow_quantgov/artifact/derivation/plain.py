@@ -10,7 +10,10 @@ from mlflow_quantgov.artifact.derivation.descent import LayerDescent
 from mlflow_quantgov.artifact.derivation.measure import Factors, scaled
 
 _SCALED_ERROR = 2.0**-7
-"""Numbers that were multiplied with a factor in bfloat16 are off by two roundings."""
+"""Numbers that were multiplied with a factor in bfloat16 are off by two roundings, each by itself: a row of a router that moved by
+as much as the whole tensor may be off would send every token elsewhere."""
+_TINY = 2.0**-24
+"""The least that float16 tells apart."""
 
 
 def compare_plain(
@@ -26,7 +29,7 @@ def compare_plain(
             rounded away does not come back.
     """
     store = STORED_AS.get(child.kind, unchanged)
-    unequal, unequal_shifted = dict.fromkeys(CASTS, 0), 0
+    unequal, unequal_shifted, unlike = dict.fromkeys(CASTS, 0), 0, 0
     shift = np.float32(norm_shift)
     error = signal = 0.0
     for start, stop in child.blocks():
@@ -36,12 +39,13 @@ def compare_plain(
             unequal[name] += _unequal(values, store(cast(weights)))
         unequal_shifted += _unequal(values, store(store(weights + shift) - shift))
         with np.errstate(invalid="ignore", over="ignore"):
+            unlike += int((~(np.abs(values - weights) <= 2 * _SCALED_ERROR * np.abs(weights) + _TINY)).sum())
             error += float(np.square(values - weights, dtype=np.float64).sum())
             signal += float(np.square(weights, dtype=np.float64).sum())
     count = max(child.rows * child.columns, 1)
     off = float(np.sqrt(error / signal)) if signal else float(error > 0)
     share = min(*unequal.values(), unequal_shifted) / count
-    fits = share == 0 or (factors is not None and off < _SCALED_ERROR)
+    fits = share == 0 or (factors is not None and off < _SCALED_ERROR and not unlike)
     return LayerDescent(
         name=child.name,
         kind=child.kind,
@@ -53,7 +57,7 @@ def compare_plain(
         sqnr_db=decibels(off),
         outside=0.0 if fits else share,
         by_chance=None,
-        resolution=None,
+        resolution=_SCALED_ERROR if fits and share and child.rows > 1 else None,
         trace="unchanged" if fits else "none",
         problem=None if fits else f"It was not quantized, and {share:.2%} of its numbers are not the parent's.",
     )

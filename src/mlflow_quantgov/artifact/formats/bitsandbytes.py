@@ -91,7 +91,8 @@ def _four_bit(files: ArtifactFiles, state_name: str, weight: str, kind: str) -> 
         raise broken_layer(files, weight, "bitsandbytes")
     if scales.elements != -(-count // block) or not _nested_fits(files, weight, scales, nested):
         raise broken_layer(files, weight, "bitsandbytes")
-    if _codebook(files.tensors.get(f"{weight}.quant_map")) != kind:
+    # What the state says counts for loaders, whatever it is called.
+    if _codebook(files.tensors.get(f"{weight}.quant_map")) != kind or state.get("quant_type", kind) != kind:
         raise broken_layer(files, weight, f"bitsandbytes {kind}")
     return LayerQuantization(weight.removesuffix(".weight"), 4, block, shape, kind)
 

@@ -85,6 +85,7 @@ class CompressedTensors(Format):
         layers.used.update(name for name in files.tensors if name.endswith(_CACHE_PARTS))
         _check_widths(files, layers, claimed)
         _check_order(files, schemes, parts)
+        _check_kinds(files, schemes, dense, parts)
         return assemble(
             files,
             layers,
@@ -263,6 +264,19 @@ def _check_order(files: ArtifactFiles, schemes: list[dict[str, Any]], parts: lis
     scattered = next((one.stem for one in parts if _reordered(one)), None)
     if scattered is not None and schemes and not any(_has_order(scheme.get("actorder")) for scheme in schemes):
         raise files.contradiction("config.json", "groups in order (no actorder)", f"others (in {scattered[:200]})")
+
+
+def _check_kinds(
+    files: ArtifactFiles, schemes: list[dict[str, Any]], layers: tuple[LayerQuantization, ...], parts: list[Parts]
+) -> None:
+    """A loader reads no zero points where the config says that there are none, and codes as the numbers that it names."""
+    for layer, one in zip(layers, parts, strict=True):
+        if schemes and all(scheme.get("symmetric") is True for scheme in schemes) and has_offset(one, layer):
+            raise files.contradiction("config.json", "symmetric", f"zero points (in {one.stem[:200]})")
+        stored = "int" if layer.type == "int" else "float"
+        named = {str(scheme.get("type") or "int").lower() for scheme in schemes}
+        if schemes and stored not in named:
+            raise files.contradiction("config.json", "/".join(sorted(named))[:40], f"{stored} (in {one.stem[:200]})")
 
 
 def _has_order(claimed: Any) -> bool:

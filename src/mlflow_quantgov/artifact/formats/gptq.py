@@ -61,7 +61,6 @@ class Gptq(Format):
         for place, claim in files.claims:
             if claim.get("sym") is True and not symmetric and not claims.overrides:
                 raise files.contradiction(place, "symmetric quantization", "zero points off the middle")
-        for place, claim in files.claims:
             if claim.get("desc_act") is False and (scattered := _scattered(claim, read)) is not None:
                 raise files.contradiction(
                     place, "columns in order (desc_act false)", f"others (g_idx of {scattered[:200]})"

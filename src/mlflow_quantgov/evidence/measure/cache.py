@@ -7,7 +7,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -114,12 +115,18 @@ def key_of(parts: Sequence[Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _write(path: Path, value: Any) -> None:
-    """The file appears whole or not at all, whenever the process ends."""
+@contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """A scratch file that becomes the file at the end: it appears whole or not at all, whenever the process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(f".{os.getpid()}.part")
     try:
-        scratch.write_text(json.dumps(value), encoding="utf-8")
+        yield scratch
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _write(path: Path, value: Any) -> None:
+    with appearing(path) as scratch:
+        scratch.write_text(json.dumps(value), encoding="utf-8")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from mlflow_quantgov.evidence.likeness import ACTIVATIONS, TEXT_TESTS, overall
 from mlflow_quantgov.evidence.predicates import Calibration, TaskEval
 from mlflow_quantgov.policy.checks.interface import Question, result
@@ -45,20 +48,23 @@ def run(question: Question) -> CheckResult:
     )
     if not fault and not _searched(facts, content):
         reason += " It was searched for other evaluation items than those that this version was asked."
+    if not fault and content.unseen:
+        reason += (
+            f" {content.unseen:.0%} of its text was not compared: copies of a few documents, or the rest of long ones."
+        )
     outcome = summary["outcome"]
-    lacking = _lacking(question, content)
+    lacking = _lacking(question, content, summary["tests"])
     if lacking and outcome == "pass":
         return result(NAME, "missing", f"Not measured: {lacking}.", fix, (newest,), **summary)
     return result(NAME, outcome, reason, "" if outcome == "pass" else fix, (newest,), **summary)
 
 
-def _lacking(question: Question, content: Calibration) -> str:
+def _lacking(question: Question, content: Calibration, tests: Sequence[Mapping[str, Any]]) -> str:
     """What a pass would need that nobody looked at; empty where all that the policy asks for is there."""
     if content.searched_tasks is None:
         return "whether the calibration documents hold evaluation items"
     if question.gate.calibration.activations != "required":
         return ""
-    tests = content.recompute()["tests"]
     if not content.layers or overall(tests, required=(*TEXT_TESTS, ACTIVATIONS)) != "pass":
         return "what the parent's layers see on calibration data and on production"
     parent = question.facts.lineage.parent if question.facts.lineage else None

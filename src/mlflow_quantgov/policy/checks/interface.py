@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from mlflow_quantgov.errors import one_line
 from mlflow_quantgov.evidence.predicates import Benchmark, FidelityV1, Predicate, Side, TaskEval
 from mlflow_quantgov.lineage import ModelFacts
 from mlflow_quantgov.policy.decision import CheckResult, Outcome
@@ -34,7 +35,7 @@ def result(
     check: str, outcome: Outcome, reason: str, fix: str = "", evidence: Iterable[Evidence] = (), /, **numbers: Any
 ) -> CheckResult:
     """Build a result; words that came from a statement lose line ends and control characters."""
-    return CheckResult(check, outcome, _plain(reason), _plain(fix), numbers, tuple(one.digest for one in evidence))
+    return CheckResult(check, outcome, one_line(reason), one_line(fix), numbers, tuple(one.digest for one in evidence))
 
 
 def is_about(side: Side | None, model: ModelFacts | None, content: Predicate) -> bool:
@@ -78,7 +79,3 @@ def _is_of_this_pair(content: TaskEval | FidelityV1 | Benchmark, facts: Facts) -
     parent = facts.lineage.parent if facts.lineage else None
     two = content.parent.weights != content.quantized.weights
     return two and is_about(content.quantized, facts.model, content) and is_about(content.parent, parent, content)
-
-
-def _plain(text: str) -> str:
-    return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,10 +37,18 @@ def normalise(text: str) -> str:
 
 def text_digest(text: str) -> str | None:
     """`sha256:...` of a normalised text; None where it has too few words to mean anything."""
-    plain = normalise(text)
-    if plain.count(" ") + 1 < MIN_WORDS:
-        return None
-    return f"sha256:{hashlib.sha256(plain.encode('utf-8', 'replace')).hexdigest()}"
+    return _of_words(normalise(text)).digest
+
+
+class _Words(NamedTuple):
+    digest: str | None
+    is_long: bool
+
+
+def _of_words(words: str) -> _Words:
+    count = words.count(" ") + 1
+    digest = hashlib.sha256(words.encode("utf-8", "replace")).hexdigest()
+    return _Words(f"sha256:{digest}" if count >= MIN_WORDS else None, count >= LONG_WORDS)
 
 
 def shared(documents: Sequence[str], others: Sequence[str]) -> int:
@@ -54,43 +62,37 @@ def shared(documents: Sequence[str], others: Sequence[str]) -> int:
         documents: The calibration documents.
         others: The production sample.
     """
-    left, right = ([text_digest(one) for one in side] for side in (documents, others))
+    left, right = ([_of_words(normalise(one)) for one in side] for side in (documents, others))
     equal = _equal(left, right)
     found = equal | near_copies(documents, others)
     share = found.sum() / max(1, len(found))
-    if share >= CHANCE and share >= CHANCE + _among_themselves(others):
+    if share >= CHANCE and share >= CHANCE + _among_themselves(others, right):
         return int(found.sum())
-    long = np.array([len(normalise(document).split()) >= LONG_WORDS for document in documents], dtype=bool)
-    sure = equal & long
-    if not sure.any() or _by_chance(*(_long_only(*side) for side in ((documents, left), (others, right)))):
+    sure = equal & np.array([one.is_long for one in left], dtype=bool)
+    if not sure.any() or _by_chance(*(Counter(one.digest for one in side if one.is_long) for side in (left, right))):
         return 0
     return int(sure.sum())
 
 
-def _equal(digests: Sequence[str | None], others: Sequence[str | None]) -> NDArray[np.bool_]:
-    known = set(others) - {None}
-    return np.array([digest in known for digest in digests], dtype=bool)
+def _equal(texts: Sequence[_Words], others: Sequence[_Words]) -> NDArray[np.bool_]:
+    known = {one.digest for one in others} - {None}
+    return np.array([one.digest in known for one in texts], dtype=bool)
 
 
-def _among_themselves(texts: Sequence[str]) -> float:
+def _among_themselves(texts: Sequence[str], words: Sequence[_Words]) -> float:
     """Share of texts that are copies or near copies of others of the same side, as one half against the other tells.
 
     Against all texts there are twice as many to be a copy of.
     """
-    ordered = sorted(texts, key=lambda text: hashlib.sha256(text.encode("utf-8", "replace")).digest())
-    one, other = ordered[::2], ordered[1::2]
-    if not other:
+    if len(texts) < 2:
         return 0.0
-    equal = _equal([text_digest(text) for text in one], [text_digest(text) for text in other])
-    return 2 * float((equal | near_copies(one, other)).mean())
+    both = zip(texts, words, strict=True)
+    ordered = sorted(both, key=lambda one: hashlib.sha256(one[0].encode("utf-8", "replace")).digest())
+    (one, mine), (other, theirs) = (zip(*half, strict=True) for half in (ordered[::2], ordered[1::2]))
+    return 2 * float((_equal(mine, theirs) | near_copies(one, other)).mean())
 
 
-def _long_only(texts: Sequence[str], digests: Sequence[str | None]) -> Counter[str]:
-    pairs = zip(texts, digests, strict=True)
-    return Counter(digest for text, digest in pairs if digest and len(normalise(text).split()) >= LONG_WORDS)
-
-
-def _by_chance(left: Counter[str], right: Counter[str]) -> bool:
+def _by_chance(left: Counter[str | None], right: Counter[str | None]) -> bool:
     """Whether a random split of both sides' texts, some of which occur twice, would give as many on both sides.
 
     A text that occurs twice in m + n ones falls on both sides with probability 2 m n / (m + n)^2, else it stands twice on

@@ -6,8 +6,6 @@ What is kept holds no text: pooled statistics of each document, and the input ve
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlflow_quantgov.artifact.runtimes.transformers_observer import FEATURES, Observer
+from mlflow_quantgov.evidence.measure.cache import appearing, key_of
 
 LAYOUT = 1
 """Raised whenever what is kept, or how a document is run, changes."""
@@ -81,8 +80,7 @@ def pieces_of(documents: Sequence[str], folder: Path, identity: Sequence[Any]) -
     for start in range(0, len(documents), PIECE):
         part = tuple(documents[start : start + PIECE])
         digests = [hashlib.sha256(one.encode("utf-8", "replace")).hexdigest() for one in part]
-        key = json.dumps([LAYOUT, FEATURES, *identity, digests], sort_keys=True, default=str)
-        found.append(Piece(part, folder / f"{hashlib.sha256(key.encode()).hexdigest()}.npz"))
+        found.append(Piece(part, folder / f"{key_of([LAYOUT, FEATURES, *identity, digests])}.npz"))
     return found
 
 
@@ -122,7 +120,8 @@ def run(observer: Observer, piece: Piece, most: int) -> None:
         # Halves hold eleven bits of each number and no large ones: the size of a vector is kept beside it.
         scales = np.abs(rows).max(axis=1, initial=1e-30)
         arrays |= {f"vectors_{index}": (rows / scales[:, None]).astype(np.float16), f"scales_{index}": scales}
-    _write(piece.path, arrays)
+    with appearing(piece.path) as scratch, scratch.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 def gather(pieces: Sequence[Piece]) -> Readings:
@@ -144,14 +143,3 @@ def _positions(text: str, tokens: int, width: int) -> list[int]:
     generator = np.random.default_rng(list(digest))
     wanted = min(_VECTORS, int(affordable)) if affordable >= 1 else int(generator.random() < affordable)
     return sorted(generator.choice(np.arange(1, tokens), size=min(wanted, tokens - 1), replace=False).tolist())
-
-
-def _write(path: Path, arrays: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(f".{os.getpid()}.part")
-    try:
-        with scratch.open("wb") as file:
-            np.savez(file, **arrays)
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
