@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -36,9 +38,13 @@ class GptqModel(Quantizer):
     }
 
     def run(self, parent: Path, target: Path, arguments: Mapping[str, Any], texts: Sequence[str]) -> Path:
-        """Quantize layer by layer on the texts, in their order."""
+        """Quantize layer by layer on the texts, in their order.
+
+        The library leaves a folder `logs` where the process runs, so it runs in one that goes afterwards.
+        """
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        with quiet():
+        parent, target = parent.absolute(), target.absolute()
+        with quiet(), tempfile.TemporaryDirectory() as workplace, contextlib.chdir(workplace):
             library = require("gptqmodel", extra=self.extra, purpose=PURPOSE)
             options = dict(arguments)
             batch = options.pop("batch_size", 1)
