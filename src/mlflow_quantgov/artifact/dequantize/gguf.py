@@ -85,8 +85,8 @@ def _blocks(tensor: Tensor, order: NDArray[np.intp] | None) -> Callable[[int, in
         if tensor.dtype in CODEBOOKS:
             return from_tables(chosen, tensor.dtype)
         block = DECODERS[tensor.dtype](chosen.reshape(-1, width))
-        shape = (stop - start, columns)
-        return Block(*(part.reshape(shape) for part in (block.values, block.below, block.above) if part is not None))
+        parts = (block.values, block.below, block.above, block.blur)
+        return Block(*(None if part is None else part.reshape(stop - start, columns) for part in parts))
 
     return read
 
@@ -102,7 +102,7 @@ def _times(read: Callable[[int, int], Block], scale: Tensor, place: int) -> Call
             return Block(block.values * factor)
         size = np.abs(factor)
         below, above = (block.above, block.below) if factor < 0 else (block.below, block.above)
-        return Block(block.values * factor, below * size, above * size)
+        return Block(block.values * factor, below * size, above * size, None if block.blur is None else block.blur * size)
 
     return scaled
 
