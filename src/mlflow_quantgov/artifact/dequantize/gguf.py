@@ -102,7 +102,9 @@ def _times(read: Callable[[int, int], Block], scale: Tensor, place: int) -> Call
             return Block(block.values * factor)
         size = np.abs(factor)
         below, above = (block.above, block.below) if factor < 0 else (block.below, block.above)
-        return Block(block.values * factor, below * size, above * size, None if block.blur is None else block.blur * size)
+        return Block(
+            block.values * factor, below * size, above * size, None if block.blur is None else block.blur * size
+        )
 
     return scaled
 

@@ -6,22 +6,27 @@ Every function takes blocks [n, bytes] and gives the weights [n, weights] of the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlflow_quantgov.artifact.dequantize.interface import Block, Floats
-from mlflow_quantgov.artifact.dequantize.numbers import E2M1, lookup, powers_of_two, small_floats, uniform
+from mlflow_quantgov.artifact.dequantize.numbers import (
+    E2M1,
+    coarse_half,
+    left_open,
+    lookup,
+    powers_of_two,
+    small_floats,
+    uniform,
+)
 
 Bytes = NDArray[np.uint8]
 
 _IQ4 = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], dtype=np.float32)
 _UE4M3 = small_floats(4, 3, 7, signed=False)
 """NVFP4's scales; the highest bit is ignored, and 0x7F stands for zero."""
-_LEAST_NORMAL, _HALF_STEP = np.float32(2.0**-14), np.float32(2.0**-25)
-"""Below the first, numbers of float16 lie twice the second apart."""
 
 
 def _half(blocks: Bytes, at: int) -> Floats:
@@ -37,29 +42,6 @@ def _split(packed: Bytes) -> Bytes:
 def _fifth_bits(blocks: Bytes, at: int) -> Bytes:
     """Bit 4 of 32 codes, from 32 bits."""
     return np.unpackbits(blocks[:, at : at + 4], axis=-1, bitorder="little") << np.uint8(4)
-
-
-def _coarse(scale: Floats) -> Floats:
-    """Rounding error of small float16 scales, which have no relative precision; 0 for the others.
-
-    Several quantizers choose codes with the scale that they have before it is stored.
-    """
-    return np.where(np.abs(scale) < _LEAST_NORMAL, _HALF_STEP, np.float32(0))
-
-
-def _left_open(block: Block, codes: NDArray[Any], error: Floats, offset: Any = 0) -> Block:
-    """A block with what rounding of scales and offsets leaves open.
-
-    Args:
-        block: Weights `code * scale + offset`.
-        codes: Codes, or the levels that they stand for.
-        error: Of each scale; broadcastable to the codes.
-        offset: Error of each offset.
-    """
-    if not (np.any(error) or np.any(offset)):
-        return block
-    reach = np.abs(codes.astype(np.float32)) + np.float32(0.5)
-    return replace(block, blur=np.asarray(reach * error + offset, dtype=np.float32))
 
 
 def _vanished(scale: Floats, factors: NDArray[Any], top: int) -> Floats:
@@ -83,7 +65,7 @@ def _q4_0(blocks: Bytes) -> Block:
 
 def _plain(codes: NDArray[Any], scale: Floats, low: int, high: int) -> Block:
     """`code * scale`."""
-    return _left_open(uniform(codes, scale, np.float32(0), low, high), codes, _coarse(scale))
+    return left_open(uniform(codes, scale, np.float32(0), low, high), codes, coarse_half(scale))
 
 
 def _q4_1(blocks: Bytes) -> Block:
@@ -104,9 +86,9 @@ def _shifted(codes: Bytes, blocks: Bytes, top: int) -> Block:
     minimum = _half(blocks, 2)
     block = uniform(codes, _half(blocks, 0), minimum, 0, top)
     assert block.below is not None and block.above is not None
-    moved = np.maximum(np.abs(minimum) * np.float32(2.0**-11), _coarse(minimum))
+    moved = np.maximum(np.abs(minimum) * np.float32(2.0**-11), coarse_half(minimum))
     block = Block(block.values, block.below + moved, block.above + moved)
-    return _left_open(block, codes, _coarse(_half(blocks, 0)))
+    return left_open(block, codes, coarse_half(_half(blocks, 0)))
 
 
 def _q8_0(blocks: Bytes) -> Block:
@@ -181,11 +163,14 @@ def _nested(
     """
     whole, factors = scales
     vanished = _vanished(whole, factors, top)
-    error, offset = vanished + _coarse(whole) * (whole == 0) * np.abs(factors.astype(np.float32)), np.zeros_like(vanished)
+    error, offset = (
+        vanished + coarse_half(whole) * (whole == 0) * np.abs(factors.astype(np.float32)),
+        np.zeros_like(vanished),
+    )
     if minima is not None:
         offset = np.where(vanished > 0, np.abs(minima[0]) * np.float32(0.505), offset)
-        offset += _coarse(minima[0]) * (whole == 0) * minima[1]
-    return _left_open(block, codes, _spread(error, width), _spread(offset, width))
+        offset += coarse_half(minima[0]) * (whole == 0) * minima[1]
+    return left_open(block, codes, _spread(error, width), _spread(offset, width))
 
 
 def _q4_k(blocks: Bytes) -> Block:
@@ -208,7 +193,7 @@ def _q6_k(blocks: Bytes) -> Block:
 
 def _iq4_nl(blocks: Bytes) -> Block:
     codes, scale = _split(blocks[:, 2:]), _half(blocks, 0)
-    return _left_open(lookup(codes, _IQ4, scale), _IQ4[codes], _coarse(scale))
+    return left_open(lookup(codes, _IQ4, scale), _IQ4[codes], coarse_half(scale))
 
 
 def _iq4_xs(blocks: Bytes) -> Block:
