@@ -43,15 +43,15 @@ def check_scheme(
     Raises:
         ArtifactError: It says something else than the tensors.
     """
-    formats, strategies = _formats(files.quantization_config), {str(one.get("strategy")) for one in schemes}
-    layouts = set().union(*(_LAYOUTS[one] for one in formats)) if formats and formats <= _LAYOUTS.keys() else set()
+    named = [one for one in _formats(files.quantization_config) if one and one <= _LAYOUTS.keys()]
+    strategies = {str(one.get("strategy")) for one in schemes}
     shared = {_STRATEGIES[one] for one in strategies} if strategies and strategies <= _STRATEGIES.keys() else set()
     for layer, granularity, one in layers:
         layout = f"packed {layer.type}" if layer.type == "int" and "weight_packed" in one.tensors else str(layer.type)
-        if layouts and layout not in layouts:
-            raise files.contradiction(
-                "config.json", " or ".join(sorted(formats)), f"{layout} codes (in {layer.name[:200]})"
-            )
+        for formats in named:
+            if not any(layout in _LAYOUTS[one] for one in formats):
+                found = f"{layout} codes (in {layer.name[:200]})"
+                raise files.contradiction("config.json", " or ".join(sorted(formats)), found)
         # A single row has one scale whatever it is called, and so has a row that is no longer than a group.
         alike = layer.shape[-2] == 1 or (granularity == "channel" and "group" in shared)
         if shared and granularity not in shared and not alike:
@@ -60,11 +60,8 @@ def check_scheme(
             )
 
 
-def _formats(config: dict[str, Any]) -> set[str]:
-    """Formats of the groups, where they name any; else that of the whole."""
+def _formats(config: dict[str, Any]) -> tuple[set[str], set[str]]:
+    """Formats of the groups, where each names one, and that of the whole."""
     groups = config.get("config_groups")
     own = [one.get("format") for one in (groups.values() if isinstance(groups, dict) else ()) if isinstance(one, dict)]
-    if own and all(isinstance(one, str) for one in own):
-        return set(own)
-    whole = config.get("format")
-    return {whole} if isinstance(whole, str) else set()
+    return {str(one) for one in own}, {str(config.get("format"))}
