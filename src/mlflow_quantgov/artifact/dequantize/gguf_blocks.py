@@ -28,6 +28,9 @@ _IQ4 = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69
 _UE4M3 = small_floats(4, 3, 7, signed=False)
 """NVFP4's scales; the highest bit is ignored, and 0x7F stands for zero."""
 
+_NOTHING = np.float32(1e-15)
+"""Blocks of smaller weights are stored as zeros, with codes that mean nothing (`GROUP_MAX_EPS`)."""
+
 
 def _half(blocks: Bytes, at: int) -> Floats:
     """A float16 of each block as [n, 1]."""
@@ -165,7 +168,7 @@ def _nested(
     vanished = _vanished(whole, factors, top)
     error, offset = (
         vanished + coarse_half(whole) * (whole == 0) * np.abs(factors.astype(np.float32)),
-        np.zeros_like(vanished),
+        np.where(whole == 0, _NOTHING, np.zeros_like(vanished)),
     )
     if minima is not None:
         offset = np.where(vanished > 0, np.abs(minima[0]) * np.float32(0.505), offset)

@@ -141,7 +141,12 @@ def _check_kind(files: ArtifactFiles, kinds: set[str]) -> None:
         if claim.get("load_in_4bit") is False and claim.get("load_in_8bit") is False:
             raise files.contradiction(place, "neither 4 nor 8 bit", ", ".join(sorted(kinds)))
         double = claim.get("bnb_4bit_use_double_quant")
-        if claim.get("load_in_4bit") is True and isinstance(double, bool) and double != nested and kinds & {"nf4", "fp4"}:
+        if (
+            claim.get("load_in_4bit") is True
+            and isinstance(double, bool)
+            and double != nested
+            and kinds & {"nf4", "fp4"}
+        ):
             named = ("maxima as floats", "maxima that are quantized themselves (double quantization)")
             raise files.contradiction(place, named[double], named[nested])
         claimed = str(claim.get("bnb_4bit_quant_type") or "")

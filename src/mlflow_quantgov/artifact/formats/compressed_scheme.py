@@ -56,7 +56,9 @@ def check_scheme(
         alike = layer.shape[-2] == 1 or (granularity == "channel" and "group" in shared)
         if shared and granularity not in shared and not alike:
             raise files.contradiction(
-                "config.json", f"scales per {' or '.join(sorted(shared))}", f"one per {granularity} (in {layer.name[:200]})"
+                "config.json",
+                f"scales per {' or '.join(sorted(shared))}",
+                f"one per {granularity} (in {layer.name[:200]})",
             )
 
 
