@@ -230,7 +230,7 @@ def test_a_configuration_of_torchao_that_disagrees(
 def test_a_matrix_of_zeros_has_no_width_of_its_own(changed: Changer, name: str, codes: str) -> None:
     """Pruned layers and experts that were padded are zeros, and their codes say nothing."""
     stored = f"model.layers.0.mlp.up_proj.{codes}"
-    dtype, shape, data = entries_of(ARTIFACTS / name / "model.safetensors")[stored]
+    _, _, data = entries_of(ARTIFACTS / name / "model.safetensors")[stored]
     folder = changed(name)
     header, _ = header_of(folder / "model.safetensors")
     with (folder / "model.safetensors").open("r+b") as file:

@@ -53,7 +53,7 @@ def _four_bit(files: ArtifactFiles, layer: LayerQuantization) -> Matrix:
         problem = f"its table is not {layer.type}'s, which kernels know by heart"
         return unreadable(weight, layer.shape, str(layer.type), (weight, state, *others), 4, problem)
 
-    cells = lookup(np.arange(len(table)), table, np.float32(1))
+    cells = lookup(np.arange(len(table)), table, np.ones(1, dtype=np.float32))
     assert cells.below is not None and cells.above is not None
     # Outermost levels are those of the largest weight itself.
     outwards = np.nan_to_num(np.where(table < 0, cells.below, cells.above), posinf=0)

@@ -84,9 +84,9 @@ def _blocks(tensor: Tensor, order: NDArray[np.intp] | None) -> Callable[[int, in
         chosen = np.ascontiguousarray(lines[start:stop] if order is None else lines[order[start:stop]])
         if tensor.dtype in CODEBOOKS:
             return from_tables(chosen, tensor.dtype)
-        block = DECODERS[tensor.dtype](chosen.reshape(-1, width))
-        parts = (block.values, block.below, block.above, block.blur)
-        return Block(*(None if part is None else part.reshape(stop - start, columns) for part in parts))
+        block, shape = DECODERS[tensor.dtype](chosen.reshape(-1, width)), (stop - start, columns)
+        beside = (None if one is None else one.reshape(shape) for one in (block.below, block.above, block.blur))
+        return Block(block.values.reshape(shape), *beside)
 
     return read
 

@@ -139,7 +139,7 @@ def _runs(packed: Bytes) -> Bytes:
     return _split(packed.reshape(len(packed), -1, 32)).reshape(len(packed), -1)
 
 
-def _with_minima(codes: Bytes, blocks: Bytes, high: int) -> Block:
+def _with_minima(codes: NDArray[Any], blocks: Bytes, high: int) -> Block:
     """`code * scale - minimum`, with 6-bit factors of both."""
     (factors, minima), whole, minimum = _six_bits(blocks[:, 4:16]), _half(blocks, 0), _half(blocks, 2)
     block = uniform(codes, _spread(whole * factors, 32), -_spread(minimum * minima, 32), 0, high)
