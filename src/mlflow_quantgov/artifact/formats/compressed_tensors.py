@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mlflow_quantgov.artifact.formats.assemble import Claims, Layers, assemble, broken_layer, used_bits
+from mlflow_quantgov.artifact.formats.compressed_scheme import check_scheme
 from mlflow_quantgov.artifact.formats.compressed_sparse import SPARSE_PARTS, add_sparse
 from mlflow_quantgov.artifact.formats.gptq import producer_of
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
@@ -86,6 +87,7 @@ class CompressedTensors(Format):
         _check_widths(files, layers, claimed)
         _check_order(files, schemes, parts)
         _check_kinds(files, schemes, dense, parts)
+        check_scheme(files, schemes, zip(dense, layers.granularities, parts, strict=False))
         return assemble(
             files,
             layers,
