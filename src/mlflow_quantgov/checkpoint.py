@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from mlflow_quantgov.artifact.derivation.descent import Descent
+from mlflow_quantgov.artifact.derivation.descent import Descent, LayerDescent
 from mlflow_quantgov.artifact.derivation.kinship import KIN, Kinship
 from mlflow_quantgov.artifact.formats.full_precision import ON_GRID
 from mlflow_quantgov.lineage import Lineage, ModelFacts, structure_problems
@@ -37,6 +38,8 @@ class Checkpoint:
     """The quantized weights against it; None where something before failed."""
     descent_of_original: Descent | None = None
     """The quantized weights against the original; None where something before failed."""
+    least_bits: float = 0.0
+    """Width below which every matrix has to have been trained."""
 
     @property
     def fault(self) -> tuple[Fault, str] | None:
@@ -82,11 +85,41 @@ class Checkpoint:
             return "unproved-rounding", (
                 f"The quantized weights are not shown to be the rounding of the checkpoint {self.uri}: {said}"
             )
-        if self.descent_of_original is None or self.descent_of_original.holds:
+        return self._without_trace(self.descent)
+
+    def _without_trace(self, rounding: Descent) -> tuple[Fault, str] | None:
+        """Training has to show in every narrow matrix: one that the original's own rounds to was only quantized."""
+        other = self.descent_of_original
+        if other is None or not other.layers:
+            said = other.reason if other else "Nobody compared them."
+            return "untrained", f"Whether the quantized weights are the original's own, rounded, cannot be told: {said}"
+        mine = {one.name: one for one in rounding.layers}
+        narrow = [one for one in other.layers if one.bits is not None and one.bits < self.least_bits]
+        same = [one for one in narrow if not _shows(one, mine.get(one.name))]
+        if same:
+            seen = f", which would show a change of {same[0].resolution:.2%}" if same[0].resolution is not None else ""
             return "untrained", (
-                "The quantized weights are the original's own, rounded: what was trained left no trace in them."
+                f"{len(same)} of {len(narrow)} matrices below {self.least_bits:g} bit are the original's own, rounded, as far "
+                f"as their codes tell ({same[0].name}{seen}): what was trained left no trace in them."
             )
+        if other.holds:
+            said = "what was trained left no trace in them"
+            return "untrained", f"The quantized weights are the original's own, rounded: {said}."
         return None
+
+
+def _shows(original: LayerDescent, checkpoint: LayerDescent | None) -> bool:
+    """Whether a matrix is shown not to be the original's, rounded.
+
+    Either it does not fit the original, or clearly more of the original's weights lie outside their cells than of the
+    checkpoint's: more than chance, counted as in a Poisson process, gives to two equal counts in thirty thousand cases.
+    """
+    if original.problem is not None:
+        return True
+    if checkpoint is None or not original.trace == checkpoint.trace == "rounded":
+        return False
+    there, here = original.outside * original.weights, checkpoint.outside * checkpoint.weights
+    return there - here > 4 * math.sqrt(max(there + here, 1.0)) + 1
 
 
 def examine(
@@ -95,6 +128,8 @@ def examine(
     kinship: Callable[[], Kinship],
     descent: Callable[[], Descent],
     descent_of_original: Callable[[], Descent],
+    *,
+    least_bits: float = 0.0,
 ) -> Checkpoint:
     """Compare a named checkpoint with the original and the quantized version, the cheapest question first.
 
@@ -104,13 +139,14 @@ def examine(
         kinship: Compares the checkpoint's weights with the original's; called only where nothing cheaper failed.
         descent: Compares the quantized weights with the checkpoint's.
         descent_of_original: Compares the quantized weights with the original's.
+        least_bits: Width below which every matrix has to have been trained.
 
     Returns:
         What was found, up to the first fault.
     """
     if named.model is None:
         return named
-    found = replace(named, structure=structure_problems(named.model.structure, original))
+    found = replace(named, structure=structure_problems(named.model.structure, original), least_bits=least_bits)
     if found._by_itself():
         return found
     found = replace(found, kinship=kinship())

@@ -15,6 +15,8 @@ _KEPT = 64
 _made: OrderedDict[tuple[type, str, str], Descent | Kinship] = OrderedDict()
 _lock = Lock()
 Found = TypeVar("Found", Descent, Kinship)
+Comparison = Callable[[str, Path, str, Path], Found]
+"""Compares two models by digest and place of each."""
 
 
 def descent_of(child_digest: str, child: Path, parent_digest: str, parent: Path) -> Descent:
@@ -36,7 +38,7 @@ def descent_of(child_digest: str, child: Path, parent_digest: str, parent: Path)
 
 
 def kinship_of(model_digest: str, model: Path, original_digest: str, original: Path) -> Kinship:
-    """Compare two full-precision models, or remember how it went; the arguments are those of `descent_of`."""
+    """Compare a model with a full-precision one, or remember how it went; the arguments are those of `descent_of`."""
     try:
         return _remembered(Kinship, model_digest, original_digest, lambda: kinship(model, original))
     except ArtifactError as error:

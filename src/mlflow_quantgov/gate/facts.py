@@ -28,12 +28,12 @@ from mlflow_quantgov.evidence.store import EVIDENCE_FOLDER, copy_name
 from mlflow_quantgov.flavor.download import model_artifact, search_versions
 from mlflow_quantgov.flavor.layout import LINEAGE_FILE, MANIFEST_FILE, LineageRecord, SavedModel
 from mlflow_quantgov.gate.contents import loading_problem, other_problem, weights_below
-from mlflow_quantgov.gate.descent import descent_of, kinship_of
+from mlflow_quantgov.gate.descent import Comparison, Found, descent_of, kinship_of
 from mlflow_quantgov.gate.intake import kept, take_in
 from mlflow_quantgov.gate.siblings import Siblings
 from mlflow_quantgov.gate.sources import VersionRef, local_files, path_here
 from mlflow_quantgov.lineage import Lineage, ModelFacts, facts_of, prove, with_reproduction
-from mlflow_quantgov.policy.facts import Evidence, Facts, Role, narrowest_bits, training_of, was_reproduced
+from mlflow_quantgov.policy.facts import Evidence, Facts, Role, Sibling, narrowest_bits, training_of, was_reproduced
 
 _PARENT_URI = re.compile(r"^models:/(?P<name>[^/@]+)/(?P<version>\d+)$")
 
@@ -135,9 +135,18 @@ class _Gathering:
             checkpoint = self._checkpoint(ref, facts, training.content)
             facts = replace(facts, checkpoint=checkpoint, lineage=with_checkpoint(lineage, checkpoint))
         if narrow:
-            siblings = Siblings(self.registry, self.sessions, self._read, self._may_have(lineage.parent.weights))
-            facts = replace(facts, siblings=siblings.of(ref, facts, self.least_bits))
+            facts = replace(facts, siblings=self._siblings(ref, facts, lineage.parent, str(lineage.parent_uri)))
         return facts
+
+    def _siblings(self, ref: VersionRef, facts: Facts, parent: ModelFacts, uri: str) -> tuple[Sibling, ...]:
+        """Wider versions of the same parent that were evaluated."""
+        origin = self._parent_reference_or_none(uri)
+
+        def stranger(other: VersionRef, model: ModelFacts) -> bool:
+            return origin is None or self._compared(kinship_of, other, model, origin, parent).denied
+
+        found = Siblings(self.registry, self.sessions, self._read, self._may_have(parent.weights), stranger)
+        return found.of(ref, facts, self.least_bits)
 
     def _checkpoint(self, ref: VersionRef, facts: Facts, training: Predicate) -> Checkpoint:
         """The version that a training statement names, compared with the parent and with this version."""
@@ -150,17 +159,21 @@ class _Gathering:
         if model is None or there is None or origin is None:
             return replace(named, model=None)
 
-        def compared(make: Any, one: VersionRef, mine: ModelFacts, other: VersionRef, theirs: ModelFacts) -> Any:
-            with self._artifact(one) as here, self._artifact(other) as yonder:
-                return make(mine.manifest, here, theirs.manifest, yonder)
-
         return examine(
             named,
             original,
-            lambda: compared(kinship_of, there, model, origin, original),
-            lambda: compared(descent_of, ref, child, there, model),
-            lambda: compared(descent_of, ref, child, origin, original),
+            lambda: self._compared(kinship_of, there, model, origin, original),
+            lambda: self._compared(descent_of, ref, child, there, model),
+            lambda: self._compared(descent_of, ref, child, origin, original),
+            least_bits=self.least_bits,
         )
+
+    def _compared(
+        self, make: Comparison[Found], one: VersionRef, mine: ModelFacts, other: VersionRef, theirs: ModelFacts
+    ) -> Found:
+        """Compare the files of two versions."""
+        with self._artifact(one) as here, self._artifact(other) as there:
+            return make(mine.manifest, here, theirs.manifest, there)
 
     def _read(self, ref: VersionRef) -> _Read:
         resolved = self._resolved(ref)
@@ -229,11 +242,7 @@ class _Gathering:
         if origin is None or parent is None:
             return None
 
-        def compared() -> Descent:
-            with self._artifact(ref) as here, self._artifact(origin) as there:
-                return descent_of(child.manifest, here, parent.manifest, there)
-
-        return compared
+        return lambda: self._compared(descent_of, ref, child, origin, parent)
 
     @contextmanager
     def _artifact(self, ref: VersionRef) -> Iterator[Path]:

@@ -56,6 +56,7 @@ class Siblings:
         sessions: Callable[[], AbstractContextManager[Session]] | None,
         read: Callable[[VersionRef], Read],
         may_be: Callable[[VersionRef, str], bool],
+        is_stranger: Callable[[VersionRef, ModelFacts], bool],
     ) -> None:
         """Use a registry.
 
@@ -66,8 +67,11 @@ class Siblings:
             read: Reads a version's files.
             may_be: False where a version is known to hold other weights than these, or to have another parent; that spares
                 reading it, and its evidence.
+            is_stranger: Whether the weights of a version have nothing in common with the parent's, whatever was written
+                down at logging; reads both whole, and is asked last.
         """
-        self._registry, self._sessions, self._read, self._may_be = registry, sessions, read, may_be
+        self._registry, self._sessions, self._read = registry, sessions, read
+        self._may_be, self._is_stranger = may_be, is_stranger
 
     def of(self, ref: VersionRef, facts: Facts, least_bits: float) -> tuple[Sibling, ...]:
         """Evaluated versions of the same parent whose narrowest matrix has at least so many bits.
@@ -94,7 +98,7 @@ class Siblings:
         with self._sessions() as session:
             columns = (StatementRow.subject, StatementRow.model, StatementRow.version, StatementRow.version_created)
             query = select(*columns).where(StatementRow.kind == TaskEval.KIND).order_by(StatementRow.received_at)
-            rows = list(dict.fromkeys(tuple(row) for row in session.execute(query)))
+            rows = dict.fromkeys(row.tuple() for row in session.execute(query))
         for subject, model, version, created in rows:
             ref = self._there(model, version)
             # A number that was given away again after a deletion is another version.
@@ -135,7 +139,7 @@ class Siblings:
         bits = narrowest_bits(found.model.quantization)
         if claimed is None or claimed.get("weights") != parent.weights or bits is None or bits < least_bits:
             return None
-        if structure_problems(found.model.structure, parent):
+        if structure_problems(found.model.structure, parent) or self._is_stranger(ref, found.model):
             return None
         return Sibling(f"models:/{ref.name}/{ref.version}", found.model, evidence)
 

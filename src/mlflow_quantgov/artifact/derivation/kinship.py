@@ -1,4 +1,4 @@
-"""Is one full-precision model the other, trained further? Shown by how their matrices correlate.
+"""Is one model the other, trained further or rounded? Shown by how their matrices correlate.
 
 Weights that were trained on move a little from where they were, so every matrix of a fine-tune, or of a checkpoint from
 quantization-aware training, stays correlated with the original's. Another run from other random numbers has matrices that
@@ -36,7 +36,7 @@ class MatrixKinship:
 
 @dataclass(frozen=True)
 class Kinship:
-    """Whether one full-precision model is another one, trained further."""
+    """Whether one model is another one, trained further or rounded."""
 
     matrices: tuple[MatrixKinship, ...]
     distance: float
@@ -55,14 +55,21 @@ class Kinship:
         least = self.farthest
         return self.problem is None and least is not None and least.correlation >= KIN
 
+    @property
+    def denied(self) -> bool:
+        """Whether most matrices have nothing in common with the original's: another model, and not a problem of reading."""
+        strange = sum(one.correlation < KIN for one in self.matrices)
+        return self.problem is None and 2 * strange > len(self.matrices)
+
 
 def kinship(model: Path, original: Path) -> Kinship:
-    """Compare two full-precision models, matrix by matrix.
+    """Compare a model with a full-precision one, matrix by matrix.
 
-    Both are read through memory maps, a few rows at a time; memory does not grow with the matrices.
+    Both are read through memory maps, a few rows at a time; memory does not grow with the matrices. A matrix of the original
+    that holds one number only has nothing to correlate with, and is left out.
 
     Args:
-        model: Folder or file of the model that is said to be trained from the other one.
+        model: Folder or file of the model that is said to come from the other one; of quantized matrices the numbers count.
         original: Folder or file of the other one.
 
     Raises:
@@ -71,15 +78,14 @@ def kinship(model: Path, original: Path) -> Kinship:
     pairs = pair(matrices(model), matrices(original))
     if pairs.problem is not None:
         return Kinship((), 1.0, pairs.problem)
-    if pairs.quantized or pairs.unreadable:
-        name = pairs.quantized[0] if pairs.quantized else pairs.unreadable[0].name
-        return Kinship((), 1.0, f"{name} is no plain matrix of floats.")
+    if pairs.unreadable:
+        return Kinship((), 1.0, f"{pairs.unreadable[0].name} cannot be read here.")
     found = []
     moved = norm = 0.0
-    for name in pairs.plain:
+    for name in (*pairs.plain, *pairs.quantized):
         sums = _Sums(pairs.child[name], pairs.parent[name])
         moved, norm = moved + sums.moved, norm + sums.norm
-        if pairs.child[name].rows > 1 and sums.count >= _LEAST_WEIGHTS:
+        if pairs.child[name].rows > 1 and sums.count >= _LEAST_WEIGHTS and sums.varies:
             found.append(MatrixKinship(name, sums.count, sums.correlation, _root_of_share(sums.moved, sums.norm)))
     broken = [one.name for one in found if not np.isfinite([one.correlation, one.distance]).all()]
     if broken or not np.isfinite(moved):
@@ -103,7 +109,9 @@ class _Sums:
                 first, second = first + float(mine.sum()), second + float(theirs.sum())
                 squared, products = squared + float(np.square(mine).sum()), products + float((mine * theirs).sum())
         mean, original_mean = first / self.count, second / self.count
-        spread = (squared / self.count - mean**2) * (self.norm / self.count - original_mean**2)
+        variance = self.norm / self.count - original_mean * original_mean
+        self.varies = not variance <= 1e-9 * original_mean * original_mean
+        spread = (squared / self.count - mean * mean) * variance
         shared = products / self.count - mean * original_mean
         self.correlation = float(self.moved == 0) if not spread > 0 else shared / spread**0.5
         if not np.isfinite(squared + self.norm):
