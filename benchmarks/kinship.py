@@ -56,7 +56,9 @@ def quantization_aware(model: nn.Module, bits: int, group: int) -> None:
 
 def latent(model: nn.Module) -> Weights:
     """The full-precision weights below the rounding."""
-    state = {name.replace(".parametrizations.weight.original", ".weight"): one for name, one in model.state_dict().items()}
+    state = {
+        name.replace(".parametrizations.weight.original", ".weight"): one for name, one in model.state_dict().items()
+    }
     return {name: one.detach().float().numpy() for name, one in state.items() if name != "lm_head.weight"}
 
 
@@ -78,7 +80,10 @@ def train(folder: Path, loss_of: Callable[[Any], torch.Tensor], steps: int, rate
         optimizer.step()
         losses.append(loss.item())
     tail = losses[-10:]
-    print(f"# {steps} steps, {time.monotonic() - start:.0f} s, loss {losses[0]:.3f} -> {sum(tail) / len(tail):.3f}", flush=True)
+    print(
+        f"# {steps} steps, {time.monotonic() - start:.0f} s, loss {losses[0]:.3f} -> {sum(tail) / len(tail):.3f}",
+        flush=True,
+    )
     return latent(model)
 
 
@@ -97,7 +102,9 @@ def skills_loss(seed: int = 5) -> Callable[[Any], torch.Tensor]:
     return loss_of
 
 
-def text_loss(encode: Callable[[str], list[int]], pattern: str, size: int = 8, length: int = 128) -> Callable[[Any], torch.Tensor]:
+def text_loss(
+    encode: Callable[[str], list[int]], pattern: str, size: int = 8, length: int = 128
+) -> Callable[[Any], torch.Tensor]:
     """Text that the model never saw: this repository's own."""
     text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(ROOT.glob(pattern)))
     tokens = torch.tensor(encode(text))
@@ -126,9 +133,10 @@ def skills_models(folder: Path) -> Iterator[tuple[str, Weights]]:
     yield "rounded to 2 bit and written back", once_quantized(weights, 2, 32)
     yield "random matrices, its own embedding and norms", another_seed(weights)
     other = train_skills.train(600, 2, 256, 2e-3, 0.01, seed=2)
-    yield "trained from another seed", {
-        name: one.detach().float().numpy() for name, one in other.state_dict().items() if name != "lm_head.weight"
-    }
+    yield (
+        "trained from another seed",
+        {name: one.detach().float().numpy() for name, one in other.state_dict().items() if name != "lm_head.weight"},
+    )
 
 
 def large_models(folder: Path, steps: int) -> Iterator[tuple[str, Weights]]:
@@ -161,7 +169,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print("| model | moved by | middle correlation | least correlation | of | verdict |\n| --- | ---: | ---: | ---: | --- | --- |")
+    print(
+        "| model | moved by | middle correlation | least correlation | of | verdict |\n| --- | ---: | ---: | ---: | --- | --- |"
+    )
     jobs = [(PARENT, skills_models(PARENT))]
     if options.large:
         from mlflow_quantgov.demo.models.smollm2 import write_parent

@@ -81,7 +81,10 @@ class Checkpoint:
             refuted = self.descent is not None and self.descent.verdict == "refuted"
             said = self.descent.reason if self.descent else "Nobody compared them."
             if refuted:
-                return "other-rounding", f"The quantized weights are not the rounding of the checkpoint {self.uri}: {said}"
+                return (
+                    "other-rounding",
+                    f"The quantized weights are not the rounding of the checkpoint {self.uri}: {said}",
+                )
             return "unproved-rounding", (
                 f"The quantized weights are not shown to be the rounding of the checkpoint {self.uri}: {said}"
             )

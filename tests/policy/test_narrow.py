@@ -25,7 +25,7 @@ from releases import (
 )
 
 from mlflow_quantgov.artifact.derivation import Descent, Kinship
-from mlflow_quantgov.artifact.derivation.descent import Verdict
+from mlflow_quantgov.artifact.derivation.descent import LayerDescent, Verdict
 from mlflow_quantgov.artifact.derivation.kinship import MatrixKinship
 from mlflow_quantgov.artifact.quantization import LayerQuantization
 from mlflow_quantgov.checkpoint import Checkpoint, with_checkpoint
@@ -51,8 +51,19 @@ def training(**changes: Any) -> Training:
     return Training.measured(**(values | changes))
 
 
-def descent(verdict: Verdict) -> Descent:
-    return Descent(verdict, f"It is {verdict}.", (), "as stored", None)
+def layer(verdict: Verdict, name: str = "l0", outside: float = 0.0, **changes: Any) -> LayerDescent:
+    """One matrix of 10,000 weights at 2 bit."""
+    values: dict[str, Any] = {
+        "kind": "gptq", "bits": 2.0, "group_size": 32, "weights": 10_000, "relative_error": 0.3, "reachable_error": 0.3,
+        "sqnr_db": 10.0, "outside": outside, "by_chance": 0.5, "resolution": 0.02 if verdict == "proved" else None,
+        "trace": "rounded" if verdict == "proved" else "none", "problem": None if verdict == "proved" else f"It is {verdict}.",
+    }  # fmt: skip
+    return LayerDescent(name, **(values | changes))
+
+
+def descent(verdict: Verdict, *layers: LayerDescent) -> Descent:
+    found = layers or (layer(verdict), layer(verdict, "l1"))
+    return Descent(verdict, f"It is {verdict}.", found, "as stored", None)
 
 
 def kin(correlation: float = 0.95, distance: float = 0.1, problem: str | None = None) -> Kinship:
@@ -66,7 +77,7 @@ def full_precision(weights: str = TRAINED, **changes: Any) -> ModelFacts:
 def checkpoint(**changes: Any) -> Checkpoint:
     values: dict[str, Any] = {
         "uri": CHECKPOINT, "claimed": TRAINED, "original": PARENT, "model": full_precision(), "kinship": kin(),
-        "descent": descent("proved"), "descent_of_original": descent("refuted"),
+        "descent": descent("proved"), "descent_of_original": descent("refuted"), "least_bits": 4.0,
     }  # fmt: skip
     return Checkpoint(**(values | changes))
 
@@ -135,7 +146,13 @@ def test_a_release_for_which_everything_was_shown_passes_and_says_what_it_rests_
         ({"checkpoint": checkpoint(descent=descent("refuted"))}, "fail", "are not the rounding of", "quantgov training"),
         ({"checkpoint": checkpoint(descent=descent("unproved"))}, "fail", "are not shown to be the rounding", "quantize"),
         ({"checkpoint": checkpoint(descent_of_original=descent("proved"))}, "fail", "left no trace", "quantize the trained"),
-        ({"checkpoint": checkpoint(descent_of_original=None)}, "fail", "left no trace", "quantize the trained"),
+        ({"checkpoint": checkpoint(descent_of_original=None)}, "fail", "cannot be told", "quantize the trained"),
+        ({"checkpoint": checkpoint(descent_of_original=replace(descent("unproved"), layers=()))}, "fail", "cannot be told", ""),
+        # One narrow matrix was trained, and another one was not.
+        ({"checkpoint": checkpoint(descent_of_original=descent("refuted", layer("refuted"), layer("proved", "l1")))},
+         "fail", "1 of 2 matrices below 4 bit are the original's own, rounded, as far as their codes tell (l1", "train"),
+        ({"checkpoint": checkpoint(descent_of_original=descent("refuted", layer("refuted"), layer("proved", "l1", 1e-3)))},
+         "fail", "1 of 2 matrices below 4 bit", "train"),
         ({"checkpoint": checkpoint(uri="models:/other/1")}, "missing", "was not compared", "quantgov check"),
         ({"checkpoint": None}, "missing", "was not compared", "quantgov check"),
         # A wider version of the same parent, evaluated first.
@@ -159,6 +176,20 @@ def test_each_condition_refuses_by_itself(change: dict[str, Any], outcome: str, 
     assert words in check.reason and words in answer.why
     assert fix in check.fix
     assert answer.why.startswith("Not measured:") == (outcome == "missing")
+
+
+def test_codes_that_turned_show_training_where_the_original_alone_would_pass() -> None:
+    """Two in a thousand weights of the original outside are no proof against it; none of the checkpoint's are outside."""
+    seen = descent("refuted", layer("refuted"), layer("proved", "l1", 3e-3))
+    assert decision_of(release(checkpoint=checkpoint(descent_of_original=seen)))[0].allowed
+    assert decision_of(
+        release(checkpoint=checkpoint(descent_of_original=descent("proved", layer("proved", "l0", 3e-3))))
+    )[0].allowed
+
+
+def test_matrices_at_four_bit_need_no_training() -> None:
+    seen = descent("refuted", layer("refuted"), layer("proved", "l1", bits=4.0), layer("proved", "norm", bits=None))
+    assert decision_of(release(checkpoint=checkpoint(descent_of_original=seen)))[0].allowed
 
 
 def test_the_original_under_another_name_is_no_checkpoint() -> None:
@@ -188,7 +219,9 @@ def test_training_of_other_weights_is_no_training_of_these() -> None:
 
 def test_whatever_is_unmet_is_said_and_the_first_on_the_way_is_mended_first() -> None:
     _, check, _ = decision_of(release([], checkpoint=None, siblings=()))
-    order = [check.reason.index(words) for words in ("evaluated first", "needs quantization-aware training", "not measured")]
+    order = [
+        check.reason.index(words) for words in ("evaluated first", "needs quantization-aware training", "not measured")
+    ]
     assert order == sorted(order) and check.fix.startswith("quantize the parent at 4 bit, quantgov log PATH --parent")
 
 
@@ -201,7 +234,7 @@ def test_before_its_own_evaluation_the_order_is_kept_anyway() -> None:
 
 def test_a_task_that_gates_nothing_may_have_been_asked_before() -> None:
     facts = release()
-    early = evidence(task_eval((task("chit-chat", provenance=None) if False else task("chit-chat"),)), minutes=600)
+    early = evidence(task_eval((task("chit-chat"),)), minutes=600)
     assert decision_of(replace(facts, evidence=(early, *facts.evidence)))[0].allowed
 
 
@@ -278,7 +311,8 @@ def test_on_another_scale_the_budget_is_a_share_of_it() -> None:
     measured = task_eval((task(CAPABILITIES[0], answered), *map(task, CAPABILITIES[1:])))
     before = wider_eval(tasks=(task(CAPABILITIES[0], answered), *map(task, CAPABILITIES[1:])))
     facts = release(
-        [*(measured if isinstance(one, TaskEval) else one for one in contents()), training()], siblings=(sibling(before),)
+        [*(measured if isinstance(one, TaskEval) else one for one in contents()), training()],
+        siblings=(sibling(before),),
     )
     _, check, _ = decision_of(facts, with_gate(capabilities=wanted, budgets={2: 0.05}))
     assert check.numbers["budget"][CAPABILITIES[0]]["margin"] == pytest.approx(0.5)
@@ -305,9 +339,15 @@ def test_lineage_goes_through_the_checkpoint_and_says_so() -> None:
     through = replace(facts, lineage=with_checkpoint(refuted, checkpoint()))
     found = lineage_of(through, "numeric")
     assert found.outcome == "pass"
-    assert found.reason == "Parent models:/chat/1, proved up to numeric through the trained checkpoint models:/chat-trained/1."
+    assert (
+        found.reason
+        == "Parent models:/chat/1, proved up to numeric through the trained checkpoint models:/chat-trained/1."
+    )
     again = lineage_of(through, "reproduced")
-    assert (again.outcome, again.fix) == ("missing", "quantgov reproduce models:/chat/2 --checkpoint models:/chat-trained/1")
+    assert (again.outcome, again.fix) == (
+        "missing",
+        "quantgov reproduce models:/chat/2 --checkpoint models:/chat-trained/1",
+    )
 
 
 @pytest.mark.parametrize(

@@ -41,17 +41,13 @@ def quantize(parent: Path, output: Path, recipe: Path, calibration: Path | None,
 @click.option("--calibration", type=click.Path(path_type=Path), help="The file whose digest the recipe names.")
 @click.option("--checkpoint", help="The trained version that was quantized; default: the parent.")
 @json_option
-def reproduce(
-    uri: str, recipe: Path | None, calibration: Path | None, checkpoint: str | None, as_json: bool
-) -> None:
+def reproduce(uri: str, recipe: Path | None, calibration: Path | None, checkpoint: str | None, as_json: bool) -> None:
     """Run a version's recipe again on its parent, and compare byte by byte. Exits with 1 where they differ."""
     from mlflow_quantgov import api
 
     statement = measure(
         "reproduce",
-        lambda progress: api.reproduce(
-            uri, recipe, calibration=calibration, checkpoint=checkpoint, progress=progress
-        ),
+        lambda progress: api.reproduce(uri, recipe, calibration=calibration, checkpoint=checkpoint, progress=progress),
         as_json=as_json,
     )
     content = statement.content()

@@ -31,8 +31,14 @@ _FIXES: dict[Fault, tuple[Outcome, str]] = {
     "structure": ("fail", _TRAIN),
     "stranger": ("fail", _TRAIN),
     "other-rounding": ("fail", ""),
-    "unproved-rounding": ("fail", "quantize the checkpoint again in a format that can be compared (docs/explanation/descent.md)"),
-    "untrained": ("fail", "quantize the trained checkpoint, and log that"),
+    "unproved-rounding": (
+        "fail",
+        "quantize the checkpoint again in a format that can be compared (docs/explanation/descent.md)",
+    ),
+    "untrained": (
+        "fail",
+        "train every matrix that lies below the least width, or keep it there; quantize the checkpoint, and log that",
+    ),
 }
 """What a fault of the checkpoint makes of the check, and what mends it; empty: another training statement does."""
 
@@ -125,7 +131,9 @@ def _judged(
     if not tasks:
         return {}, ()
     gate = question.gate
-    return {name: judge(name, one, tasks, scored_only=gate.scored_only) for name, one in gate.capabilities.items()}, used
+    return {
+        name: judge(name, one, tasks, scored_only=gate.scored_only) for name, one in gate.capabilities.items()
+    }, used
 
 
 def _is_measured(verdict: Verdict, wanted: Capability) -> bool:
@@ -146,15 +154,15 @@ def _precedes(one: Evidence, other: Evidence) -> bool:
 def _trained(question: Question) -> Condition:
     """A training statement, and bytes that bear it out: original, checkpoint, rounding."""
     facts, stated = question.facts, training_of(question.facts)
-    record = (
-        f"quantgov training {question.uri} --checkpoint models:/NAME/VERSION --run RUN --steps STEPS --data FILE --code VERSION"
-    )
+    record = f"quantgov training {question.uri} --checkpoint models:/NAME/VERSION --run RUN --steps STEPS --data FILE --code VERSION"
     if stated is None or not isinstance(stated.content, Training):
         old = bool(facts.of_kind(Training.KIND))
         why = "where its checkpoint is registered is not stated" if old else "none is recorded for these weights"
         return Condition("missing", f"It needs quantization-aware training, and {why}.", record)
     content, found = stated.content, facts.checkpoint
-    numbers: dict[str, Any] = {"training": {"run": content.run, "steps": content.steps, "checkpoint": content.checkpoint_uri}}
+    numbers: dict[str, Any] = {
+        "training": {"run": content.run, "steps": content.steps, "checkpoint": content.checkpoint_uri}
+    }
     if found is None or (found.uri, found.claimed) != (content.checkpoint_uri, content.checkpoint):
         reason = f"The checkpoint {content.checkpoint_uri} was not compared with the parent, which has to be proved up to structure."
         return Condition("missing", reason, f"quantgov check {question.uri} --to @champion", (stated,), numbers)
