@@ -105,7 +105,7 @@ class Checkpoint:
                 f"{len(same)} of {len(narrow)} matrices below {self.least_bits:g} bit are the original's own, rounded, as far "
                 f"as their codes tell ({same[0].name}{seen}): what was trained left no trace in them."
             )
-        if other.holds:
+        if not narrow and other.holds:
             said = "what was trained left no trace in them"
             return "untrained", f"The quantized weights are the original's own, rounded: {said}."
         return None
@@ -165,4 +165,7 @@ def with_checkpoint(lineage: Lineage, checkpoint: Checkpoint) -> Lineage:
     """The link through a trained checkpoint, where the weights are not the original's rounding and nothing denies it."""
     if lineage.level != "structure" or checkpoint.fault is not None:
         return lineage
-    return replace(lineage, level="numeric", problems=(), descent=checkpoint.descent, through=checkpoint)
+    found = checkpoint.descent
+    assert found is not None
+    told = replace(found, reason=found.reason.replace("the parent", "the checkpoint"))
+    return replace(lineage, level="numeric", problems=(), descent=told, through=checkpoint)

@@ -72,7 +72,7 @@ def test_a_training_is_stated_and_what_it_names_is_compared(run: Run, tmp_path: 
         ({"checkpoint": "models:/chat/1"}, "nothing was trained"),
         ({"checkpoint": "models:/chat/3"}, "not a full-precision checkpoint"),
         ({"checkpoint": "models:/chat/9"}, "models:/chat/9"),
-        ({"checkpoint": "trained"}, "not registered"),
+        ({"checkpoint": "trained"}, "not a registered version"),
         ({"data": "absent.jsonl"}, "absent.jsonl"),
         ({"data": "sha256:5"}, "sha256:5"),
         ({"run": " "}, "with its run"),

@@ -212,6 +212,7 @@ def test_an_honest_release_is_let_through_and_the_report_shows_its_checkpoint(
     assert str(found.store.get_model_version_by_alias("chat", "champion").version) == version
     page = render_report(facts, decision, title="chat version 2")
     assert "Trained checkpoint" in page and "borne out" in page and "models:/trained/1" in page
+    assert "quantized matrices are the checkpoint&#39;s, rounded" in page and "against the trained checkpoint's" in page
     assert "models:/chat/1 at 4 bit was evaluated first" in page
 
 

@@ -145,8 +145,8 @@ def test_a_release_for_which_everything_was_shown_passes_and_says_what_it_rests_
         ({"checkpoint": checkpoint(descent=None)}, "fail", "Nobody compared them", "quantize the checkpoint again"),
         ({"checkpoint": checkpoint(descent=descent("refuted"))}, "fail", "are not the rounding of", "quantgov training"),
         ({"checkpoint": checkpoint(descent=descent("unproved"))}, "fail", "are not shown to be the rounding", "quantize"),
-        ({"checkpoint": checkpoint(descent_of_original=descent("proved"))}, "fail", "left no trace", "quantize the trained"),
-        ({"checkpoint": checkpoint(descent_of_original=None)}, "fail", "cannot be told", "quantize the trained"),
+        ({"checkpoint": checkpoint(descent_of_original=descent("proved"))}, "fail", "left no trace", "train every matrix"),
+        ({"checkpoint": checkpoint(descent_of_original=None)}, "fail", "cannot be told", "train every matrix"),
         ({"checkpoint": checkpoint(descent_of_original=replace(descent("unproved"), layers=()))}, "fail", "cannot be told", ""),
         # One narrow matrix was trained, and another one was not.
         ({"checkpoint": checkpoint(descent_of_original=descent("refuted", layer("refuted"), layer("proved", "l1")))},

@@ -61,10 +61,14 @@ def _too_low(question: Question, found: Lineage) -> CheckResult:
         problem = f"run again, the recipe gave {summary['different']} of {summary['parts']} parts otherwise."
         return result(NAME, "fail", f"{said} {problem}", fix, tried[-1:])
     problem = found.problems[-1] if found.problems else "More has not been shown."
+    fix = "log it again with its real parent"
     named = facts.checkpoint
-    if named is not None and (fault := named.fault) is not None and found.level == "structure":
+    if found.level == "structure" and named is not None and (fault := named.fault) is not None:
         problem = f"{problem} {fault[1]}"
-    return result(NAME, "fail", f"{said} {problem}", "log it again with its real parent")
+        fix += ", or mend what is said of its checkpoint (docs/how-to/release-below-four-bit.md)"
+    elif found.level == "structure" and named is None and wanted == "numeric":
+        fix += f"; where it was trained in between: quantgov training {question.uri} --help"
+    return result(NAME, "fail", f"{said} {problem}", fix)
 
 
 def _parent(question: Question) -> CheckResult:
