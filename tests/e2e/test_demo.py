@@ -18,7 +18,7 @@ def test_the_quick_demo_ends_as_the_story_promises(tmp_path: Path) -> None:
     for words in (
         "gptq does not run on demo-cpu",
         "(1) task-eval fail: multi-step-reasoning fell",
-        "no quantization-aware training of its parent is recorded",
+        "It needs quantization-aware training, and none is recorded for these weights",
         "First look, 40 items per task: inconclusive",
         "items would settle it",
         "allowed skills version 4 at @champion",
