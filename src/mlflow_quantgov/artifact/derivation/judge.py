@@ -16,6 +16,7 @@ import numpy as np
 from mlflow_quantgov.artifact.dequantize.interface import Matrix
 from mlflow_quantgov.artifact.derivation.counting import allowance, at_most, least_rate
 from mlflow_quantgov.artifact.derivation.descent import LayerDescent, Trace, Verdict
+from mlflow_quantgov.artifact.derivation.local import COMPENSATING
 from mlflow_quantgov.artifact.derivation.measure import Measured
 from mlflow_quantgov.artifact.derivation.plain import decibels
 from mlflow_quantgov.artifact.derivation.resolution import change_of_outside
@@ -42,9 +43,7 @@ _LIVE = 0.01
 """Signal of a column, over that of an average one, from which on it can tell anything."""
 _EXPLAINED = 0.1
 _CLOSE = 0.3
-_COMPENSATING = {"gptq", "int", "MatMulNBits", "I4", "U4"}
-"""Storage types that GPTQ writes. The others only ever come from rounding."""
-_OPTIMISED = _COMPENSATING | {
+_OPTIMISED = COMPENSATING | {
     "auto-round", "awq", "float8", "mxfp4", "nvfp4", "Q4_0", "Q4_1", "Q5_0", "Q5_1",
 }  # fmt: skip
 """Storage types whose quantizers may choose codes that are not the nearest (AutoRound, which exports to compressed-tensors
@@ -111,7 +110,7 @@ def judge(child: Matrix, found: Measured, column: Column) -> tuple[LayerDescent,
             "stored."
         )
         return layer_of(child, found, found.share, None, "none", problem), "unproved"
-    if (inside or column.fits) and (damage := found.local.problem):
+    if (inside or column.fits) and (damage := found.local.problem(compensated=not inside)):
         return layer_of(child, found, found.share, None, "none", damage), "unproved"
     if inside and (damage := found.local.problem_of_rounding(found.outside_of_column, found.column_signal)):
         return layer_of(child, found, found.share, None, "none", damage), "unproved"
@@ -121,7 +120,7 @@ def judge(child: Matrix, found: Measured, column: Column) -> tuple[LayerDescent,
         if not resolution < _BLIND and found.relative_error > _EXACT:
             return layer_of(child, found, found.share, None, "none", _SEES_NOTHING), "unproved"
         return layer_of(child, found, found.share, resolution, "rounded", None), "proved"
-    if child.kind in _COMPENSATING and found.energy <= MOST_ENERGY and column.fits:
+    if child.kind in COMPENSATING and found.energy <= MOST_ENERGY and column.fits:
         resolution = change_of_outside(column.excluded, found, anywhere=True)
         if not resolution < _BLIND:
             return layer_of(child, found, found.share, None, "none", _SEES_NOTHING), "unproved"
@@ -165,7 +164,7 @@ def _emptied_columns(child: Matrix, found: Measured) -> str | None:
     """A sentence where columns of zeros are all that makes it another model: GPTQ empties those whose inputs it never saw."""
     gone = (found.column_product == 0) & (found.column_signal > 0)
     lost = float(found.column_signal[gone].sum())
-    if child.kind not in _COMPENSATING or not lost or found.error - lost > MOST_ENERGY * found.noise:
+    if child.kind not in COMPENSATING or not lost or found.error - lost > MOST_ENERGY * found.noise:
         return None
     return (
         f"{int(gone.sum()):,} of its {len(gone):,} columns hold nothing but zeros, and the parent's do not: GPTQ empties columns "
