@@ -33,6 +33,9 @@ _MOST_ERROR = 1.1
 """Relative error above which nothing is left of a weight but its sign; writing zeros has an error of 1."""
 _MOST_CLIPPED = 0.1
 """Share of weights that a quantizer may cut off at its outermost levels. Of true parents at most 1.1 % were (MXFP4), but for types of two levels."""
+_MOST_SHRUNK = {"Q2_K": 0.02}
+"""Share of weights that may be stored at less than a third, where it is not that which may lie outside: Q2_K's four levels leave one side
+short where an importance matrix counts the other (0.7 % in a matrix of SmolLM2, 0.4 % of Student's weights)."""
 _BLIND = 0.3
 """Change of the parent from which on a matrix proves nothing if it would not have shown."""
 _EXACT = 0.01
@@ -101,7 +104,7 @@ def judge(child: Matrix, found: Measured, column: Column) -> tuple[LayerDescent,
         return layer_of(child, found, found.share, None, "none", _SEES_NOTHING), "unproved"
     inside = found.outside <= allowance(MOST_OUTSIDE, found.weights)
     inside = inside and found.far <= allowance(MOST_FAR, found.weights)
-    unlike = _unlike_rounding(found) if inside else None
+    unlike = _unlike_rounding(child, found) if inside else None
     if unlike:
         return layer_of(child, found, found.share, None, "none", unlike), "unproved"
     if inside and 2 * found.sides <= found.weights and abs(found.factor - 1) > _SIZE:
@@ -128,13 +131,16 @@ def judge(child: Matrix, found: Measured, column: Column) -> tuple[LayerDescent,
     return _unfit(child, found)
 
 
-def _unlike_rounding(found: Measured) -> str | None:
+def _unlike_rounding(child: Matrix, found: Measured) -> str | None:
     """Why levels are none that anybody rounds to, whose cells hold everything; None where they are."""
     if found.relative_error > _MOST_ERROR:
         return f"The difference is {found.relative_error:.1f} times the weights themselves: these levels keep nothing of them."
     if found.clipped > _MOST_CLIPPED * found.weights and 2 * found.sides > found.weights:
         return f"{found.clipped / found.weights:.0%} of the parent's weights lie beyond its outermost levels."
-    if found.shrunk > allowance(MOST_OUTSIDE, found.weights) and 2 * found.sides > found.weights:
+    if (
+        found.shrunk > allowance(_MOST_SHRUNK.get(child.kind, MOST_OUTSIDE), found.weights)
+        and 2 * found.sides > found.weights
+    ):
         return f"{found.shrunk:,} of the parent's weights are more than three times its outermost levels: they are all but erased."
     return None
 

@@ -48,8 +48,9 @@ _MOST_BLOWN = 0.005
 """Share of such rows. Of SmolLM2's 576 rows GPTQ of 3 bit left two, 14 and 28 times their own squares away."""
 _WEIGHTED = frozenset({"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"})
 """Storage types whose scales llama.cpp fits to weights by their importance."""
-_MOST_STARVED = 0.005
-"""Share of groups whose scale may serve the one weight that an importance matrix counts, and cut off the others."""
+_MOST_STARVED = 0.002
+"""Share of groups whose scale may serve the one weight that an importance matrix counts, and cut off the others; at most 0.05 % were
+measured."""
 _BARE = 1 / 8
 """Share of one row's groups for which that is believed: the inputs that count are few."""
 
@@ -144,7 +145,7 @@ class Local:
         Args:
             compensated: Whether the claim is that errors of one weight were made good by others, as GPTQ does.
         """
-        if self.emptied or self.bare or self.starved > _MOST_STARVED * self.groups:
+        if self.emptied or self.bare or self.starved > max(1, _MOST_STARVED * self.groups):
             return (
                 f"Of {self.emptied + self.starved:,} of {self.groups:,} groups of weights next to nothing is left: rounding keeps "
                 "the largest of each."
