@@ -139,18 +139,41 @@ def parse_statement(data: bytes, *, where: str = "the statement") -> Statement:
             why="Reading is bounded so that a hostile statement cannot exhaust the server.",
             fix="Evaluate fewer items per statement.",
         )
+    return statement_of(strict_json(data, where=where), where=where)
+
+
+def strict_json(data: bytes, *, where: str) -> Any:
+    """The one value that JSON text stands for.
+
+    Raises:
+        EvidenceError: Not JSON, an object that names a key twice, or a number that is none.
+    """
     try:
-        value = json.loads(data, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
-        statement = Statement.model_validate(value)
+        return json.loads(data, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        problem = _first_problem(error) if isinstance(error, ValidationError) else str(error)[:200]
-        raise EvidenceError(
-            f"{where} is not an in-toto statement: {problem}.",
-            why="Evidence that cannot be read cannot be judged.",
-            fix="quantgov schema",
-        ) from error
+        raise _unreadable(where, str(error)[:200]) from error
+
+
+def statement_of(value: Any, *, where: str) -> Statement:
+    """A statement from a JSON value, with everything that it claims recomputed.
+
+    Raises:
+        EvidenceError: It is not a statement, or its summary is not what its records give.
+    """
+    try:
+        statement = Statement.model_validate(value)
+    except ValidationError as error:
+        raise _unreadable(where, _first_problem(error)) from error
     statement.content()
     return statement
+
+
+def _unreadable(where: str, problem: str) -> EvidenceError:
+    return EvidenceError(
+        f"{where} is not an in-toto statement: {problem}.",
+        why="Evidence that cannot be read cannot be judged.",
+        fix="quantgov schema",
+    )
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
