@@ -18,6 +18,13 @@ PASSPHRASE = "QUANTGOV_KEY_PASSPHRASE"  # noqa: S105  (the name of the variable)
 _SPKI = bytes.fromhex("302a300506032b6570032100")
 """What stands before the 32 bytes of an Ed25519 key in a SubjectPublicKeyInfo. Source: RFC 8410, section 10.1."""
 _KEY_BYTES = 32
+_PRIME = 2**255 - 19
+_SMALL_ORDER = {
+    *(0, 1, _PRIME - 1, _PRIME, _PRIME + 1),
+    int.from_bytes(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"),
+    int.from_bytes(bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"), "little"),
+}
+"""The y of points whose order divides 8: as public keys they accept signatures that anybody can make. Source: RFC 7748, 7."""
 _MAX_FILE = 10_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PEM = re.compile(r"-----BEGIN PUBLIC KEY-----\s+([A-Za-z0-9+/=\s]+)-----END PUBLIC KEY-----\s*")
@@ -58,6 +65,8 @@ class PublicKey:
             raise ValueError("it is not base64") from error
         if not der.startswith(_SPKI) or len(der) != len(_SPKI) + _KEY_BYTES or base64.b64encode(der).decode() != text:
             raise ValueError("it is not an Ed25519 public key")
+        if int.from_bytes(der[len(_SPKI) :], "little") % 2**255 in _SMALL_ORDER:
+            raise ValueError("it is a key of small order, for which anybody can sign")
         return cls(der)
 
     def fits(self, signature: bytes, message: bytes) -> bool:
@@ -136,6 +145,8 @@ def load_signer(path: Path) -> Signer:
         raise no_such_file(path, "Nothing was signed.")
     forms, ed25519 = _serialization(), _ed25519()
     data = _read(path)
+    if b"PRIVATE KEY-----" not in data:
+        raise _no_private_key(path)
     locked = b"ENCRYPTED PRIVATE KEY" in data
     secret = os.environ.get(PASSPHRASE, "").encode()
     if locked and not secret:
@@ -153,8 +164,13 @@ def load_signer(path: Path) -> Signer:
     try:
         loaded = forms.load_pem_private_key(data, password=secret if locked else None)
     except (ValueError, TypeError) as error:
-        problem = f"does not open with the passphrase in {PASSPHRASE}" if locked else "is not a private key in PEM"
-        raise UsageError(f"{path} {problem}.", why="Nothing was signed.", fix="quantgov keys new NAME") from error
+        if not locked:
+            raise _no_private_key(path) from error
+        raise UsageError(
+            f"{path} does not open with the passphrase in {PASSPHRASE}.",
+            why="Nothing was signed.",
+            fix=f"read -rs {PASSPHRASE}; export {PASSPHRASE}",
+        ) from error
     except require("cryptography.exceptions", extra="sign", purpose="read keys").UnsupportedAlgorithm as error:
         raise _not_ed25519(path) from error
     if not isinstance(loaded, ed25519.Ed25519PrivateKey):
@@ -200,6 +216,10 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
     """Write a file that was not there, readable by nobody else from its first moment."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(data)
+
+
+def _no_private_key(path: Path) -> UsageError:
+    return UsageError(f"{path} is not a private key in PEM.", why="Nothing was signed.", fix="quantgov keys new NAME")
 
 
 def _not_ed25519(path: Path) -> UsageError:
