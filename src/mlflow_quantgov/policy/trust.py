@@ -53,7 +53,7 @@ def explain(
         f"the {kind} statement is {why_not(newest[kind], wanted_role(gate, kind))}" for kind in kinds if kind in newest
     ]
     said = (
-        f" What there is does not count: {'; '.join(there)}. The policy wants a signature by a {wanted[0]}."
+        f" What there is does not count: {'; '.join(there)}. The policy wants it signed by a key with the role {wanted[0]}."
         if there
         else ""
     )
