@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -94,7 +95,13 @@ def decide(policy: Policy, facts: Facts, destination: str, *, what_if: bool = Fa
 
 def all_checks() -> dict[str, Check]:
     """Our own checks, and those that third parties add by entry point."""
-    return {**{point.name: point.load() for point in metadata.entry_points(group=ENTRY_POINTS)}, **OWN}
+    return {**_of_others(), **OWN}
+
+
+@cache
+def _of_others() -> dict[str, Check]:
+    """Looked up once: what is installed does not change while a process runs, and the search reads a folder of packages."""
+    return {point.name: point.load() for point in metadata.entry_points(group=ENTRY_POINTS)}
 
 
 def _required(gate: Gate, facts: Facts) -> tuple[str, ...]:
