@@ -22,14 +22,13 @@ def canonical_json(value: Any) -> bytes:
         EvidenceError: The value holds something that JSON cannot carry.
     """
     try:
-        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise EvidenceError(
             f"A statement holds a value that JSON cannot carry: {error}.",
             why="A statement is known by the digest of its bytes, so it must have one exact form.",
-            fix="Replace NaN and infinite numbers, and measure again.",
+            fix="Replace NaN, infinite numbers and halves of characters, and measure again.",
         ) from error
-    return text.encode()
 
 
 def sha256_digest(data: bytes) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AwareDatetime, Field
 
@@ -48,7 +48,7 @@ class Waiver(Predicate):
     created: int
     """When that version was created (MLflow's milliseconds since 1970): a number may be given away again."""
     check: Waivable
-    reason: ShortText = Field(min_length=1)
+    reason: Annotated[ShortText, Field(pattern=r"\S")]
     until: AwareDatetime
     """UTC; from then on the waiver counts for nothing."""
     summary: dict[str, Any]

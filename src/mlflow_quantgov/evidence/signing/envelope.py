@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mlflow_quantgov.errors import EvidenceError
+from mlflow_quantgov.errors import EvidenceError, one_line
 from mlflow_quantgov.evidence.signing.keys import PublicKey, Signer
 from mlflow_quantgov.evidence.statement import (
     MAX_STATEMENT_BYTES,
@@ -141,6 +141,8 @@ def _envelope_of(value: dict[str, Any], where: str) -> Envelope:
             where, f"it holds {len(written.signatures)} signatures; each is attached in an envelope of its own"
         )
     (one,) = written.signatures
+    if one_line(one.keyid) != one.keyid:
+        raise _unsound(where, "its keyid is not one line of plain words")
     signature = _bytes_of(one.sig, where, "signature")
     if len(signature) != SIGNATURE_BYTES:
         raise _unsound(where, f"its signature has {len(signature)} bytes, an Ed25519 signature has {SIGNATURE_BYTES}")
