@@ -13,7 +13,7 @@ import mlflow
 import pytest
 import yaml
 
-from mlflow_quantgov.cli.dates import date
+from mlflow_quantgov.cli.dates import end, start
 from mlflow_quantgov.cli.server_command import build_environment
 from mlflow_quantgov.errors import MissingExtraError, PolicyError
 
@@ -102,10 +102,11 @@ def test_a_wrong_keys_file_starts_no_server(run: Run, tmp_path: Path) -> None:
         build_environment(None, tmp_path / "keys.yaml")
 
 
-def test_a_date_is_the_end_of_its_day_and_a_time_is_itself() -> None:
-    assert date("2026-01-31") == datetime(2026, 1, 31, 23, 59, 59, tzinfo=UTC)
-    assert date("2026-01-31T12:00:00+01:00") == datetime(2026, 1, 31, 11, tzinfo=UTC)
-    assert date("2026-01-31T12:00") == datetime(2026, 1, 31, 12, tzinfo=UTC)
+def test_an_end_is_the_end_of_its_day_and_a_time_is_itself() -> None:
+    assert end("2026-01-31") == datetime(2026, 1, 31, 23, 59, 59, tzinfo=UTC)
+    assert end("2026-01-31T12:00:00+01:00") == datetime(2026, 1, 31, 11, tzinfo=UTC)
+    assert start("2026-01-31") == datetime(2026, 1, 31, tzinfo=UTC)
+    assert end("2026-01-31T12:00") == datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
 @pytest.fixture

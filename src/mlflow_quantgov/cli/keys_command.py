@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from mlflow_quantgov.cli.dates import date
+from mlflow_quantgov.cli.dates import end, start
 from mlflow_quantgov.cli.output import coloured, json_option, pairs_table, print_json, print_note, stdout
 from mlflow_quantgov.errors import UsageError, short
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from mlflow_quantgov.evidence.signing import TrustedKey, TrustedKeys
 
+Model = TypeVar("Model", bound="BaseModel")
 _FILE = click.Path(path_type=Path)
 _ROLES = click.Choice(["measurer", "approver", "waiver"])
 _file_option = click.option(
@@ -54,22 +57,23 @@ def new(name: str, out: Path, as_json: bool) -> None:
 @click.option(
     "--role", "roles", required=True, multiple=True, type=_ROLES, help="What it may vouch for; repeat for several."
 )
-@click.option("--from", "start", type=date, help="Signatures received earlier do not count; default: now.")
-@click.option("--until", type=date, help="Signatures received later do not count; default: no end.")
+@click.option(
+    "--from", "begin", metavar="DATE", type=start, help="Signatures received earlier do not count; default: now."
+)
+@click.option("--until", metavar="DATE", type=end, help="Signatures received later do not count; default: no end.")
 @_file_option
 @json_option
 def trust(
     public_key: Path,
     name: str,
     roles: tuple[Any, ...],
-    start: datetime | None,
+    begin: datetime | None,
     until: datetime | None,
     file: Path,
     as_json: bool,
 ) -> None:
     """Trust a public key, in the server's file; the server reads it at start."""
     from mlflow_quantgov.evidence.signing import TrustedKey, read_public_key, write_trusted_keys
-    from mlflow_quantgov.yaml_files import validate
 
     public, known = read_public_key(public_key), _read(file, must_exist=False)
     before = known.find(public.id)
@@ -81,9 +85,9 @@ def trust(
         )
     now = datetime.now(UTC).replace(microsecond=0)
     given = {"id": public.id, "public_key": public.text, "name": name, "roles": roles}
-    added = validate(TrustedKey, {**given, "not_before": start or now, "until": until}, str(file), _kind())
+    added = _checked(TrustedKey, {**given, "not_before": begin or now, "until": until})
     changed = known.model_copy(update={"keys": (*known.keys, added)})
-    write_trusted_keys(file, validate(type(known), changed.model_dump(by_alias=True), str(file), _kind()))
+    write_trusted_keys(file, _checked(type(known), changed.model_dump(by_alias=True)))
     if as_json:
         print_json(_described(added, now) | {"file": str(file)})
     else:
@@ -124,7 +128,6 @@ def revoke(key_id: str, reason: str, file: Path, as_json: bool) -> None:
     A key that is merely retired gets an end instead (`until` in the file): what it signed before still counts.
     """
     from mlflow_quantgov.evidence.signing import write_trusted_keys
-    from mlflow_quantgov.yaml_files import validate
 
     known = _read(file)
     chosen, now = _one(known, key_id, file), datetime.now(UTC).replace(microsecond=0)
@@ -134,7 +137,7 @@ def revoke(key_id: str, reason: str, file: Path, as_json: bool) -> None:
             why="Nothing was changed.",
             fix=f"quantgov keys list --file {file}",
         )
-    gone = validate(type(chosen), {**chosen.model_dump(), "revoked_at": now, "reason": reason}, str(file), _kind())
+    gone = _checked(type(chosen), {**chosen.model_dump(), "revoked_at": now, "reason": reason})
     changed = tuple(gone if one.id == gone.id else one for one in known.keys)
     write_trusted_keys(file, known.model_copy(update={"keys": changed}))
     if as_json:
@@ -156,7 +159,7 @@ def _one(known: TrustedKeys, given: str, file: Path) -> TrustedKey:
     found = [one for one in known.keys if digits and one.id.removeprefix("sha256:").startswith(digits)]
     if len(found) != 1:
         raise UsageError(
-            f"{len(found) or 'No'} trusted keys begin with {short(given)}." if len(found) != 1 else "",
+            f"{len(found) or 'No'} trusted keys begin with {short(given)}.",
             why="One key is revoked at a time.",
             fix=f"quantgov keys list --file {file}",
         )
@@ -168,7 +171,19 @@ def _described(one: TrustedKey, now: datetime) -> dict[str, Any]:
     return described | {"standing": one.standing(now, now)}
 
 
-def _kind() -> Any:
-    from mlflow_quantgov.evidence.signing.trusted import KEYS_FILE
+def _checked(model: type[Model], values: Any) -> Model:
+    """What stands in the file, from what was given here.
 
-    return KEYS_FILE
+    Raises:
+        UsageError: It contradicts itself, or is no plain words.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False)[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        raise UsageError(
+            f"{place or 'The key'}: {problem['msg']}.", why="Nothing was written.", fix="quantgov keys --help"
+        ) from error

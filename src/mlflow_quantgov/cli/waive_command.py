@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from mlflow_quantgov.cli.dates import date
+from mlflow_quantgov.cli.dates import end
 from mlflow_quantgov.cli.measuring import key_option
 from mlflow_quantgov.cli.output import coloured, json_option, print_json, print_note, stdout
 
@@ -16,7 +16,13 @@ from mlflow_quantgov.cli.output import coloured, json_option, print_json, print_
 @click.argument("uri")
 @click.argument("check")
 @click.option("--reason", required=True, help="Why, in words that an auditor will read.")
-@click.option("--until", required=True, type=date, help="When it ends: a date (the end of that day, UTC) or a time.")
+@click.option(
+    "--until",
+    required=True,
+    metavar="DATE",
+    type=end,
+    help="When it ends: a date (the end of that day, UTC) or a time.",
+)
 @key_option
 @json_option
 def waive(uri: str, check: str, reason: str, until: datetime, key: Path | None, as_json: bool) -> None:
