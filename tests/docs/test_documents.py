@@ -103,8 +103,8 @@ def test_every_key_of_the_policy_reference_is_one() -> None:
 TUTORIALS = {
     "first-release.md": (
         "story/report.html",
-        ("exit code 3", "refused skills version 2 at @champion", "allowed skills version 2 at @champion",
-         "skills@champion moved from version 2 to version 1", "chain unbroken", "report.html written"),
+        ("refused skills version 2 at @champion", "exit code 3", "allowed skills version 2 at @champion",
+         "skills@champion moved from version 2 to version 1", "report.html written", "chain unbroken"),
     ),
     "strict-release.md": (
         "strict/report.html",
