@@ -41,6 +41,7 @@ _EXPORTS: dict[str, tuple[str, str]] = {
     "reproduce": ("mlflow_quantgov.api", "reproduce"),
     "rollback": ("mlflow_quantgov.api", "rollback"),
     "save_model": ("mlflow_quantgov.flavor", "save_model"),
+    "waive": ("mlflow_quantgov.api", "waive"),
 }
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "reproduce",
     "rollback",
     "save_model",
+    "waive",
 ]
 
 if TYPE_CHECKING:
@@ -94,6 +96,7 @@ if TYPE_CHECKING:
         quantize,
         reproduce,
         rollback,
+        waive,
     )
     from mlflow_quantgov.artifact.inspect import inspect
     from mlflow_quantgov.artifact.quantizers.recipe import Recipe

@@ -7,7 +7,7 @@ statement: the gate takes in the bytes where there is one, and a copy goes besid
 from __future__ import annotations
 
 from mlflow_quantgov.api.archiving import archive, drill, restore
-from mlflow_quantgov.api.deciding import attach, check, load_model, promote, report
+from mlflow_quantgov.api.deciding import attach, check, load_model, promote, report, waive
 from mlflow_quantgov.api.evaluating import evaluate, import_scores
 from mlflow_quantgov.api.measuring import assess_calibration, benchmark, confirm_kernels, measure_fidelity
 from mlflow_quantgov.api.planning import EvaluationPlan, plan_evaluation
@@ -35,4 +35,5 @@ __all__ = [
     "reproduce",
     "restore",
     "rollback",
+    "waive",
 ]

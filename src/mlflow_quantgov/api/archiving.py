@@ -13,32 +13,39 @@ from mlflow_quantgov.versions import (
     declared_target,
     full_precision,
     record_of,
+    signer_of,
 )
 
 
-def archive(uri: str, store: str | None = None) -> Statement:
+def archive(uri: str, store: str | None = None, *, key: str | Path | None = None) -> Statement:
     """Archive the full-precision parent of a version (or the version itself, if it is one) and attach the proof.
 
     Args:
         uri: A quantized version or a parent.
         store: Folder or URL of the archive; None for `QUANTGOV_ARCHIVE`.
+        key: Private key file to sign with; None for `QUANTGOV_SIGNING_KEY`, and unsigned without it.
     """
+    signer = signer_of(key)
     from mlflow_quantgov.evidence.measure import archive as measure
 
     parent = full_precision(uri)
     manifest = parent.manifest()
     found = measure.archive(parent.artifact, manifest, store)
-    return attach_content(attach_to(uri, parent), manifest.weights_digest, found)
+    return attach_content(attach_to(uri, parent), manifest.weights_digest, found, signer)
 
 
-def drill(uri: str, store: str | None = None, *, prompt: str = "The capital of France is") -> Statement:
+def drill(
+    uri: str, store: str | None = None, *, prompt: str = "The capital of France is", key: str | Path | None = None
+) -> Statement:
     """Restore the archived parent, verify every digest, load it and have it answer; attach what happened.
 
     Args:
         uri: A quantized version or a parent.
         store: Folder or URL of the archive; None for `QUANTGOV_ARCHIVE`.
         prompt: What the restored model has to answer.
+        key: Private key file to sign with; None for `QUANTGOV_SIGNING_KEY`, and unsigned without it.
     """
+    signer = signer_of(key)
     from mlflow_quantgov.evidence.measure import drill as measure
 
     parent = full_precision(uri)
@@ -51,7 +58,7 @@ def drill(uri: str, store: str | None = None, *, prompt: str = "The capital of F
         prompt=prompt,
         cache=cache_folder(),
     )
-    return attach_content(attach_to(uri, parent), manifest.weights_digest, found)
+    return attach_content(attach_to(uri, parent), manifest.weights_digest, found, signer)
 
 
 def restore(uri: str, folder: Path, store: str | None = None) -> Manifest:

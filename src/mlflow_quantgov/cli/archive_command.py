@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mlflow_quantgov.cli.measuring import measure
+from mlflow_quantgov.cli.measuring import key_option, measure
 from mlflow_quantgov.cli.output import json_option, print_json, print_note, stdout
 from mlflow_quantgov.errors import TamperingError
 from mlflow_quantgov.evidence.predicates import Drill
@@ -17,24 +17,26 @@ store_option = click.option("--store", envvar="QUANTGOV_ARCHIVE", help="Folder o
 @click.command()
 @click.argument("uri")
 @store_option
+@key_option
 @json_option
-def archive(uri: str, store: str | None, as_json: bool) -> None:
+def archive(uri: str, store: str | None, key: Path | None, as_json: bool) -> None:
     """Archive the full-precision parent of a version by digest."""
     from mlflow_quantgov import api
 
-    measure("archive", lambda _: api.archive(uri, store), as_json=as_json)
+    measure("archive", lambda _: api.archive(uri, store, key=key), as_json=as_json)
 
 
 @click.command()
 @click.argument("uri")
 @store_option
 @click.option("--prompt", default="The capital of France is", show_default=True, help="What it has to answer.")
+@key_option
 @json_option
-def drill(uri: str, store: str | None, prompt: str, as_json: bool) -> int:
+def drill(uri: str, store: str | None, prompt: str, key: Path | None, as_json: bool) -> int:
     """Restore the archived parent, verify every digest, load it and have it answer."""
     from mlflow_quantgov import api
 
-    statement = measure("drill", lambda _: api.drill(uri, store, prompt=prompt), as_json=as_json)
+    statement = measure("drill", lambda _: api.drill(uri, store, prompt=prompt, key=key), as_json=as_json)
     content = statement.content()
     assert isinstance(content, Drill)
     for problem in content.problems:

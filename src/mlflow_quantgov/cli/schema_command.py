@@ -10,6 +10,7 @@ from mlflow_quantgov.artifact.quantizers.recipe import Recipe
 from mlflow_quantgov.cli.output import json_option, pairs_table, print_json
 from mlflow_quantgov.errors import UsageError, short
 from mlflow_quantgov.evidence.predicates import PREDICATES
+from mlflow_quantgov.evidence.signing import TrustedKeys
 from mlflow_quantgov.evidence.targets import Target
 from mlflow_quantgov.policy.schema import Policy
 
@@ -17,6 +18,7 @@ _FILES: dict[str, tuple[Any, str]] = {
     "policy": (Policy, "the policy file"),
     "target": (Target, "a target file"),
     "recipe": (Recipe, "a recipe file"),
+    "keys": (TrustedKeys, "the file of trusted keys"),
 }
 """Files that people write: the model, and words for it."""
 

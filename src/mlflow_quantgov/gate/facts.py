@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import mlflow
 from pydantic import ValidationError
 from sqlalchemy import Engine
-from sqlalchemy.orm import Session
 
 from mlflow_quantgov.artifact.derivation import Descent
 from mlflow_quantgov.artifact.inspect import inspect_model
@@ -21,10 +20,21 @@ from mlflow_quantgov.artifact.quantization import Inspection
 from mlflow_quantgov.errors import ArtifactError, EvidenceError, QuantgovError
 from mlflow_quantgov.evidence.generic_sets import named_set
 from mlflow_quantgov.evidence.kernel_table import lookup
-from mlflow_quantgov.evidence.statement import MAX_STATEMENT_BYTES, parse_statement
+from mlflow_quantgov.evidence.predicates import Waiver
+from mlflow_quantgov.evidence.signing import (
+    MAX_ENVELOPE_BYTES,
+    NO_KEYS,
+    Attached,
+    Signature,
+    TrustedKeys,
+    examine,
+    read_attached,
+    refuse_bad,
+)
 from mlflow_quantgov.evidence.store import EVIDENCE_FOLDER, copy_name
 from mlflow_quantgov.flavor.download import model_artifact, search_versions
 from mlflow_quantgov.flavor.layout import LINEAGE_FILE, MANIFEST_FILE, LineageRecord, SavedModel
+from mlflow_quantgov.gate.actor import current_actor
 from mlflow_quantgov.gate.contents import loading_problem, other_problem, weights_below
 from mlflow_quantgov.gate.descent import descent_of
 from mlflow_quantgov.gate.intake import kept, take_in
@@ -67,36 +77,41 @@ class Gatherer:
     """Context manager that yields a session and commits; None on a client, which keeps nothing."""
     compares: Callable[[str], bool] = lambda name: False
     """Whether the weights of a registered model's versions are compared with their parents'."""
+    keys: TrustedKeys = NO_KEYS
+    """Whose signatures are believed."""
 
     def gather(self, name: str, version: str, requester: str | None = None) -> Facts:
         """Everything that is known about a version; what cannot be read is named in `problems`."""
-        gathering = _Gathering(self.registry, self.engine, self.sessions, self.compares(name))
+        gathering = _Gathering(self, self.compares(name))
         return gathering.gather(name, version, requester)
 
 
 class _Gathering:
     """One gathering: the files of a version are read and hashed once, however often it is met on the way."""
 
-    def __init__(
-        self, registry: Registry, engine: Engine | None, sessions: Callable[[], Any] | None, compares: bool
-    ) -> None:
-        self.registry, self.engine, self.sessions, self.compares = registry, engine, sessions, compares
+    def __init__(self, by: Gatherer, compares: bool) -> None:
+        self.registry, self.engine, self.sessions, self.keys = by.registry, by.engine, by.sessions, by.keys
+        self.compares = compares
         self._seen: dict[str, _Read] = {}
 
     def gather(self, name: str, version: str, requester: str | None = None) -> Facts:
         ref = self.registry.reference(name, version)
-        now = datetime.now(UTC)
+        facts = Facts(
+            name, version, "unknown", datetime.now(UTC), requester, created=ref.creation_time, keys=self.keys.digest
+        )
         try:
             found = self._read(ref)
         except QuantgovError as error:
-            return Facts(name, version, "unknown", now, requester, problems=(error.what,))
-        facts = Facts(name, version, found.role, now, requester, found.model, found.recorded, problems=found.problems)
+            return replace(facts, problems=(error.what,))
+        facts = replace(
+            facts, role=found.role, model=found.model, recorded_manifest=found.recorded, problems=found.problems
+        )
         if found.model is None:
             return facts
         lineage, parent_copies = self._lineage(name, ref, found)
         role: Role = "quantized" if lineage is not None or found.model.quantization.is_quantized else "parent"
         subjects = {found.model.weights} | ({lineage.parent.weights} if lineage and lineage.parent else set())
-        evidence, problems = self._evidence(ref, subjects, found.copies + parent_copies)
+        evidence, problems = self._evidence(ref, subjects, found.copies + parent_copies, facts.now)
         target = found.record.target if found.record else None
         facts = replace(
             facts,
@@ -205,31 +220,51 @@ class _Gathering:
         return SavedModel(root).manifest().weights_digest == weights
 
     def _evidence(
-        self, ref: VersionRef, subjects: set[str], copies: tuple[tuple[str, bytes], ...]
+        self, ref: VersionRef, subjects: set[str], copies: tuple[tuple[str, bytes], ...], now: datetime
     ) -> tuple[list[Evidence], list[str]]:
         """Kept statements, and copies beside the model that nobody attached; altered copies are problems."""
         problems, sound = [], []
         for name, data in copies:
             try:
-                statement = parse_statement(data, where=name)
-                if copy_name(statement) != name:
-                    raise EvidenceError(f"{name} has been edited: its digest is now {statement.digest[:19]}.")
-                if statement.subject_digest in subjects:
-                    sound.append((name, data, Evidence(statement, statement.content(), statement.digest, None)))
+                attached = read_attached(data, where=name)
+                if copy_name(attached) != name:
+                    raise EvidenceError(f"{name} has been edited: its digest is now {attached.statement.digest[:19]}.")
+                if attached.statement.subject_digest in subjects:
+                    sound.append((name, data, self._unkept(attached, name, now)))
             except EvidenceError as error:
                 problems.append(f"The copy {EVIDENCE_FOLDER}/{name} was altered: {error.what}")
         if self.sessions is None:
-            return [one for _, _, one in sound], problems
+            return _merged([one for _, _, one in sound]), problems
         with self.sessions() as session:
-            _take_in_all(session, ref, subjects, sound)
-            return kept(session, subjects), problems
+            for name, data, one in sound:
+                # A waiver lets something through, so it counts only where it was attached, while its signer looked on.
+                if one.kind == Waiver.KIND:
+                    continue
+                try:
+                    take_in(session, ref, data, subjects, self.keys, actor=None, actor_source=None, where=name)
+                except EvidenceError as error:
+                    problems.append(f"The copy {EVIDENCE_FOLDER}/{name} was not taken in: {error.what}")
+            return kept(session, subjects, self.keys, now), problems
+
+    def _unkept(self, attached: Attached, name: str, now: datetime) -> Evidence:
+        """A copy as evidence, where nothing is kept: whoever signed it is known, when it was received is not."""
+        statement = attached.statement
+        signed: tuple[Signature, ...] = ()
+        if attached.envelope is not None:
+            found = examine(attached.envelope, self.keys, now, now)
+            refuse_bad(found, self.keys, name)
+            signed = (replace(found, received_at=None),)
+        return Evidence(statement, statement.content(), statement.digest, None, None, signed)
 
 
-def _take_in_all(
-    session: Session, ref: VersionRef, subjects: set[str], sound: list[tuple[str, bytes, Evidence]]
-) -> None:
-    for name, data, _ in sound:
-        take_in(session, ref, data, subjects, actor=None, actor_source=None, where=name)
+def _merged(found: list[Evidence]) -> list[Evidence]:
+    """Each statement once, with the signatures of all its copies."""
+    merged: dict[str, Evidence] = {}
+    for one in found:
+        before = merged.setdefault(one.digest, one)
+        if before is not one:
+            merged[one.digest] = replace(before, signatures=before.signatures + one.signatures)
+    return list(merged.values())
 
 
 def _inspect(root: Path, artifact: Path) -> tuple[Inspection | None, str | None]:
@@ -261,7 +296,7 @@ def _own_files(root: Path) -> tuple[str | None, LineageRecord | None, tuple[str,
 
 def _copies(root: Path) -> Iterable[tuple[str, bytes]]:
     for path in sorted((root / EVIDENCE_FOLDER).glob("*.json")):
-        if path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_STATEMENT_BYTES:
+        if path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_ENVELOPE_BYTES:
             yield path.name, path.read_bytes()
 
 
@@ -288,7 +323,9 @@ def reference_of(version: Any, location: str | None) -> VersionRef:
     return VersionRef(version.name, str(version.version), version.source, int(version.creation_timestamp), location)
 
 
-def gather_client(client: mlflow.MlflowClient, name: str, version: str, *, compares: bool = False) -> Facts:
+def gather_client(
+    client: mlflow.MlflowClient, name: str, version: str, *, compares: bool = False, keys: TrustedKeys = NO_KEYS
+) -> Facts:
     """Facts through a plain client, for `qg.check` and reports where nothing is gated; nothing is kept.
 
     Args:
@@ -296,5 +333,7 @@ def gather_client(client: mlflow.MlflowClient, name: str, version: str, *, compa
         name: Registered model.
         version: Its version.
         compares: Whether to compare the weights with the parent's; both models are then read whole.
+        keys: Whose signatures are believed.
     """
-    return Gatherer(ClientRegistry(client), None, None, lambda _: compares).gather(name, version)
+    gatherer = Gatherer(ClientRegistry(client), None, None, lambda _: compares, keys)
+    return gatherer.gather(name, version, current_actor()[0])

@@ -26,7 +26,8 @@ def render_report(facts: Facts, decision: Decision | None, *, title: str) -> str
     capabilities = _capabilities(decision)
     descent = facts.lineage.descent if facts.lineage else None
     again = reproductions(facts)
-    summaries = {one.kind: one.content.stated() for one in facts.evidence}
+    ranked = sorted(facts.evidence, key=lambda one: one.rank)
+    summaries = {one.kind: one.content.stated() for one in ranked}
     return render(
         "report.html",
         title=title,
@@ -35,7 +36,7 @@ def render_report(facts: Facts, decision: Decision | None, *, title: str) -> str
         plot=interval_plot([one["interval"] for one in capabilities]),
         capabilities=capabilities,
         fidelity=summaries.get("fidelity"),
-        kl_plot=kl_plot(next((one.content for one in reversed(facts.evidence) if one.kind == "fidelity"), None)),
+        kl_plot=kl_plot(next((one.content for one in reversed(ranked) if one.kind == "fidelity"), None)),
         benchmark=summaries.get("benchmark"),
         calibration=calibration_section(facts),
         headline=headline(facts.model.quantization) if facts.model else None,

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from mlflow_quantgov.evidence.predicates import TaskResult
+from mlflow_quantgov.evidence.predicates import PREDICATES, TaskResult
+from mlflow_quantgov.evidence.signing import Role
 
 CheckName = Literal[
     "identity",
@@ -137,8 +138,20 @@ class Gate(_Part):
     drill_days: int = Field(90, ge=1)
     """Age at which a restore drill expires."""
     approvers: int = Field(0, ge=0)
+    signed: dict[str, Role] = Field(default_factory=dict)
+    """Kind of evidence (`*`: every other) to the role whose signature it needs; others need none."""
+    asked_by: Literal["anybody", "somebody-else"] = "anybody"
+    """`somebody-else`: than who has measured or attached what the decision rests on."""
     author_may_choose: bool = True
     """Whether yardsticks that are not pinned are accepted (and labelled)."""
+
+    @model_validator(mode="after")
+    def _kinds_exist(self) -> Gate:
+        known = {"*", *PREDICATES} - {"waiver"}
+        unknown = next((kind for kind in self.signed if kind not in known), None)
+        if unknown is not None:
+            raise ValueError(f"signed: {unknown[:100]!r} is no kind of evidence; known are {', '.join(sorted(known))}")
+        return self
 
 
 class Rule(_Part):

@@ -12,7 +12,7 @@ from mlflow_quantgov.evidence.predicates.kernels import Kernels, Lookup
 from mlflow_quantgov.evidence.predicates.reproduction import Difference, MadePart, Reproduction
 from mlflow_quantgov.evidence.predicates.task_eval import Answer, TaskEval, TaskItem, TaskResult
 from mlflow_quantgov.evidence.predicates.training import Training
-from mlflow_quantgov.evidence.predicates.waiver import Waiver
+from mlflow_quantgov.evidence.predicates.waiver import Waiver, WaiverV1
 
 PREDICATES: dict[str, type[Predicate]] = {
     predicate.KIND: predicate
@@ -29,7 +29,7 @@ PREDICATES: dict[str, type[Predicate]] = {
         Waiver,
     )
 }
-EARLIER: tuple[type[Predicate], ...] = (FidelityV1,)
+EARLIER: tuple[type[Predicate], ...] = (FidelityV1, WaiverV1)
 """Versions that are still read, and no longer written."""
 
 __all__ = [
@@ -62,6 +62,7 @@ __all__ = [
     "TaskResult",
     "Training",
     "Waiver",
+    "WaiverV1",
     "kind_of_type",
     "predicate_class",
 ]

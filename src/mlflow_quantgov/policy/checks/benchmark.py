@@ -12,6 +12,7 @@ from mlflow_quantgov.policy.decision import CheckResult
 from mlflow_quantgov.policy.facts import Evidence
 
 NAME = "benchmark"
+KINDS = ("benchmark",)
 CONFIDENCE = 0.95
 
 

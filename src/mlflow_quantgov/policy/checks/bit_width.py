@@ -9,6 +9,7 @@ from mlflow_quantgov.policy.checks.interface import Question, result
 from mlflow_quantgov.policy.decision import CheckResult
 
 NAME = "bit-width"
+KINDS = ("training",)
 
 
 def run(question: Question) -> CheckResult:

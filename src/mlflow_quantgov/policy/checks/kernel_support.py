@@ -7,6 +7,7 @@ from mlflow_quantgov.policy.checks.interface import Question, is_about, result
 from mlflow_quantgov.policy.decision import CheckResult
 
 NAME = "kernel-support"
+KINDS = ("kernels",)
 
 
 def run(question: Question) -> CheckResult:

@@ -11,6 +11,7 @@ from mlflow_quantgov.policy.decision import CheckResult
 from mlflow_quantgov.policy.facts import Evidence
 
 NAME = "rollback-archive"
+KINDS = ("archive", "drill")
 
 
 def run(question: Question) -> CheckResult:
