@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -27,11 +27,31 @@ class Archive(Predicate):
     manifest_digest: Digest
     files: tuple[ArchivedFile, ...] = Field(min_length=1, max_length=100_000)
     stored_bytes: int = Field(ge=0)
+    """Bytes that the archive grew by; pieces that it held already cost none."""
+    pieces: int | None = Field(None, ge=0)
+    """Pieces into which the files were cut; None where whole files were stored, as before pieces were."""
+    new_pieces: int = Field(0, ge=0)
+    """Those that the archive did not hold, or held damaged."""
+    new_bytes: int = Field(0, ge=0)
+    """Bytes of the new pieces before they were coded."""
+    repaired_pieces: int = Field(0, ge=0)
+    """Damaged ones that were replaced."""
     summary: dict[str, Any]
 
     def recompute(self) -> dict[str, Any]:
-        """Number of files and bytes that the archive holds for this model."""
-        return {"files": len(self.files), "size_bytes": sum(file.size for file in self.files)}
+        """Files and bytes of this model, what they cost now, and what was saved: bytes that lay there already, and by coding."""
+        size = sum(file.size for file in self.files)
+        summary = {"files": len(self.files), "size_bytes": size}
+        if self.pieces is None:
+            return summary
+        return summary | {
+            "pieces": self.pieces,
+            "new_pieces": self.new_pieces,
+            "repaired_pieces": self.repaired_pieces,
+            "stored_bytes": self.stored_bytes,
+            "saved_by_deduplication": size - self.new_bytes,
+            "saved_by_compression": self.new_bytes - self.stored_bytes,
+        }
 
 
 class Drill(Predicate):
@@ -49,6 +69,11 @@ class Drill(Predicate):
     answered: bool
     """Whether the restored model gave the recorded answer (or any answer, where none was recorded before)."""
     answer_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    prompt_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    reproduced: Literal["recorded", "original"] | None = None
+    """Whose answer the restored model's equals: an earlier drill's, or that of the registry's own files, asked beside it; None
+    where there was neither to compare with."""
+    warnings: tuple[ShortText, ...] = ()
     summary: dict[str, Any]
 
     def recompute(self) -> dict[str, Any]:
