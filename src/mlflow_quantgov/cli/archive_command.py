@@ -42,7 +42,8 @@ def _show_archived(numbers: dict[str, Any]) -> None:
     rows = {"archived": f"{numbers['files']} files, {size_words(size)} in {numbers['pieces']:,} pieces"}
     rows |= {name: f"{size_words(count)} ({count / max(1, size):.1%})" for name, count in saved.items()}
     if numbers["repaired_pieces"]:
-        rows["repaired"] = f"{numbers['repaired_pieces']:,} damaged pieces were replaced"
+        count = numbers["repaired_pieces"]
+        rows["repaired"] = f"{count:,} damaged piece{'s were' if count != 1 else ' was'} replaced"
     for name, words in rows.items():
         stdout.print(f"{name}  {words}")
 

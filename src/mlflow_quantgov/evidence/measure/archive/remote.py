@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from mlflow_quantgov.artifact.weights import CHUNK
 from mlflow_quantgov.errors import TamperingError, UnreachableError, UsageError, one_line, require
@@ -17,6 +17,9 @@ WORKERS = 8
 """Each waits for the network most of the time."""
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oci", "oss", "memory"}
 """Here a name with slashes needs no folders, and asking for one may make a bucket."""
+
+_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs",
+             "sftp": "paramiko", "ssh": "paramiko", "smb": "smbprotocol", "oci": "ocifs", "oss": "ossfs"}  # fmt: skip
 
 
 class RemotePlace(Place):
@@ -36,8 +39,10 @@ class RemotePlace(Place):
         try:
             self._store, self._root = fsspec.url_to_fs(url)
         except ImportError as error:
-            raise _no_package(scheme_of(url), fsspec) from error
+            raise _no_package(scheme_of(url), error) from error
         except Exception as error:  # each store has errors of its own
+            if scheme_of(url) not in fsspec.available_protocols():
+                raise _no_package(scheme_of(url), error) from error
             raise self._failed(error, "opened") from error
         self._makes_folders = scheme_of(url) not in _OBJECT_STORES
 
@@ -113,15 +118,14 @@ def scheme_of(url: str) -> str:
 def without_credentials(url: str) -> str:
     """A URL without user, password, query and fragment, any of which may hold a secret."""
     parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
 
 
-def _no_package(scheme: str, fsspec: Any) -> UsageError:
-    known = fsspec.registry.known_implementations.get(scheme, {}).get("err", "")
+def _no_package(scheme: str, error: Exception) -> UsageError:
+    """The error for a kind of store that nothing installed here reaches; fsspec says what would."""
+    package = _PACKAGES.get(scheme)
     return UsageError(
-        f"No installed package reaches {scheme}://.",
-        why=f"fsspec needs one for each kind of store{f' ({one_line(known)})' if known else ''}.",
-        fix={"s3": "pip install s3fs", "gs": "pip install gcsfs", "gcs": "pip install gcsfs"}.get(
-            scheme, "pip install the package that fsspec names for it"
-        ),
+        f"No installed package reaches {scheme}:// ({one_line(str(error))[:200]}).",
+        why="Nothing was archived or restored.",
+        fix=f"pip install {package}" if package else "name a folder, or a URL of a store that fsspec knows",
     )

@@ -1,0 +1,151 @@
+"""Archives at URLs: a real S3 server over HTTP, and fsspec's own stores."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mlflow_quantgov.artifact.manifest import build_manifest
+from mlflow_quantgov.errors import MissingExtraError, UnreachableError, UsageError
+from mlflow_quantgov.evidence.measure.archive import DamagedArchiveError, archive, open_store, restore
+
+SECRET = "AKIA-not-to-be-printed"
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A bucket on an S3 server of its own (moto), reached over HTTP as any other."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", SECRET)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        boto3.client("s3").create_bucket(Bucket="bucket")
+        yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(params=["s3", "memory", "local"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty archive at a URL."""
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+        return f"s3://bucket/{uuid.uuid4()}/archive"
+    return f"memory://{uuid.uuid4()}/archive" if request.param == "memory" else f"local://{tmp_path}/far"
+
+
+def store_of(url: str) -> tuple[object, str]:
+    import fsspec
+
+    return fsspec.url_to_fs(url)  # type: ignore[no-any-return]
+
+
+def test_an_archive_at_a_url_gives_the_same_bytes(model: Path, url: str, tmp_path: Path) -> None:
+    manifest = build_manifest(model)
+    first = archive(model, manifest, url)
+    assert first.store == url and first.new_pieces == first.pieces
+    assert archive(model, manifest, url).stored_bytes == 0
+    restore(manifest.digest, url, tmp_path / "back")
+    assert build_manifest(tmp_path / "back") == manifest
+
+
+def test_damage_at_a_url_is_named_and_mended(model: Path, url: str, tmp_path: Path) -> None:
+    manifest = build_manifest(model)
+    archive(model, manifest, url)
+    fs, root = store_of(url)
+    names = sorted(fs.find(f"{root}/chunks"), key=fs.size)  # type: ignore[attr-defined]
+    data = bytearray(fs.cat_file(names[-1]))  # type: ignore[attr-defined]
+    data[-5] ^= 1
+    fs.pipe_file(names[-1], bytes(data))  # type: ignore[attr-defined]
+    fs.rm_file(names[-2])  # type: ignore[attr-defined]
+    with pytest.raises(DamagedArchiveError, match=r"model\.safetensors: tensor .*1 more of 7 pieces"):
+        restore(manifest.digest, url, tmp_path / "back")
+    mended = archive(model, manifest, url)
+    assert (mended.new_pieces, mended.repaired_pieces) == (2, 1)
+    restore(manifest.digest, url, tmp_path / "back")
+
+
+def test_an_archive_of_whole_files_may_lie_at_a_url(archived_before: Path, s3: str, tmp_path: Path) -> None:
+    url = f"s3://bucket/{uuid.uuid4()}"
+    fs, root = store_of(url)
+    for path in archived_before.rglob("*"):
+        if path.is_file():
+            fs.pipe_file(f"{root}/{path.relative_to(archived_before)}", path.read_bytes())  # type: ignore[attr-defined]
+    digest = f"sha256:{next((archived_before / 'manifests').iterdir()).stem}"
+    manifest = restore(digest, url, tmp_path / "back")
+    assert archive(tmp_path / "back", manifest, url).new_pieces == 0
+
+
+@pytest.mark.parametrize("what", ["archive", "restore"])
+def test_a_bucket_that_is_not_there_is_one_line(model: Path, s3: str, tmp_path: Path, what: str) -> None:
+    manifest = build_manifest(model)
+    with pytest.raises((UnreachableError, UsageError)) as caught:
+        if what == "archive":
+            archive(model, manifest, "s3://no-such-bucket/a")
+        else:
+            restore(manifest.digest, "s3://no-such-bucket/a", tmp_path / "back")
+    assert "s3://no-such-bucket/a" in caught.value.what and SECRET not in caught.value.one_line()
+    assert "\n" not in caught.value.one_line()
+
+
+def test_a_server_that_does_not_answer_is_no_damage(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UnreachableError) as caught:
+        archive(model, build_manifest(model), f"webhdfs://user:{SECRET}@127.0.0.1:9/archive")
+    assert SECRET not in caught.value.one_line() and caught.value.exit_code == 2
+
+
+def test_credentials_in_a_url_are_kept_out_of_statements_and_errors() -> None:
+    store = open_store(f"memory://{SECRET}:{SECRET}@host/path?token={SECRET}#{SECRET}")
+    assert store.url == "memory://host/path"
+    assert SECRET not in store.damaged("x").one_line()
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("nonsense://x/y", "No installed package reaches nonsense://"),
+        ("simplecache::s3://bucket/x", "not a chain"),
+        ("", "No archive is named"),
+    ],
+)
+def test_a_place_that_is_none_is_one_line(where: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        open_store(where)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gcsfs") is not None, reason="gcsfs is installed here")
+def test_a_store_without_its_package_names_what_to_install() -> None:
+    with pytest.raises(UsageError) as caught:
+        open_store("gs://bucket/x")
+    assert caught.value.fix == "pip install gcsfs"
+
+
+def test_without_fsspec_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(MissingExtraError) as caught:
+        open_store("s3://bucket/x")
+    assert caught.value.fix == "pip install 'mlflow-quantgov[remote]'"
+
+
+def test_a_folder_may_be_named_as_a_url(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "with space"
+    manifest = build_manifest(model)
+    content = archive(model, manifest, str(folder))
+    assert content.store == folder.as_uri() and "%20" in content.store
+    restore(manifest.digest, content.store, tmp_path / "back")
