@@ -9,7 +9,7 @@ import click
 
 from mlflow_quantgov.artifact.describe import size_words
 from mlflow_quantgov.cli.measuring import measure
-from mlflow_quantgov.cli.output import json_option, print_json, print_note, progress_bar, stdout
+from mlflow_quantgov.cli.output import json_option, print_fix, print_json, print_note, progress_bar, stdout
 from mlflow_quantgov.errors import TamperingError
 from mlflow_quantgov.evidence.predicates import Drill
 
@@ -66,7 +66,7 @@ def drill(uri: str, store: str | None, prompt: str, as_json: bool) -> int:
         print_note(problem, word="problem", error=True)
     if content.problems:
         where = f"{uri} --store {content.store}"
-        print_note(f"quantgov archive {where} && quantgov drill {where}", word="Fix:", error=True)
+        print_fix(f"quantgov archive {where} && quantgov drill {where}", error=True)
         return 1 if content.verified_files else TamperingError.exit_code
     return 0 if content.stated()["outcome"] == "pass" else 1
 

@@ -79,4 +79,5 @@ class Drill(Predicate):
     def recompute(self) -> dict[str, Any]:
         """`pass` only if every file came back and the model loaded and answered."""
         good = self.verified_files > 0 and not self.problems and self.loaded and self.answered
-        return {"outcome": "pass" if good else "fail", "verified_files": self.verified_files}
+        summary = {"outcome": "pass" if good else "fail", "verified_files": self.verified_files}
+        return summary | ({"reproduced": self.reproduced} if self.reproduced else {})

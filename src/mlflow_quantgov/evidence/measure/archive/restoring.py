@@ -18,7 +18,7 @@ class DamagedArchiveError(TamperingError):
 
     def __init__(self, problems: list[str], fix: str) -> None:
         """Name the first in the message, and keep all."""
-        more = f" (and {len(problems) - 1} more files)" if len(problems) > 1 else ""
+        more = f" (and {len(problems) - 1} more file{'s' if len(problems) > 2 else ''})" if len(problems) > 1 else ""
         super().__init__(
             f"{problems[0].rstrip('.')}{more}.",
             why="A rollback to these bytes would fail; nothing was restored.",
@@ -51,7 +51,7 @@ def restore(digest: str, store: str | None, folder: Path, *, progress: Progress 
     try:
         room = shutil.disk_usage(folder.parent if folder.parent.is_dir() else nearest_folder(folder)).free
         need = f"{len(manifest.files)} files, {size_words(manifest.total_size)}"
-        meter.announce(f"reads {need} from {opened.url} into {folder.parent} ({size_words(room)} free)")
+        meter.announce(f"reads {need} from {opened.url} into {folder} ({size_words(room)} free)")
         if room < manifest.total_size:
             raise _unwritable(folder, f"{need} do not fit into {size_words(room)}")
         folder.parent.mkdir(parents=True, exist_ok=True)

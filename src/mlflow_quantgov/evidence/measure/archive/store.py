@@ -209,6 +209,7 @@ class ArchiveStore:
     def _get_piece(self, piece: PieceRecord, descriptor: int, offset: int, advance: Advance) -> str | None:
         """Write one piece to its place; None, or what is wrong with it."""
         where = f"tensor {short(piece.tensor, quoted=False)}" if piece.tensor else f"the part from byte {offset:,}"
+        where = f"{where} (chunk {piece.sha256[:12]})"
         problem = None
         try:
             held = self._place.read(_chunk(piece.sha256), MAX_CODED)
@@ -220,7 +221,7 @@ class ArchiveStore:
         except (CodingError, TamperingError) as error:
             problem = f"has changed in the archive ({str(error).rstrip('.')})"
         if problem:
-            return f"{where} {problem}: {_chunk(piece.sha256)[:22]}..."
+            return f"{where} {problem}"
         _write_at(descriptor, data, offset)
         advance(piece.size)
         return None
