@@ -95,6 +95,19 @@ def test_numbers_are_found_where_nobody_says_their_width() -> None:
     assert way_of(coded) == Way("planes", 4, 3) and decode(coded) == data
 
 
+def test_a_sample_that_stands_for_nothing_else_does_no_harm() -> None:
+    """Only the middle lies on a grid: coded like that the whole would be longer than it is."""
+    grid = (
+        (random.integers(0, 1 << 12, (1 << 12, 1)) * 16 + random.integers(0, 8, (1 << 12, 32)))
+        .astype(np.uint16)
+        .tobytes()
+    )
+    noise = random.bytes(3 << 20)
+    piece = noise + grid + noise
+    coded = encode(piece, width=2)
+    assert decode(coded) == piece and len(coded) < len(piece) + 1000
+
+
 def damaged_headers() -> list[bytes]:
     def made(**changes: object) -> bytes:
         header = {"size": 4, "how": "plain", "width": 1, "lead": 0, "block": 0, "streams": [["raw", 4, 4]]} | changes

@@ -75,6 +75,8 @@ def encode(piece: bytes, *, width: int | None = None, lead: int = 0) -> bytes:
     """
     way = _best(piece, width, lead % (width or 4))
     streams = [_squeeze(stream) for stream in _split(piece, way)]
+    if sum(len(coded) for _, coded, _ in streams) > len(piece):  # the sample was another kind of data than the rest
+        way, streams = Way("plain"), [_squeeze(piece)]
     header = json.dumps(
         {
             "size": len(piece),

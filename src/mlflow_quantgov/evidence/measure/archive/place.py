@@ -8,11 +8,11 @@ import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from mlflow_quantgov.artifact.weights import CHUNK
-from mlflow_quantgov.errors import ArtifactError, TamperingError
+from mlflow_quantgov.errors import ArtifactError, TamperingError, UnreachableError
 
 SCRATCH = "writing"
 """Folder of half-written files; each writer has one of its own in it, and holds a lock on it while it lives."""
@@ -73,6 +73,12 @@ class LocalPlace(Place):
                 data = file.read(limit + 1)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except PermissionError as error:  # of this user, and no damage
+            raise UnreachableError(
+                f"The archive {self.folder} cannot be read: {error.strerror}.",
+                why="Whether it is sound is not known.",
+                fix=f"ls -l {self.folder / name}",
+            ) from error
         except OSError as error:
             raise TamperingError(f"{name} cannot be read: {error.strerror or error}.") from error
         if len(data) > limit:
@@ -129,9 +135,14 @@ class LocalPlace(Place):
         while True:
             own = Path(tempfile.mkdtemp(dir=self.folder / SCRATCH))
             lock = os.open(own, os.O_RDONLY)
-            with suppress(OSError):  # some network file systems know no locks: then nothing is tidied either
+            try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if own.is_dir():
+                ours = own.is_dir()
+            except BlockingIOError:  # somebody is about to tidy it away
+                ours = False
+            except OSError:  # some network file systems know no locks: then nobody tidies either
+                ours = True
+            if ours:
                 return own, lock
             os.close(lock)
 
@@ -160,7 +171,13 @@ class LocalPlace(Place):
 
 def _parts(path: Path) -> Iterator[bytes]:
     with path.open("rb") as reader:
-        while part := reader.read(CHUNK):
+        while True:
+            try:
+                part = reader.read(CHUNK)
+            except OSError as error:
+                raise TamperingError(f"{path.name} cannot be read: {error.strerror or error}.") from error
+            if not part:
+                return
             yield part
 
 

@@ -283,7 +283,7 @@ class ArchiveStore:
         try:
             for part in parts:
                 hasher.update(part)
-        except OSError:
+        except TamperingError:
             return False
         return hasher.hexdigest() == entry.sha256
 
