@@ -34,6 +34,8 @@ MAX_CODED = MAX_PIECE + MAX_HEADER + 64
 _LEVEL = 3
 _SAMPLE = 1 << 17
 """Bytes of a piece on which the ways to code it are tried."""
+_PARTS = 4
+"""Places in a piece from which the sample is taken."""
 _WORTH = 0.99
 """A stream that zstd shrinks less than this is kept raw: reading it back then costs nothing."""
 _PALETTE_WORTH = 0.95
@@ -66,7 +68,7 @@ class Way:
 
 
 def encode(piece: bytes, *, width: int | None = None, lead: int = 0) -> bytes:
-    """Code a piece in the way that makes it smallest, judged on a sample from its middle.
+    """Code a piece in the way that makes it smallest, judged on a sample.
 
     Args:
         piece: At most `MAX_PIECE` bytes.
@@ -126,15 +128,22 @@ def _best(piece: bytes, width: int | None, lead: int) -> Way:
                 ways += [Way("palette", one, lead % one, block) for block in palette.BLOCKS]
     if len(ways) == 1:
         return ways[0]
-    step = max(palette.BLOCKS) * 8
-    start = max(0, len(piece) - _SAMPLE) // 2 // step * step
-    sample = piece[start : start + _SAMPLE]
+    sample = _sample(piece)
     best, least = ways[0], float("inf")
     for way in ways:
         size = sum(len(_squeeze(stream)[1]) for stream in _split(sample, way))
         if size < least * (_PALETTE_WORTH if way.how == "palette" else _WORTH):
             best, least = way, float(size)
     return best
+
+
+def _sample(piece: bytes) -> bytes:
+    """Parts from all over a piece; each begins at a multiple of every block and number, so that they follow one another like one."""
+    if len(piece) <= _SAMPLE:
+        return piece
+    part, step = _SAMPLE // _PARTS, max(palette.BLOCKS) * 8
+    starts = ((len(piece) - part) * number // (_PARTS - 1) // step * step for number in range(_PARTS))
+    return b"".join(piece[start : start + part] for start in starts)
 
 
 def _split(piece: bytes, way: Way) -> Iterator[bytes]:
