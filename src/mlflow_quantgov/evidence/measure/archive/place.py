@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -95,15 +96,15 @@ class LocalPlace(Place):
         path = self.folder / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, scratch = tempfile.mkstemp(dir=self._scratch)
+            scratch = self._scratch / uuid.uuid4().hex
             try:
-                with os.fdopen(descriptor, "wb") as writer:
+                with scratch.open("xb") as writer:
                     writer.write(data)
                     writer.flush()
                     os.fsync(writer.fileno())
-                Path(scratch).replace(path)
+                scratch.replace(path)
             finally:
-                Path(scratch).unlink(missing_ok=True)
+                scratch.unlink(missing_ok=True)
             _sync_folder(path.parent)  # else a power cut takes the name back
         except OSError as error:
             raise self._unwritable(error) from error
