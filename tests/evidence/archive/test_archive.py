@@ -7,10 +7,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zstandard
 
 from mlflow_quantgov.artifact.manifest import Manifest, build_manifest
+from mlflow_quantgov.artifact.tensors import open_safetensors
 from mlflow_quantgov.errors import ArtifactError, QuantgovError, TamperingError, UsageError
 from mlflow_quantgov.evidence.measure.archive import archive, restore
 from mlflow_quantgov.evidence.predicates import Archive
@@ -201,3 +203,22 @@ def test_a_place_that_cannot_be_written_is_one_line(
     with pytest.raises(QuantgovError, match="cannot be written"):
         archive(model, build_manifest(model), where)
     shutil.rmtree(model)
+
+
+def test_gguf_is_cut_at_its_tensors_and_shares_them_with_safetensors(model: Path, tmp_path: Path) -> None:
+    """The bytes of a tensor are the same in both containers, so they are one chunk."""
+    import gguf
+
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "llama")
+    for name, tensor in open_safetensors(model / "model.safetensors").tensors.items():
+        raw = tensor.stored().view(np.uint8)
+        writer.add_tensor(name, raw, raw_dtype=gguf.GGMLQuantizationType.BF16)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    store = str(tmp_path / "a")
+    archive(model, build_manifest(model), store)
+    manifest = build_manifest(tmp_path / "model.gguf")
+    assert archive(tmp_path / "model.gguf", manifest, store).new_bytes < 2000
+    assert restore(manifest.digest, store, tmp_path / "back") == manifest
