@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlflow_quantgov.artifact.dequantize.interface import Matrix
+from mlflow_quantgov.artifact.derivation.counting import allowance, at_most, least_rate
 from mlflow_quantgov.artifact.derivation.descent import LayerDescent, Trace, Verdict
 from mlflow_quantgov.artifact.derivation.measure import Measured
 from mlflow_quantgov.artifact.derivation.plain import decibels
@@ -50,8 +51,6 @@ _OPTIMISED = _COMPENSATING | {
 too; an importance matrix)."""
 _SIZE = 0.02
 """What the sizes of a type with two levels may be off by: ggml stores the mean, which fits best."""
-_STEPS = 50
-_MANY = 1000
 
 
 @dataclass(frozen=True)
@@ -68,36 +67,13 @@ class Column:
     @property
     def fits(self) -> bool:
         """Whether it was rounded as it was, like the column that GPTQ begins with, and not by luck among so many."""
-        luck = self.columns * _at_most(self.outside, self.rows * self.share)
+        luck = self.columns * at_most(self.outside, self.rows * self.share)
         return self.outside <= allowance(MOST_OUTSIDE, self.rows) and luck < _LUCK
 
     @property
     def excluded(self) -> float:
         """Share outside that is too large for what was seen: so few in the luckiest of all columns."""
         return min(least_rate(self.outside, 0.05 / self.columns) / self.rows, 1.0)
-
-
-def allowance(share: float, count: int) -> float:
-    """Events that may be seen among so many at a rate, four standard deviations included."""
-    return share * count + 4 * math.sqrt(share * count) + 1
-
-
-def least_rate(seen: int, chance: float) -> float:
-    """Mean of a Poisson distribution that gives so few events, or fewer, with no more than this chance."""
-    low, high = float(seen), seen + 60.0 + 10 * math.sqrt(seen + 1)
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if _at_most(seen, middle) < chance else (middle, high)
-    return high
-
-
-def _at_most(seen: int, mean: float) -> float:
-    """Probability of at most so many events; normal for many, where the sum would cost more than it tells."""
-    if mean <= 0:
-        return 1.0
-    if seen > _MANY:
-        return 0.5 * math.erfc((mean - seen - 0.5) / math.sqrt(2 * mean))
-    return sum(math.exp(count * math.log(mean) - mean - math.lgamma(count + 1)) for count in range(seen + 1))
 
 
 def best_column(found: Iterable[Measured]) -> Column:
@@ -166,6 +142,9 @@ def _unlike_rounding(found: Measured) -> str | None:
 
 def _unfit(child: Matrix, found: Measured) -> tuple[LayerDescent, Verdict]:
     """A matrix that was not rounded from this parent as it stands."""
+    emptied = _emptied_columns(child, found)
+    if emptied:
+        return layer_of(child, found, found.share, None, "none", emptied), "unproved"
     scaled = scaled_columns(found)
     rounds = child.kind not in _OPTIMISED and scaled is None
     if found.energy > MOST_ENERGY or (rounds and found.energy > _AS_ROUNDING):
@@ -180,6 +159,18 @@ def _unfit(child: Matrix, found: Measured) -> tuple[LayerDescent, Verdict]:
         "otherwise (AutoRound, an importance matrix)."
     )
     return layer_of(child, found, found.share, None, "none", scaled or problem), "unproved"
+
+
+def _emptied_columns(child: Matrix, found: Measured) -> str | None:
+    """A sentence where columns of zeros are all that makes it another model: GPTQ empties those whose inputs it never saw."""
+    gone = (found.column_product == 0) & (found.column_signal > 0)
+    lost = float(found.column_signal[gone].sum())
+    if child.kind not in _COMPENSATING or not lost or found.error - lost > MOST_ENERGY * found.noise:
+        return None
+    return (
+        f"{int(gone.sum()):,} of its {len(gone):,} columns hold nothing but zeros, and the parent's do not: GPTQ empties columns "
+        "whose inputs were zero on every text that it saw, and so can anybody."
+    )
 
 
 def _counted(found: Measured) -> str:

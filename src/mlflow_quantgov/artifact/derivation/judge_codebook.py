@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 
 from mlflow_quantgov.artifact.dequantize.interface import Matrix
+from mlflow_quantgov.artifact.derivation.counting import allowance, least_rate
 from mlflow_quantgov.artifact.derivation.descent import LayerDescent, Verdict
 from mlflow_quantgov.artifact.derivation.folding import rows_were_scaled
-from mlflow_quantgov.artifact.derivation.judge import MOST_OUTSIDE, allowance, layer_of, least_rate, scaled_columns
+from mlflow_quantgov.artifact.derivation.judge import MOST_OUTSIDE, layer_of, scaled_columns
 from mlflow_quantgov.artifact.derivation.measure import Measured
 from mlflow_quantgov.artifact.derivation.resolution import MARGIN
 from mlflow_quantgov.artifact.derivation.signs import change_of_signs
@@ -44,7 +45,9 @@ def judge_codebook(child: Matrix, found: Measured) -> tuple[LayerDescent, Verdic
             f"The difference is {math.sqrt(found.energy):.1f} times what {child.kind} leaves on weights of its own "
             f"({child.codebook.reach:.0%} of their norm)."
         )
-        return layer_of(child, found, found.share, None, "none", problem), "refuted"
+        # A few weights far from all others cost as much, and another model has other signs.
+        kept = child.codebook.signs != "mixed" and found.outside <= allowance(MOST_OUTSIDE, found.weights)
+        return layer_of(child, found, found.share, None, "none", problem), "unproved" if kept else "refuted"
     if child.codebook.signs == "mixed":
         problem = (
             f"It is as near to the parent as {child.kind} comes. But this type stores eight weights as one entry of a "

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mlflow_quantgov.artifact.formats.assemble import Claims, Layers, assemble, broken_layer, used_bits
+from mlflow_quantgov.artifact.formats.compressed_scheme import check_scheme
 from mlflow_quantgov.artifact.formats.compressed_sparse import SPARSE_PARTS, add_sparse
 from mlflow_quantgov.artifact.formats.gptq import producer_of
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
@@ -85,14 +86,16 @@ class CompressedTensors(Format):
         layers.used.update(name for name in files.tensors if name.endswith(_CACHE_PARTS))
         _check_widths(files, layers, claimed)
         _check_order(files, schemes, parts)
-        _check_kinds(files, schemes, dense, parts)
+        shifted = [has_offset(one, layer) for one, layer in zip(parts, dense, strict=True)]
+        _check_kinds(files, schemes, dense, parts, shifted)
+        check_scheme(files, schemes, zip(dense, layers.granularities, parts, strict=False))
         return assemble(
             files,
             layers,
             format=self.name,
             # Rounding, GPTQ and AWQ leave the same tensors behind.
             method=None,
-            symmetric=not any(has_offset(one, layer) for one, layer in zip(parts, dense, strict=True)),
+            symmetric=not any(shifted),
             producer=f"compressed-tensors {config['version']}" if config.get("version") else producer_of(files),
             calibration_required=True if any(name.endswith(_STATIC_PARTS) for name in files.tensors) else None,
             activation_bits=_activation_bits(config),
@@ -267,15 +270,22 @@ def _check_order(files: ArtifactFiles, schemes: list[dict[str, Any]], parts: lis
 
 
 def _check_kinds(
-    files: ArtifactFiles, schemes: list[dict[str, Any]], layers: tuple[LayerQuantization, ...], parts: list[Parts]
+    files: ArtifactFiles,
+    schemes: list[dict[str, Any]],
+    layers: tuple[LayerQuantization, ...],
+    parts: list[Parts],
+    shifted: list[bool],
 ) -> None:
     """A loader reads no zero points where the config says that there are none, and codes as the numbers that it names."""
-    for layer, one in zip(layers, parts, strict=True):
-        if schemes and all(scheme.get("symmetric") is True for scheme in schemes) and has_offset(one, layer):
+    if not schemes:
+        return
+    is_symmetric = all(scheme.get("symmetric") is True for scheme in schemes)
+    named = {str(scheme.get("type") or "int").lower() for scheme in schemes}
+    for layer, one, has_zeros in zip(layers, parts, shifted, strict=True):
+        if is_symmetric and has_zeros:
             raise files.contradiction("config.json", "symmetric", f"zero points (in {one.stem[:200]})")
         stored = "int" if layer.type == "int" else "float"
-        named = {str(scheme.get("type") or "int").lower() for scheme in schemes}
-        if schemes and stored not in named:
+        if stored not in named:
             raise files.contradiction("config.json", "/".join(sorted(named))[:40], f"{stored} (in {one.stem[:200]})")
 
 
