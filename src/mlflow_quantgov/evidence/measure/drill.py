@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,14 +13,17 @@ from typing import Any
 
 from mlflow_quantgov.artifact.manifest import build_manifest
 from mlflow_quantgov.artifact.runtimes.registry import runtime_for
-from mlflow_quantgov.errors import MissingExtraError, QuantgovError, TamperingError
+from mlflow_quantgov.errors import ArtifactError, MissingExtraError, QuantgovError, TamperingError
 from mlflow_quantgov.evidence.measure.archive import ArchiveStore, DamagedArchiveError, open_store, restore
 from mlflow_quantgov.evidence.measure.archive.records import Answer
+from mlflow_quantgov.evidence.measure.archive.scratch import held_folder
 from mlflow_quantgov.evidence.measure.progress import Progress
 from mlflow_quantgov.evidence.measure.provenance import RUNTIME_LIBRARIES, provenance
 from mlflow_quantgov.evidence.predicates.archive import Drill
 
 ANSWER_TOKENS = 16
+SCRATCH = "quantgov-drill-"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def drill(
@@ -34,7 +39,7 @@ def drill(
     """Restore into a temporary folder and see whether the model lives, and answers as it did.
 
     Its answer is compared with the one that an earlier drill recorded in the archive. Where there is none, or another version
-    of the runtime answers otherwise, the registry's own files are asked beside it.
+    of the runtime answers otherwise, the registry's own files are asked beside it. Where nobody can be asked, it fails.
 
     Args:
         digest: Manifest digest of the archived model.
@@ -51,30 +56,31 @@ def drill(
     Raises:
         UsageError: No archive is named, or it does not hold the model: then nothing was tried.
         MissingExtraError: A library is not installed: then nothing was tried either.
-        ArtifactError: There is no room to restore into, which says nothing about the archive.
+        ArtifactError: There is no room to restore into, or no runtime here loads such a model, which says nothing about the
+            archive.
         UnreachableError: The store does not answer.
     """
     opened = open_store(store)
     _check_it_can_be_tried(opened, digest)
+    if original is not None:
+        runtime_for(original, preferred=runtime)  # before gigabytes are restored
     question = _Question(prompt, runtime, original, cache)
     result: dict[str, Any] = {"verified_files": 0, "loaded": False, "answered": False}
     restored = digest
-    with tempfile.TemporaryDirectory(prefix="quantgov-drill-") as scratch:
-        folder = Path(scratch) / "restored"
+    with ExitStack() as held:
+        scratch = _scratch(held)
+        folder = scratch / "restored"
         try:
             result["verified_files"] = len(restore(digest, store, folder, progress=progress).files)
-            if progress:
-                progress("loads and answers", 1.0)
-            result |= _revive(folder, Path(scratch) / "twins", question, opened, digest)
             restored = build_manifest(folder).digest
-        except MissingExtraError:
-            raise
         except DamagedArchiveError as error:
             result["problems"] = tuple(one[:1000] for one in error.problems[:100])
-        except QuantgovError as error:
-            if result["verified_files"] == 0 and not isinstance(error, TamperingError):
-                raise  # it could not be tried
+        except TamperingError as error:
             result["problems"] = (error.what[:1000],)
+        else:
+            if progress:
+                progress("loads and answers", 1.0)
+            result |= _revive(folder, scratch / "twins", question, opened, digest)
     return Drill.measured(
         provenance=provenance("zstandard", *RUNTIME_LIBRARIES),
         store=opened.url,
@@ -82,6 +88,15 @@ def drill(
         prompt_sha256=_sha256(prompt),
         **result,
     )
+
+
+def _scratch(held: ExitStack) -> Path:
+    """A folder for what is restored; those of drills that were killed are removed first."""
+    parent = Path(tempfile.gettempdir())
+    try:
+        return held.enter_context(held_folder(parent, SCRATCH))
+    except OSError as error:
+        raise _no_room(parent, error) from error
 
 
 @dataclass(frozen=True)
@@ -112,30 +127,70 @@ def _check_it_can_be_tried(store: ArchiveStore, digest: str) -> None:
 
 
 def _revive(folder: Path, twins: Path, question: _Question, store: ArchiveStore, digest: str) -> dict[str, Any]:
+    """Load the restored files and compare what they answer; what is wrong with the model itself is a problem."""
     files = list(folder.iterdir())
     model = files[0] if len(files) == 1 and files[0].suffix == ".gguf" else folder
-    twins.mkdir()
-    text, answer = question.ask(model, twins)
+    try:
+        twins.mkdir()
+        text, answer = question.ask(model, twins)
+    except MissingExtraError:
+        raise
+    except QuantgovError as error:
+        return _failed(f"the restored model does not load: {error.what}")
+    except OSError as error:
+        if error.errno in _FULL:  # a converted twin takes as much again
+            raise _no_room(twins.parent, error) from error
+        raise
     result = {"loaded": True, "runtime": answer.runtime, "answer_sha256": answer.answer_sha256}
+    if not text.strip():
+        return result | _failed("the restored model answers nothing")
+    return result | _compared(answer, question, store, digest)
+
+
+def _compared(answer: Answer, question: _Question, store: ArchiveStore, digest: str) -> dict[str, Any]:
+    """The answer beside the recorded one, or else beside that of the registry's own files."""
     recorded = store.answers(digest)
     before = next((one for one in recorded if _same_question(one, answer)), None)
-    if not text.strip():
-        return result | {"problems": ("the restored model answers nothing",)}
     if before is not None and before.answer_sha256 == answer.answer_sha256:
-        return result | {"answered": True, "reproduced": "recorded"}
+        return {"answered": True, "reproduced": "recorded"}
     then = f"the answer recorded on {before.recorded_at[:10]} ({before.runtime} {before.version})" if before else ""
-    if question.original is None:
+    own, why = _own_answer(question)
+    if own is None:
         if before is not None:
-            return result | {"problems": (f"the restored model answers otherwise than {then}",)}
-        result |= {"answered": True}
-    else:
-        _, own = question.ask(question.original, question.cache)
-        if own.answer_sha256 != answer.answer_sha256:
-            return result | {"problems": ("the restored model answers otherwise than the registry's own files",)}
-        changed = f"{answer.runtime} {answer.version} no longer gives {then}, from the registry's own files either"
-        result |= {"answered": True, "reproduced": "original", "warnings": (changed,) if before else ()}
-    store.put_answers(digest, [one for one in recorded if not _same_question(one, answer)] + [answer])
-    return result
+            return _failed(f"the restored model answers otherwise than {then}; {why}")
+        return _failed(f"there is nothing to compare its answer with: no drill has recorded one, and {why}")
+    if own.answer_sha256 != answer.answer_sha256:
+        return _failed("the restored model answers otherwise than the registry's own files")
+    changed = f"{answer.runtime} {answer.version} no longer gives {then}, from the registry's own files either"
+    warnings = [changed] if before else []
+    try:
+        store.put_answers(digest, [one for one in recorded if not _same_question(one, answer)] + [answer])
+    except QuantgovError as error:  # an archive that this machine may only read is no worse for it
+        warnings.append(f"The answer was not recorded, so the next drill asks the registry again: {error.what}"[:1000])
+    return {"answered": True, "reproduced": "original", "warnings": tuple(warnings)}
+
+
+def _own_answer(question: _Question) -> tuple[Answer | None, str]:
+    """What the registry's own files answer, or why nobody can tell: then the archive is all there is."""
+    if question.original is None:
+        return None, "the registry's own files are not at hand"
+    try:
+        return question.ask(question.original, question.cache)[1], ""
+    except (QuantgovError, OSError) as error:
+        said = error.what if isinstance(error, QuantgovError) else str(error)
+        return None, f"the registry's own files do not load ({said.rstrip('.')})"
+
+
+def _failed(problem: str) -> dict[str, Any]:
+    return {"problems": (problem[:1000],)}
+
+
+def _no_room(folder: Path, error: OSError) -> ArtifactError:
+    return ArtifactError(
+        f"The drill cannot write into {folder}: {error.strerror or error}.",
+        why="It says nothing about the archive. Loading may take as much room again as the model itself.",
+        fix=f"df -h {folder}; then TMPDIR=/big/disk quantgov drill models:/NAME/VERSION",
+    )
 
 
 def _same_question(one: Answer, other: Answer) -> bool:

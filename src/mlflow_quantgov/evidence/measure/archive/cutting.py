@@ -83,7 +83,7 @@ def _tensor_pieces(file: BinaryIO, tensor: Tensor) -> Iterator[Piece]:
 
 
 def _by_content(file: BinaryIO, offset: int, size: int) -> Iterator[Piece]:
-    buffer, left = b"", size
+    buffer, left = b"", max(0, size)  # a file that changes while its header is read may end before its last tensor
     while left or buffer:
         buffer += (more := file.read(min(left, MOST_PIECE - len(buffer))))
         # A file that became shorter meanwhile ends here; whoever compares its digest finds out.

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
 import shutil
-import tempfile
+import stat
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from mlflow_quantgov.artifact.weights import CHUNK
-from mlflow_quantgov.errors import ArtifactError, TamperingError, UnreachableError
+from mlflow_quantgov.errors import ArtifactError, QuantgovError, TamperingError, UnreachableError, UsageError, one_line, short
+from mlflow_quantgov.evidence.measure.archive.scratch import held_folder
 
 SCRATCH = "writing"
 """Folder of half-written files; each writer has one of its own in it, and holds a lock on it while it lives."""
+_OF_THE_DISK = {errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.ELOOP, errno.EISDIR}
+"""What says that a file itself is broken; whatever else fails (rights, a share that is gone, too many open files) says nothing
+about it."""
 
 
 class Place(ABC):
@@ -62,40 +67,65 @@ class LocalPlace(Place):
     """A folder, which need not exist yet."""
 
     def __init__(self, folder: Path) -> None:
+        try:
+            self.url = folder.resolve().as_uri()
+        except (OSError, RuntimeError, ValueError) as error:  # a circle of links, a name that no file system takes
+            raise UsageError(
+                f"{short(str(folder))} can be no archive: {one_line(str(error))[:200]}.",
+                why="The full-precision weights must lie where they are found again.",
+                fix="export QUANTGOV_ARCHIVE=/path/to/archive",
+            ) from error
         self.folder = folder
-        self.url = folder.resolve().as_uri()
         self.workers = min(4, os.cpu_count() or 1)
         self._scratch: Path | None = None
 
     def read(self, name: str, limit: int) -> bytes | None:
         """See `Place`."""
         try:
-            with (self.folder / name).open("rb") as file:
+            with _open_file(self.folder / name) as file:
                 data = file.read(limit + 1)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except PermissionError as error:  # of this user, and no damage
-            raise UnreachableError(
-                f"The archive {self.folder} cannot be read: {error.strerror}.",
-                why="Whether it is sound is not known.",
-                fix=f"ls -l {self.folder / name}",
-            ) from error
         except OSError as error:
-            raise TamperingError(f"{name} cannot be read: {error.strerror or error}.") from error
+            raise self._unreadable(name, error) from error
         if len(data) > limit:
             raise TamperingError(f"{name} is longer than it can be.")
         return data
 
     def stream(self, name: str) -> Iterator[bytes] | None:
         """See `Place`."""
-        return _parts(self.folder / name) if (self.folder / name).is_file() else None
+        try:
+            reader = _open_file(self.folder / name)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise self._unreadable(name, error) from error
+        return self._parts(name, reader)
+
+    def _parts(self, name: str, reader: BinaryIO) -> Iterator[bytes]:
+        with reader:
+            try:
+                while part := reader.read(CHUNK):
+                    yield part
+            except OSError as error:
+                raise self._unreadable(name, error) from error
+
+    def _unreadable(self, name: str, error: OSError) -> QuantgovError:
+        said = error.strerror or str(error)
+        if error.errno in _OF_THE_DISK:
+            return TamperingError(f"{name} cannot be read: {said}.")
+        return UnreachableError(
+            f"The archive {self.folder} cannot be read: {said}.",
+            why="Whether it is sound is not known.",
+            fix=f"ls -l {self.folder / name}",
+        )
 
     def write(self, name: str, data: bytes) -> None:
         """See `Place`."""
         assert self._scratch is not None, "only inside `writing`"
         path = self.folder / name
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(path.parent)
             scratch = self._scratch / uuid.uuid4().hex
             try:
                 with scratch.open("xb") as writer:
@@ -111,56 +141,25 @@ class LocalPlace(Place):
 
     def free_bytes(self) -> int | None:
         """See `Place`."""
-        existing = next((one for one in (self.folder, *self.folder.parents) if one.is_dir()), None)
-        return shutil.disk_usage(existing).free if existing else None
+        try:
+            existing = next((one for one in (self.folder, *self.folder.parents) if one.is_dir()), None)
+            return shutil.disk_usage(existing).free if existing else None
+        except OSError:
+            return None
 
     @contextmanager
     def writing(self) -> Iterator[None]:
         """See `Place`."""
-        try:
-            (self.folder / SCRATCH).mkdir(parents=True, exist_ok=True)
-            self._remove_leftovers()
-            own, lock = self._own_folder()
-        except OSError as error:
-            raise self._unwritable(error) from error
-        self._scratch = own
-        try:
-            yield
-        finally:
-            self._scratch = None
-            shutil.rmtree(own, ignore_errors=True)
-            os.close(lock)
-
-    def _own_folder(self) -> tuple[Path, int]:
-        """A locked folder; made again where somebody tidied it away before the lock was ours."""
-        while True:
-            own = Path(tempfile.mkdtemp(dir=self.folder / SCRATCH))
-            lock = os.open(own, os.O_RDONLY)
+        with ExitStack() as held:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                ours = own.is_dir()
-            except BlockingIOError:  # somebody is about to tidy it away
-                ours = False
-            except OSError:  # some network file systems know no locks: then nobody tidies either
-                ours = True
-            if ours:
-                return own, lock
-            os.close(lock)
-
-    def _remove_leftovers(self) -> None:
-        """Remove the folders of writers that ended without doing so: nobody holds their locks."""
-        for left in (self.folder / SCRATCH).iterdir():
+                (self.folder / SCRATCH).mkdir(parents=True, exist_ok=True)
+                self._scratch = held.enter_context(held_folder(self.folder / SCRATCH, "tmp"))
+            except OSError as error:
+                raise self._unwritable(error) from error
             try:
-                lock = os.open(left, os.O_RDONLY | os.O_NOFOLLOW)
-            except OSError:
-                continue
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(left, ignore_errors=True)
-            except OSError:
-                continue
+                yield
             finally:
-                os.close(lock)
+                self._scratch = None
 
     def _unwritable(self, error: OSError) -> ArtifactError:
         return ArtifactError(
@@ -170,16 +169,22 @@ class LocalPlace(Place):
         )
 
 
-def _parts(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as reader:
-        while True:
-            try:
-                part = reader.read(CHUNK)
-            except OSError as error:
-                raise TamperingError(f"{path.name} cannot be read: {error.strerror or error}.") from error
-            if not part:
-                return
-            yield part
+def _open_file(path: Path) -> BinaryIO:
+    """A file for reading; a pipe that somebody put there would never end, nor open."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EISDIR, "it is no file")
+    return os.fdopen(descriptor, "rb")
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder with those above it, so that a power cut leaves none of them out."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -7,13 +7,13 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mlflow_quantgov.artifact.files import parse_json
+from mlflow_quantgov.artifact.files import MAX_JSON_BYTES, parse_json
 from mlflow_quantgov.evidence.measure.archive.coding import MAX_PIECE
 
 FILE_SCHEMA = "quantgov/archived-file/v1"
 ANSWERS_SCHEMA = "quantgov/archived-answers/v1"
-MAX_RECORD = 256 * 1024 * 1024
-"""Bytes; a file of two terabytes has pieces for so much."""
+MAX_RECORD = 2 * MAX_JSON_BYTES
+"""Bytes, as much as is parsed at all; the pieces of a file of two terabytes take a third of it."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 

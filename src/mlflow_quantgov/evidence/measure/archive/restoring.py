@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
 from mlflow_quantgov.artifact.describe import size_words
 from mlflow_quantgov.artifact.manifest import Manifest
 from mlflow_quantgov.errors import ArtifactError, TamperingError, nearest_folder
+from mlflow_quantgov.evidence.measure.archive.scratch import held_folder
 from mlflow_quantgov.evidence.measure.archive.store import ArchiveStore, open_store
 from mlflow_quantgov.evidence.measure.progress import ByteMeter, Progress
+
+SCRATCH = ".quantgov-restore-"
+"""How the folder is named that is being filled, beside the one that it becomes."""
 
 
 class DamagedArchiveError(TamperingError):
@@ -47,7 +50,6 @@ def restore(digest: str, store: str | None, folder: Path, *, progress: Progress 
     opened = open_store(store)
     manifest = opened.manifest(digest)
     meter = ByteMeter(progress, manifest.total_size, "restored")
-    scratch: Path | None = None
     try:
         room = shutil.disk_usage(folder.parent if folder.parent.is_dir() else nearest_folder(folder)).free
         need = f"{len(manifest.files)} files, {size_words(manifest.total_size)}"
@@ -55,15 +57,12 @@ def restore(digest: str, store: str | None, folder: Path, *, progress: Progress 
         if room < manifest.total_size:
             raise _unwritable(folder, f"{need} do not fit into {size_words(room)}")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".restore-", dir=folder.parent))
-        _fill(scratch, opened, manifest, meter)
-        scratch.chmod(0o755)
-        scratch.rename(folder)
+        with held_folder(folder.parent, SCRATCH) as scratch:
+            _fill(scratch, opened, manifest, meter)
+            scratch.chmod(0o755)
+            scratch.rename(folder)
     except OSError as error:
         raise _unwritable(folder, error.strerror or str(error)) from error
-    finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
     return manifest
 
 

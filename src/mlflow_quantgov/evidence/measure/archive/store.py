@@ -20,7 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from urllib.parse import unquote, urlsplit
 
 from mlflow_quantgov.artifact.manifest import FileEntry, Manifest
@@ -63,6 +63,8 @@ class ArchiveStore:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._lock = Lock()
+        self._computing = BoundedSemaphore(min(4, os.cpu_count() or 1))
+        """Coding needs many times the memory of a piece: more pieces may wait for a network than are worked on."""
 
     @property
     def url(self) -> str:
@@ -89,7 +91,9 @@ class ArchiveStore:
         Raises:
             ArtifactError: The file changed meanwhile, or the disk is full.
         """
-        if self._is_whole_blob(entry):
+        name = _file(entry.sha256)
+        held = self._read_or_none(name, MAX_RECORD)
+        if held is None and self._is_whole_blob(entry):
             advance(entry.size)
             return
         seen: set[str] = set()
@@ -117,9 +121,14 @@ class ArchiveStore:
                 fix=f"ls -l {source}",
             ) from error
         if whole.hexdigest() != entry.sha256:
-            raise ArtifactError(f"{entry.path} changed while it was archived.", fix="archive it again")
-        name, record = _file(entry.sha256), file_record(pieces)
-        if self._read_or_none(name, MAX_RECORD) != record:
+            raise ArtifactError(
+                f"{entry.path} changed while it was archived.",
+                why="Only the bytes that were logged may come back. What was archived before is untouched.",
+                fix="quantgov archive models:/NAME/VERSION   (again, once nobody writes there)",
+            )
+        record = file_record(pieces)
+        if held != record:
+            _check_it_reads(record, entry)
             self._place.write(name, record)
 
     def _put_piece(self, piece: Piece, seen: set[str], kept: Kept) -> PieceRecord:
@@ -132,11 +141,14 @@ class ArchiveStore:
         if repeated:
             return record
         held = self._read_or_none(_chunk(sha256), MAX_CODED)
-        if held is not None and _gives(held, piece.data):
-            return record
-        coded = encode(piece.data, width=piece.width, lead=piece.lead)
-        if decode(coded) != piece.data:
-            raise AssertionError("a piece does not decode to what was coded")
+        if held is not None:
+            with self._computing:
+                if _gives(held, piece.data):
+                    return record
+        with self._computing:
+            coded = encode(piece.data, width=piece.width, lead=piece.lead)
+            if decode(coded) != piece.data:
+                raise AssertionError("a piece does not decode to what was coded")
         self._place.write(_chunk(sha256), coded)
         with self._lock:
             kept.repaired += held is not None
@@ -146,8 +158,13 @@ class ArchiveStore:
         return record
 
     def put_manifest(self, manifest: Manifest) -> None:
-        """Store a manifest after its files, so that whoever finds it finds them."""
-        self._place.write(_manifest(manifest.digest), manifest.to_json().encode())
+        """Store a manifest after its files, so that whoever finds it finds them.
+
+        One that lies there already is not written again: where a store does not write in one step, that would put it at risk.
+        """
+        name, data = _manifest(manifest.digest), manifest.to_json().encode()
+        if self._read_or_none(name, MAX_RECORD) != data:
+            self._place.write(name, data)
 
     def manifest(self, digest: str) -> Manifest:
         """A stored manifest.
@@ -185,12 +202,12 @@ class ArchiveStore:
         destination.parent.mkdir(parents=True, exist_ok=True)
         try:
             record = self._place.read(_file(entry.sha256), MAX_RECORD)
-            if record is None:
-                self._get_blob(entry, destination, advance)
-                return
-            pieces = read_file_record(record, entry.size)
-        except ValueError as error:
+            pieces = None if record is None else read_file_record(record, entry.size)
+        except (ValueError, TamperingError) as error:
             raise self.damaged(f"{entry.path}: the list of its pieces has changed in the archive") from error
+        if pieces is None:
+            self._get_blob(entry, destination, advance)
+            return
         problems: list[str] = []
         with destination.open("wb") as writer, ThreadPoolExecutor(self._place.workers) as workers:
             writer.truncate(entry.size)
@@ -213,7 +230,8 @@ class ArchiveStore:
         problem = None
         try:
             held = self._place.read(_chunk(piece.sha256), MAX_CODED)
-            data = b"" if held is None else decode(held)
+            with self._computing:
+                data = b"" if held is None else decode(held)
             if held is None:
                 problem = "is missing from the archive"
             elif hashlib.sha256(data).hexdigest() != piece.sha256:
@@ -227,16 +245,23 @@ class ArchiveStore:
         return None
 
     def _get_blob(self, entry: FileEntry, destination: Path, advance: Advance) -> None:
-        parts = self._place.stream(_blob(entry.sha256))
+        hasher, left = hashlib.sha256(), entry.size
+        try:
+            parts = self._place.stream(_blob(entry.sha256))
+            if parts is not None:
+                with destination.open("wb") as writer:
+                    for part in parts:
+                        left -= len(part)
+                        if left < 0:  # it may be endless
+                            break
+                        hasher.update(part)
+                        writer.write(part)
+                        advance(len(part))
+        except TamperingError as error:
+            raise self.damaged(f"{entry.path}: {error.what.rstrip('.')}") from error
         if parts is None:
             raise self.damaged(f"{entry.path} is missing from the archive")
-        hasher = hashlib.sha256()
-        with destination.open("wb") as writer:
-            for part in parts:
-                hasher.update(part)
-                writer.write(part)
-                advance(len(part))
-        if hasher.hexdigest() != entry.sha256:
+        if left or hasher.hexdigest() != entry.sha256:
             raise self.damaged(f"{entry.path} has changed in the archive")
 
     def answers(self, digest: str) -> list[Answer]:
@@ -276,11 +301,11 @@ class ArchiveStore:
 
     def _is_whole_blob(self, entry: FileEntry) -> bool:
         """Whether an earlier kind of archive has the file already, and it is sound."""
-        parts = self._place.stream(_blob(entry.sha256))
-        if parts is None:
-            return False
         hasher = hashlib.sha256()
         try:
+            parts = self._place.stream(_blob(entry.sha256))
+            if parts is None:
+                return False
             for part in parts:
                 hasher.update(part)
         except TamperingError:
@@ -317,6 +342,24 @@ def _place(given: str) -> Place:
     if given.startswith("file:"):
         return LocalPlace(Path(unquote(urlsplit(given).path)))
     return RemotePlace(given) if scheme_of(given) else LocalPlace(Path(given))
+
+
+def _check_it_reads(record: bytes, entry: FileEntry) -> None:
+    """A list of pieces that a restore would refuse must not be called archived.
+
+    Raises:
+        ArtifactError: It is too long.
+    """
+    try:
+        if len(record) > MAX_RECORD:
+            raise ValueError("it is too long")
+        read_file_record(record, entry.size)
+    except ValueError as error:
+        raise ArtifactError(
+            f"{entry.path} cannot be archived: the list of its pieces could not be read back ({error}).",
+            why="What cannot be restored is not archived.",
+            fix="split it into shards, for example with save_pretrained(..., max_shard_size='5GB')",
+        ) from error
 
 
 def _gives(coded: bytes, data: bytes) -> bool:
