@@ -32,7 +32,8 @@ def archive(uri: str, store: str | None = None, *, progress: Progress | None = N
 
     parent = full_precision(uri)
     manifest = parent.manifest()
-    found = measure.archive(parent.artifact, manifest, store, progress=progress)
+    with _naming(uri):
+        found = measure.archive(parent.artifact, manifest, store, progress=progress)
     return attach_content(attach_to(uri, parent), manifest.weights_digest, found)
 
 

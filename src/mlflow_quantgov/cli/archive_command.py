@@ -66,8 +66,11 @@ def drill(uri: str, store: str | None, prompt: str, as_json: bool) -> int:
         print_note(problem, word="problem", error=True)
     if content.problems:
         where = f"{uri} --store {content.store}"
-        print_fix(f"quantgov archive {where} && quantgov drill {where}", error=True)
-        return 1 if content.verified_files else TamperingError.exit_code
+        if content.verified_files == 0:
+            print_fix(f"quantgov archive {where} && quantgov drill {where}", error=True)
+            return TamperingError.exit_code
+        # Archiving again would not help: every byte came back.
+        print_fix(f"quantgov doctor; quantgov drill {where} --prompt 'another question'", error=True)
     return 0 if content.stated()["outcome"] == "pass" else 1
 
 

@@ -177,6 +177,8 @@ def _own_answer(question: _Question) -> tuple[Answer | None, str]:
     try:
         return question.ask(question.original, question.cache)[1], ""
     except (QuantgovError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in _FULL and question.cache is not None:
+            raise _no_room(question.cache, error) from error
         said = error.what if isinstance(error, QuantgovError) else str(error)
         return None, f"the registry's own files do not load ({said.rstrip('.')})"
 

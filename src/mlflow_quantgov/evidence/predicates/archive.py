@@ -67,17 +67,19 @@ class Drill(Predicate):
     loaded: bool
     runtime: ShortText | None = None
     answered: bool
-    """Whether the restored model gave the recorded answer (or any answer, where none was recorded before)."""
+    """Whether the restored model gave the answer with which it was compared (any answer, where `prompt_sha256` is None)."""
     answer_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     prompt_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    """What it was asked; None in drills of the time before answers were compared."""
     reproduced: Literal["recorded", "original"] | None = None
-    """Whose answer the restored model's equals: an earlier drill's, or that of the registry's own files, asked beside it; None
-    where there was neither to compare with."""
+    """Whose answer the restored model's equals: an earlier drill's, or that of the registry's own files, asked beside it."""
     warnings: tuple[ShortText, ...] = ()
     summary: dict[str, Any]
 
     def recompute(self) -> dict[str, Any]:
-        """`pass` only if every file came back and the model loaded and answered."""
+        """`pass` only if every file came back, the model loaded and answered, and its answer was compared with another."""
         good = self.verified_files > 0 and not self.problems and self.loaded and self.answered
+        if self.prompt_sha256 is not None:
+            good = good and self.reproduced is not None and self.answer_sha256 is not None
         summary = {"outcome": "pass" if good else "fail", "verified_files": self.verified_files}
         return summary | ({"reproduced": self.reproduced} if self.reproduced else {})

@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mlflow_quantgov.artifact.weights import CHUNK
-from mlflow_quantgov.errors import ArtifactError, QuantgovError, TamperingError, UnreachableError, UsageError, one_line, short
+from mlflow_quantgov.errors import (
+    ArtifactError,
+    QuantgovError,
+    TamperingError,
+    UnreachableError,
+    UsageError,
+    one_line,
+    short,
+)
 from mlflow_quantgov.evidence.measure.archive.scratch import held_folder
 
 SCRATCH = "writing"

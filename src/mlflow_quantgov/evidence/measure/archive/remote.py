@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -92,10 +92,9 @@ class RemotePlace(Place):
 
     def _is_empty(self, name: str) -> bool:
         """Whether a file has no bytes: some stores take it for an error that somebody asks for its first ones."""
-        try:
+        with suppress(Exception):  # each store has errors of its own; that of reading is the one to report
             return bool(self._store.size(self._path(name)) == 0)
-        except Exception:  # each store has errors of its own; that of reading is the one to report
-            return False
+        return False
 
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"
@@ -123,7 +122,13 @@ class RemotePlace(Place):
 def _secrets(url: str) -> list[str]:
     """Parts of a URL that no message may repeat, the longest first, as they stand in it and as they are read."""
     parts = urlsplit(url)
-    found = [parts.username, parts.password, parts.query, parts.fragment, *(value for _, value in parse_qsl(parts.query))]
+    found = [
+        parts.username,
+        parts.password,
+        parts.query,
+        parts.fragment,
+        *(value for _, value in parse_qsl(parts.query)),
+    ]
     return sorted({form for one in found if one for form in (one, unquote(one))}, key=len, reverse=True)
 
 
