@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mlflow_quantgov.artifact.tensors import write_safetensors
-from mlflow_quantgov.evidence.measure.archive import coding, palette
+from mlflow_quantgov.evidence.measure.archive import coding, cutting, palette
 from mlflow_quantgov.evidence.measure.archive.coding import MAGIC, CodingError, Way, decode, encode, way_of
 from mlflow_quantgov.evidence.measure.archive.cutting import LEAST_PIECE, MOST_PIECE, cut
 
@@ -199,3 +199,21 @@ def test_pieces_find_themselves_again_after_bytes_were_put_in_front(front: bytes
     assert all(len(piece) <= MOST_PIECE for piece in after) and all(len(piece) >= LEAST_PIECE for piece in after[:-1])
     shared = sum(len(piece) for piece in set(before) & set(after))
     assert shared > len(data) / 3
+
+
+def test_a_file_that_changes_while_its_header_is_read_is_not_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last tensor then ends behind the size that was seen first."""
+    path, find = tmp_path / "m.safetensors", cutting._tensors
+    write_safetensors(path, {"a": NORMAL[:5]})
+
+    def grown(path: Path) -> object:
+        write_safetensors(path, {"a": NORMAL, "b": NORMAL})
+        found = find(path)
+        with path.open("ab") as file:
+            file.write(bytes(2 * coding.MAX_PIECE))
+        return found
+
+    monkeypatch.setattr(cutting, "_tensors", grown)
+    assert max(len(piece.data) for piece in cut(path)) <= coding.MAX_PIECE

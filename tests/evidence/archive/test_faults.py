@@ -221,7 +221,9 @@ def test_a_list_of_pieces_that_is_damaged_beside_a_whole_file_is_mended(archived
     assert restore(digest, store, tmp_path / "back") == manifest
 
 
-def test_a_whole_file_that_never_ends_is_not_written_out(archived_before: Path, tmp_path: Path, small_disk: Path) -> None:
+def test_a_whole_file_that_never_ends_is_not_written_out(
+    archived_before: Path, tmp_path: Path, small_disk: Path
+) -> None:
     store, digest = str(archived_before), f"sha256:{next((archived_before / 'manifests').iterdir()).stem}"
     for blob in (archived_before / "blobs").rglob("?" * 64):
         os.truncate(blob, 1 << 33)

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
+import threading
+import time
+import tracemalloc
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from mlflow_quantgov.artifact.manifest import build_manifest
-from mlflow_quantgov.errors import MissingExtraError, UnreachableError, UsageError
+from mlflow_quantgov.errors import MissingExtraError, QuantgovError, UnreachableError, UsageError
 from mlflow_quantgov.evidence.measure.archive import DamagedArchiveError, archive, open_store, restore
 
 SECRET = "AKIA-not-to-be-printed"
@@ -47,8 +54,6 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def store_of(url: str) -> tuple[object, str]:
-    import fsspec
-
     return fsspec.url_to_fs(url)  # type: ignore[no-any-return]
 
 
@@ -149,3 +154,89 @@ def test_a_folder_may_be_named_as_a_url(model: Path, tmp_path: Path) -> None:
     content = archive(model, manifest, str(folder))
     assert content.store == folder.as_uri() and "%20" in content.store
     restore(manifest.digest, content.store, tmp_path / "back")
+
+
+class OneConnection(LocalFileSystem):  # type: ignore[misc]
+    """A store whose client is confused by two threads, as those of FTP and SFTP are; writing there may break off."""
+
+    protocol = "oneconnection"
+    busy = threading.Lock()
+    breaks_off = ""
+
+    def cat_file(self, path: str, **options: Any) -> bytes:
+        if not self.busy.acquire(blocking=False):
+            raise OSError("the answer to somebody else's question")
+        try:
+            time.sleep(0.001)
+            return bytes(super().cat_file(path, **options))
+        finally:
+            self.busy.release()
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
+        if self.breaks_off and self.breaks_off in path:
+            super().pipe_file(path, value[: len(value) // 2], **options)
+            raise ConnectionResetError("the connection was closed")
+        super().pipe_file(path, value, **options)
+
+
+@pytest.fixture
+def one_connection(tmp_path: Path) -> Iterator[str]:
+    """An empty archive in such a store."""
+    fsspec.register_implementation("oneconnection", OneConnection, clobber=True)
+    yield f"oneconnection://{tmp_path}/far"
+    OneConnection.breaks_off = ""
+
+
+def test_a_store_with_one_connection_is_asked_one_thing_at_a_time(
+    model: Path, one_connection: str, tmp_path: Path
+) -> None:
+    manifest = build_manifest(model)
+    archive(model, manifest, one_connection)
+    assert archive(model, manifest, one_connection).stored_bytes == 0
+    restore(manifest.digest, one_connection, tmp_path / "back")
+
+
+@pytest.mark.parametrize("name", ["manifests/", "files/", "chunks/"])
+def test_writing_that_breaks_off_takes_nothing_away_and_is_mended(
+    model: Path, one_connection: str, tmp_path: Path, name: str
+) -> None:
+    """Where a store does not write in one step, what is there and sound is not written again."""
+    manifest = build_manifest(model)
+    OneConnection.breaks_off = name
+    with pytest.raises(UnreachableError, match="the connection was closed"):
+        archive(model, manifest, one_connection)
+    OneConnection.breaks_off = ""
+    archive(model, manifest, one_connection)
+    OneConnection.breaks_off = name
+    archive(model, manifest, one_connection)
+    restore(manifest.digest, one_connection, tmp_path / "back")
+
+
+def test_a_chunk_that_never_ends_is_not_read_to_its_end(model: Path, tmp_path: Path) -> None:
+    url, manifest = f"local://{tmp_path}/far", build_manifest(model)
+    archive(model, manifest, url)
+    chunk = max((tmp_path / "far" / "chunks").rglob("?" * 64), key=lambda one: one.stat().st_size)
+    os.truncate(chunk, 300_000_000)
+    tracemalloc.start()
+    with pytest.raises(DamagedArchiveError, match="longer than it can be"):
+        restore(manifest.digest, url, tmp_path / "back")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 150_000_000
+
+
+def test_an_empty_chunk_at_a_url_is_named_and_mended(model: Path, url: str, tmp_path: Path) -> None:
+    manifest = build_manifest(model)
+    archive(model, manifest, url)
+    fs, root = store_of(url)
+    fs.pipe_file(max(fs.find(f"{root}/chunks"), key=fs.size), b"")  # type: ignore[attr-defined]
+    with pytest.raises(DamagedArchiveError, match=r"model\.safetensors: tensor .* has changed in the archive"):
+        restore(manifest.digest, url, tmp_path / "back")
+    assert archive(model, manifest, url).repaired_pieces == 1
+    restore(manifest.digest, url, tmp_path / "back")
+
+
+def test_a_token_in_a_url_is_kept_out_of_errors(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(QuantgovError) as caught:
+        restore(build_manifest(model).digest, f"http://127.0.0.1:9/archive?token={SECRET}%21", tmp_path / "back")
+    assert SECRET not in caught.value.one_line()

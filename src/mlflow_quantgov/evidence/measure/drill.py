@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import tempfile
 from contextlib import ExitStack
@@ -23,7 +22,6 @@ from mlflow_quantgov.evidence.predicates.archive import Drill
 
 ANSWER_TOKENS = 16
 SCRATCH = "quantgov-drill-"
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def drill(
@@ -137,10 +135,8 @@ def _revive(folder: Path, twins: Path, question: _Question, store: ArchiveStore,
         raise
     except QuantgovError as error:
         return _failed(f"the restored model does not load: {error.what}")
-    except OSError as error:
-        if error.errno in _FULL:  # a converted twin takes as much again
-            raise _no_room(twins.parent, error) from error
-        raise
+    except OSError as error:  # the files themselves were read when they were verified
+        raise _no_room(twins.parent, error) from error
     result = {"loaded": True, "runtime": answer.runtime, "answer_sha256": answer.answer_sha256}
     if not text.strip():
         return result | _failed("the restored model answers nothing")
@@ -176,11 +172,10 @@ def _own_answer(question: _Question) -> tuple[Answer | None, str]:
         return None, "the registry's own files are not at hand"
     try:
         return question.ask(question.original, question.cache)[1], ""
-    except (QuantgovError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in _FULL and question.cache is not None:
-            raise _no_room(question.cache, error) from error
-        said = error.what if isinstance(error, QuantgovError) else str(error)
-        return None, f"the registry's own files do not load ({said.rstrip('.')})"
+    except QuantgovError as error:
+        return None, f"the registry's own files do not load ({error.what.rstrip('.')})"
+    except OSError as error:
+        raise _no_room(question.cache or Path(tempfile.gettempdir()), error) from error
 
 
 def _failed(problem: str) -> dict[str, Any]:

@@ -49,7 +49,8 @@ def _drill_problem(question: Question, newest: Evidence, archived: Evidence) -> 
     content, files = newest.content, archived.content
     assert isinstance(content, Drill) and isinstance(files, Archive)
     if content.recompute()["outcome"] != "pass":
-        problem = content.problems[0] if content.problems else "the restored model did not answer"
+        unsaid = "its answer was not compared" if content.answered else "the restored model did not answer"
+        problem = content.problems[0] if content.problems else unsaid
         fix = f"quantgov archive {question.uri}; quantgov drill {question.uri}"
         return result(NAME, "fail", f"The last restore drill failed: {problem}", fix, (newest,))
     if content.verified_files != len(files.files):
