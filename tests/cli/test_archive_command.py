@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from mlflow_quantgov.artifact.tensors import open_safetensors, write_safetensors
 
 Run = Callable[..., tuple[int, str, str]]
 URI = "models:/chat/1"
@@ -78,3 +82,30 @@ def test_an_answer_that_the_registrys_own_files_no_longer_give_either_is_a_note(
     path.write_text(json.dumps(record))
     code, out, _ = run("drill", URI, "--store", "a", "--prompt", "add 2 3")
     assert code == 0 and "no longer gives the answer recorded" in " ".join(out.split())
+
+
+def test_sound_files_of_a_model_that_answers_nothing_exit_with_1_and_a_remedy_that_helps(
+    run: Run, skills: Path, tmp_path: Path
+) -> None:
+    """Archiving again would change nothing: every byte came back. The end of text is what this model always says."""
+    mute = Path(shutil.copytree(skills, tmp_path / "mute"))
+    path = mute / "model.safetensors"
+    tensors = {name: np.zeros(one.shape, np.uint16) for name, one in open_safetensors(path).tensors.items()}
+    tensors["model.norm.weight"][:] = tensors["model.embed_tokens.weight"][:] = 0x3F80  # 1 in bfloat16
+    tensors["model.embed_tokens.weight"][256] = 0x4000  # 2
+    write_safetensors(path, tensors, bf16=frozenset(tensors))
+    assert run("log-parent", str(mute), "--name", "mute", "--register", "mute")[0] == 0
+    run("archive", "models:/mute/1", "--store", "a")
+    code, out, err = run("drill", "models:/mute/1", "--store", "a")
+    words = " ".join(err.split())
+    assert code == 1 and "outcome  fail" in out and "verified_files  5" in out and "Traceback" not in err
+    assert "problem the restored model answers nothing" in words
+    assert "Fix: quantgov doctor; quantgov drill models:/mute/1 --store file://" in words and "--prompt" in words
+
+
+def test_a_parent_for_vllm_is_drilled_where_vllm_is_not(run: Run, skills: Path) -> None:
+    target = ("--target", "gpu-vllm-hopper")
+    assert run("log-parent", str(skills), "--name", "parent", "--register", "gpu", *target)[0] == 0
+    run("archive", "models:/gpu/1", "--store", "a")
+    code, out, _ = run("drill", "models:/gpu/1", "--store", "a")
+    assert code == 0 and "not in the target's vllm" in " ".join(out.split())

@@ -163,17 +163,42 @@ def test_an_archive_that_may_only_be_read_passes_with_a_note(archived: tuple[str
     assert "The answer was not recorded" in found.warnings[0]
 
 
-def test_a_model_that_no_runtime_here_loads_is_not_restored(archived: tuple[str, str], skills: Path) -> None:
+@pytest.fixture
+def unknown(tmp_path: Path) -> Path:
+    """A model that nothing here loads."""
+    folder = tmp_path / "unknown"
+    folder.mkdir()
+    (folder / "weights.bin").write_bytes(b"weights of some kind")
+    archive(folder, build_manifest(folder), str(tmp_path / "a"))
+    return folder
+
+
+def test_a_model_that_no_runtime_here_loads_is_not_restored(unknown: Path, tmp_path: Path) -> None:
     said: list[str] = []
     with pytest.raises(ArtifactError, match="No runtime here can load"):
-        drill(archived, original=skills, runtime="openai", progress=lambda words, done: said.append(words))
+        module.drill(
+            build_manifest(unknown).digest,
+            str(tmp_path / "a"),
+            prompt=PROMPT,
+            original=unknown,
+            progress=lambda words, done: said.append(words),
+        )
     assert not said
 
 
-def test_files_that_come_back_but_do_not_load_are_a_finding(archived: tuple[str, str]) -> None:
-    found = drill(archived, runtime="openai")
-    assert (found.stated(), found.loaded) == ({"outcome": "fail", "verified_files": 5}, False)
+def test_files_that_come_back_but_do_not_load_are_a_finding(unknown: Path, tmp_path: Path) -> None:
+    found = module.drill(build_manifest(unknown).digest, str(tmp_path / "a"), prompt=PROMPT)
+    assert (found.stated(), found.loaded) == ({"outcome": "fail", "verified_files": 1}, False)
     assert found.problems[0].startswith("the restored model does not load: No runtime here can load")
+
+
+@pytest.mark.parametrize("runtime", ["vllm", "openai"])
+def test_a_target_whose_runtime_loads_no_files_here_is_drilled_in_another(
+    archived: tuple[str, str], skills: Path, runtime: str
+) -> None:
+    found = drill(archived, original=skills, runtime=runtime)
+    assert (found.stated()["outcome"], found.runtime) == ("pass", "llama.cpp")
+    assert f"loaded in llama.cpp, not in the target's {runtime}" in found.warnings[0]
 
 
 def test_no_room_to_load_says_nothing_about_the_archive(

@@ -42,7 +42,7 @@ def drill(
     Args:
         digest: Manifest digest of the archived model.
         store: Folder or URL; None for `QUANTGOV_ARCHIVE`.
-        runtime: Runtime to load it in, where there is a choice.
+        runtime: Runtime to load it in, if it is here and loads such files; else another does, and a warning says so.
         prompt: What it has to answer, greedily.
         original: Folder or file of the model in the registry, to be asked the same; None where that is lost.
         cache: Folder for converted twins of the original; those of the restored files are made anew.
@@ -60,8 +60,9 @@ def drill(
     """
     opened = open_store(store)
     _check_it_can_be_tried(opened, digest)
+    notes: list[str] = []
     if original is not None:
-        runtime_for(original, preferred=runtime)  # before gigabytes are restored
+        runtime = _choose(original, runtime, notes)  # before gigabytes are restored
     question = _Question(prompt, runtime, original, cache)
     result: dict[str, Any] = {"verified_files": 0, "loaded": False, "answered": False}
     restored = digest
@@ -79,6 +80,7 @@ def drill(
             if progress:
                 progress("loads and answers", 1.0)
             result |= _revive(folder, scratch / "twins", question, opened, digest)
+    result["warnings"] = (*notes, *result.get("warnings", ()))
     return Drill.measured(
         provenance=provenance("zstandard", *RUNTIME_LIBRARIES),
         store=opened.url,
@@ -86,6 +88,22 @@ def drill(
         prompt_sha256=_sha256(prompt),
         **result,
     )
+
+
+def _choose(original: Path, preferred: str | None, notes: list[str]) -> str:
+    """Name of a runtime: the preferred one, or another where that serves on other machines or from no files at all.
+
+    Raises:
+        ArtifactError: None here loads it.
+    """
+    try:
+        return runtime_for(original, preferred=preferred).name
+    except QuantgovError as error:
+        if preferred is None:
+            raise
+        found = runtime_for(original).name
+        notes.append(f"It was loaded in {found}, not in the target's {preferred}: {error.what}"[:1000])
+        return found
 
 
 def _scratch(held: ExitStack) -> Path:
