@@ -120,10 +120,13 @@ class RemotePlace(Place):
 
 
 def _secrets(url: str) -> list[str]:
-    """Parts of a URL that no message may repeat, the longest first, as they stand in it and as they are read."""
+    """Parts of a URL that no message may repeat, the longest first, as they stand in it and as they are read.
+
+    A user's name of a few letters is left: it stands in too many words.
+    """
     parts = urlsplit(url)
     found = [
-        parts.username,
+        parts.username if len(parts.username or "") > 7 else None,
         parts.password,
         parts.query,
         parts.fragment,

@@ -13,20 +13,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import BoundedSemaphore, Lock
+from threading import Lock
 from urllib.parse import unquote, urlsplit
 
 from mlflow_quantgov.artifact.manifest import FileEntry, Manifest
 from mlflow_quantgov.errors import ArtifactError, TamperingError, UsageError, short
 from mlflow_quantgov.evidence.measure.archive.coding import MAX_CODED, CodingError, decode, encode
 from mlflow_quantgov.evidence.measure.archive.cutting import Piece, cut
+from mlflow_quantgov.evidence.measure.archive.names import answers_name, blob_name, chunk_name, file_name, manifest_name
 from mlflow_quantgov.evidence.measure.archive.place import LocalPlace, Place
 from mlflow_quantgov.evidence.measure.archive.records import (
     MAX_RECORD,
@@ -38,7 +38,6 @@ from mlflow_quantgov.evidence.measure.archive.records import (
     read_file_record,
 )
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 Advance = Callable[[int], None]
 """Called with the number of plain bytes that are done."""
 
@@ -63,8 +62,8 @@ class ArchiveStore:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._lock = Lock()
-        self._computing = BoundedSemaphore(min(4, os.cpu_count() or 1))
-        """Coding needs many times the memory of a piece: more pieces may wait for a network than are worked on."""
+        self._computing = ThreadPoolExecutor(min(4, os.cpu_count() or 1))
+        """Coding takes many times the memory of a piece, and each thread keeps its own: more may wait for a network."""
 
     @property
     def url(self) -> str:
@@ -91,7 +90,7 @@ class ArchiveStore:
         Raises:
             ArtifactError: The file changed meanwhile, or the disk is full.
         """
-        name = _file(entry.sha256)
+        name = file_name(entry.sha256)
         held = self._read_or_none(name, MAX_RECORD)
         if held is None and self._is_whole_blob(entry):
             advance(entry.size)
@@ -140,16 +139,11 @@ class ArchiveStore:
             seen.add(sha256)
         if repeated:
             return record
-        held = self._read_or_none(_chunk(sha256), MAX_CODED)
-        if held is not None:
-            with self._computing:
-                if _gives(held, piece.data):
-                    return record
-        with self._computing:
-            coded = encode(piece.data, width=piece.width, lead=piece.lead)
-            if decode(coded) != piece.data:
-                raise AssertionError("a piece does not decode to what was coded")
-        self._place.write(_chunk(sha256), coded)
+        held = self._read_or_none(chunk_name(sha256), MAX_CODED)
+        if held is not None and self._computing.submit(_gives, held, piece.data).result():
+            return record
+        coded = self._computing.submit(_coded, piece).result()
+        self._place.write(chunk_name(sha256), coded)
         with self._lock:
             kept.repaired += held is not None
             kept.new_pieces += 1
@@ -162,7 +156,7 @@ class ArchiveStore:
 
         One that lies there already is not written again: where a store does not write in one step, that would put it at risk.
         """
-        name, data = _manifest(manifest.digest), manifest.to_json().encode()
+        name, data = manifest_name(manifest.digest), manifest.to_json().encode()
         if self._read_or_none(name, MAX_RECORD) != data:
             self._place.write(name, data)
 
@@ -173,7 +167,7 @@ class ArchiveStore:
             UsageError: It was never archived here.
             TamperingError: It is not the one that its name says.
         """
-        name = _manifest(digest)
+        name = manifest_name(digest)
         try:
             data = self._place.read(name, MAX_RECORD)
         except TamperingError as error:
@@ -201,7 +195,7 @@ class ArchiveStore:
         """
         destination.parent.mkdir(parents=True, exist_ok=True)
         try:
-            record = self._place.read(_file(entry.sha256), MAX_RECORD)
+            record = self._place.read(file_name(entry.sha256), MAX_RECORD)
             pieces = None if record is None else read_file_record(record, entry.size)
         except (ValueError, TamperingError) as error:
             raise self.damaged(f"{entry.path}: the list of its pieces has changed in the archive") from error
@@ -229,9 +223,8 @@ class ArchiveStore:
         where = f"{where} (chunk {piece.sha256[:12]})"
         problem = None
         try:
-            held = self._place.read(_chunk(piece.sha256), MAX_CODED)
-            with self._computing:
-                data = b"" if held is None else decode(held)
+            held = self._place.read(chunk_name(piece.sha256), MAX_CODED)
+            data = b"" if held is None else self._computing.submit(decode, held).result()
             if held is None:
                 problem = "is missing from the archive"
             elif hashlib.sha256(data).hexdigest() != piece.sha256:
@@ -247,7 +240,7 @@ class ArchiveStore:
     def _get_blob(self, entry: FileEntry, destination: Path, advance: Advance) -> None:
         hasher, left = hashlib.sha256(), entry.size
         try:
-            parts = self._place.stream(_blob(entry.sha256))
+            parts = self._place.stream(blob_name(entry.sha256))
             if parts is not None:
                 with destination.open("wb") as writer:
                     for part in parts:
@@ -267,7 +260,7 @@ class ArchiveStore:
     def answers(self, digest: str) -> list[Answer]:
         """Answers that drills have recorded; none where the record cannot be read."""
         try:
-            data = self._place.read(_answers(digest), MAX_RECORD)
+            data = self._place.read(answers_name(digest), MAX_RECORD)
             return read_answers_record(data) if data is not None else []
         except (ValueError, TamperingError):
             return []
@@ -275,7 +268,7 @@ class ArchiveStore:
     def put_answers(self, digest: str, answers: list[Answer]) -> None:
         """Record answers in place of those that were recorded before."""
         with self.writing():
-            self._place.write(_answers(digest), answers_record(answers))
+            self._place.write(answers_name(digest), answers_record(answers))
 
     def damaged(self, what: str) -> TamperingError:
         """The error for something that did not come back."""
@@ -303,7 +296,7 @@ class ArchiveStore:
         """Whether an earlier kind of archive has the file already, and it is sound."""
         hasher = hashlib.sha256()
         try:
-            parts = self._place.stream(_blob(entry.sha256))
+            parts = self._place.stream(blob_name(entry.sha256))
             if parts is None:
                 return False
             for part in parts:
@@ -362,6 +355,13 @@ def _check_it_reads(record: bytes, entry: FileEntry) -> None:
         ) from error
 
 
+def _coded(piece: Piece) -> bytes:
+    coded = encode(piece.data, width=piece.width, lead=piece.lead)
+    if decode(coded) != piece.data:
+        raise AssertionError("a piece does not decode to what was coded")
+    return coded
+
+
 def _gives(coded: bytes, data: bytes) -> bool:
     try:
         return decode(coded) == data
@@ -374,38 +374,3 @@ def _write_at(descriptor: int, data: bytes, offset: int) -> None:
     while view:
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written
-
-
-def _chunk(sha256: str) -> str:
-    return f"chunks/{sha256[:2]}/{sha256}"
-
-
-def _file(sha256: str) -> str:
-    return f"files/{sha256[:2]}/{sha256}.json"
-
-
-def _blob(sha256: str) -> str:
-    return f"blobs/{sha256[:2]}/{sha256}"
-
-
-def _manifest(digest: str) -> str:
-    return f"manifests/{_hex(digest)}.json"
-
-
-def _answers(digest: str) -> str:
-    return f"answers/{_hex(digest)}.json"
-
-
-def _hex(digest: str) -> str:
-    """A manifest digest as part of a name: it comes from a model's own files, and may be anything.
-
-    Raises:
-        UsageError: It is no digest.
-    """
-    if not _DIGEST.fullmatch(digest):
-        raise UsageError(
-            f"{short(digest)} is no digest of a manifest.",
-            why="The archive finds a model by that.",
-            fix="quantgov archive models:/NAME/VERSION",
-        )
-    return digest.removeprefix("sha256:")
