@@ -301,6 +301,8 @@ def test_benchmark(measured: Predicate, outcome: str, words: str) -> None:
         (drill(manifest_digest=digest("9")), "missing", "no restore drill"),
         (drill(store="file:///elsewhere"), "missing", "no restore drill"),
         (drill(answered=False), "fail", "did not answer"),
+        (drill(prompt_sha256="1" * 64, answer_sha256="1" * 64), "fail", "not compared"),
+        (drill(verified_files=2), "fail", "verified 2 of the 1 files"),
         (drill(provenance=provenance(measured_at=NOW - timedelta(days=100))), "missing", "100 days old"),
     ],
 )
