@@ -110,10 +110,10 @@ def resident(model: Any) -> Resident:
             if id(tensor) in seen:
                 continue
             seen.add(id(tensor))
-            parts = _parts(tensor)
+            parts = parts_of(tensor)
             size = sum(part.nbytes for part in parts)
             total += size
-            low += sum(part.nbytes for part in parts if _storage(part).startswith(_LOW_BIT))
+            low += sum(part.nbytes for part in parts if is_low_bit(part))
             name = _type_name(tensor, parts)
             types[name] += 1
             if id(module) not in embeddings and tensor.dim() >= 2:
@@ -138,12 +138,17 @@ def was_dequantized(path: Path, found: Resident) -> bool:
     return found.low_bit_bytes < 0.5 * stored.quantized_parameters * (stored.bits or 8) / 8
 
 
-def _parts(tensor: Any) -> list[Any]:
+def parts_of(tensor: Any) -> list[Any]:
     """The plain tensors that a parameter consists of: itself, a subclass's parts, and bitsandbytes' side data."""
     flatten = getattr(tensor, "__tensor_flatten__", None)
     if flatten is not None:
         return [part for name in flatten()[0] if (part := getattr(tensor, name)) is not None]
     return [tensor, *_side_data(getattr(tensor, "quant_state", None))]
+
+
+def is_low_bit(tensor: Any) -> bool:
+    """Whether a plain tensor is of a type that holds quantized weights."""
+    return _storage(tensor).startswith(_LOW_BIT)
 
 
 def _side_data(state: Any) -> list[Any]:

@@ -7,10 +7,8 @@ import platform
 from pathlib import Path
 
 from mlflow_quantgov.evidence.predicates.benchmark import Fingerprint
-from mlflow_quantgov.evidence.targets import Target
+from mlflow_quantgov.evidence.targets import CPU_FLAGS, Target
 
-# Instruction sets for which runtimes choose other kernels.
-_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm", "sve")
 # A cgroup or a firmware hides some memory; a different machine differs by far more.
 _MEMORY_TOLERANCE = 0.1
 
@@ -22,7 +20,7 @@ def this_machine() -> Fingerprint:
     return Fingerprint(
         machine=platform.machine(),
         cpu_model=cpu.get("model name") or platform.processor() or platform.machine(),
-        cpu_flags=tuple(flag for flag in _FLAGS if flag in words),
+        cpu_flags=tuple(flag for flag in CPU_FLAGS if flag in words),
         cores=_cores(),
         memory_bytes=_memory(),
         accelerator=_accelerator(),
