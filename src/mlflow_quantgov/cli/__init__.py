@@ -18,9 +18,10 @@ from mlflow_quantgov.version import __version__
 # Command -> (module, one line for the overview). The line stands here so that `--help` imports nothing.
 COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("inspect", "What a model artifact really is, from its bytes."),
+    "plan": ("plan", "Which format, from the deployment backward, before quantizing."),
     "targets": ("targets", "Deployment targets: list them, or capture this machine as one."),
     "compare": ("compare", "Not worse? Paired non-inferiority for anybody's per-item scores."),
-    "schema": ("schema", "JSON Schemas of statements, policy, target and recipe."),
+    "schema": ("schema", "JSON Schemas of statements, policy, target, recipe and kernel table."),
     "log-parent": ("log", "Log and register a full-precision parent."),
     "log": ("log", "Log and register a quantized model against its parent."),
     "evaluate": ("evaluate", "Task evaluation of both sides, item by item."),

@@ -166,10 +166,8 @@ class Row(BaseModel):
         hardware = target.hardware
         flags = hardware.instruction_sets
         has = None if flags is None else set(self.cpu_flags) <= set(flags)
-        if version is None:
-            runs = lies_within(target.runtime_version, self.versions)
-        else:
-            runs = admits(self.versions, version)
+        admitted = target.runtime_version
+        runs = lies_within(admitted, self.versions) if version is None else admits(self.versions, version)
         return {
             "device": not self.devices or hardware.device in self.devices,
             "architecture": _named(self.architectures, hardware.architecture),

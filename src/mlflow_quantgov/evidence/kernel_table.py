@@ -15,7 +15,7 @@ from mlflow_quantgov.evidence.targets import Target
 from mlflow_quantgov.resources import policies_dir
 from mlflow_quantgov.yaml_files import DEMANDS, parse_yaml, read_yaml, validate
 
-_KIND = DEMANDS._replace(schemas=("kernels",))
+_KIND = DEMANDS._replace(schemas=("kernel-table",))
 SEVERITY: dict[Support, int] = {
     "optimized": 0,
     "unknown": 1,

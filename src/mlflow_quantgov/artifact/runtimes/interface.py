@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+EXPANDED = 0.01
+"""Share of the quantized weights from which on their being expanded counts: less is rounding of bytes and paddings."""
+
 
 @dataclass(frozen=True)
 class RuntimeFacts:
@@ -35,6 +38,14 @@ class RuntimeFacts:
     `imported` where somebody else's server runs it."""
     settings: dict[str, Any]
     """Threads, context length, compute dtype: whatever must be equal on both sides."""
+    expanded_share: float | None = None
+    """Of the quantized weights, those that were expanded on loading; None where the runtime cannot tell."""
+    emulated_share: float | None = None
+    """Of the quantized weights, those that a pass of one token expands again; None where the runtime cannot tell."""
+    operators: tuple[str, ...] = ()
+    """Operators that multiply with the quantized weights in that pass, commonest first, where the runtime can tell."""
+    instruction_sets: tuple[str, ...] | None = None
+    """Instruction sets that it was built for or says to use, as Linux names them; None where it does not say."""
     saw_bytes: bool = True
     """False where somebody else's server answers: evidence is then labelled `imported`."""
 

@@ -12,19 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_quantgov.artifact.quiet import quiet
-from mlflow_quantgov.artifact.runtimes.interface import Runtime, RuntimeAdapter, RuntimeFacts, Score, Timing
+from mlflow_quantgov.artifact.runtimes.interface import EXPANDED, Runtime, RuntimeAdapter, RuntimeFacts, Score, Timing
 from mlflow_quantgov.artifact.runtimes.pairs import batches, check_generation, check_room, encode_pairs
+from mlflow_quantgov.artifact.runtimes.transformers_operators import watch
 from mlflow_quantgov.artifact.runtimes.transformers_settings import TransformersSettings, read_settings
 from mlflow_quantgov.artifact.runtimes.transformers_weights import (
     EXTRAS,
     LIBRARIES,
     PURPOSE,
+    expanded_share,
     load,
     method_of,
     not_loaded,
     read_config,
     resident,
-    was_dequantized,
 )
 from mlflow_quantgov.errors import ArtifactError, UsageError, require
 
@@ -69,7 +70,9 @@ class TransformersRuntime(Runtime):
         except Exception as error:
             raise not_loaded(path, f"its first pass fails: {type(error).__name__}: {str(error)[:200]}") from error
         self._resident = resident(self._model)
-        self._dequantized = was_dequantized(path, self._resident)
+        self._expanded = expanded_share(path, self._resident)
+        with quiet():
+            self._operators = watch(self._model, lambda: self._forward([[self._start]]))
 
     def facts(self) -> RuntimeFacts:
         """What lies in memory after a first pass."""
@@ -85,11 +88,14 @@ class TransformersRuntime(Runtime):
             version=version,
             library=f"transformers {version}",
             kernel=self._resident.kernel,
-            dequantized=self._dequantized,
+            dequantized=(self._expanded or 0) > EXPANDED,
             resident_bytes=self._resident.bytes,
             parameter_types=dict(self._resident.types),
             twin="own-files",
             settings=settings,
+            expanded_share=self._expanded,
+            emulated_share=self._operators.expanded_share,
+            operators=self._operators.names,
         )
 
     def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:

@@ -8,14 +8,13 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from mlflow_quantgov.artifact.runtimes.interface import EXPANDED
 from mlflow_quantgov.evidence.predicates.base import Digest, Finite, Predicate, Record, ShortText, Side
 from mlflow_quantgov.evidence.predicates.benchmark import Fingerprint
 
 Support = Literal["optimized", "works-slowly", "emulates", "dequantizes", "fails", "unknown"]
 """`emulates`: the weights stay packed and are expanded before every product; `dequantizes`: they are expanded once, on loading."""
-EXPANDED = 0.01
-"""Share of the quantized weights from which on their being expanded counts: below it lie the rounding of logs and paddings."""
-EMULATION = ("Emulation*", "*DequantizeLinear, MatMul*")
+EMULATION = ("Emulation*",)
 """Kernels that runtimes themselves name as expanding weights for each product."""
 
 
