@@ -16,7 +16,7 @@ from mlflow_quantgov.artifact.runtimes.registry import runtime_names
 from mlflow_quantgov.errors import PolicyError, UsageError, no_such_file
 from mlflow_quantgov.evidence.kernel_table import SEVERITY, load_tables, lookup
 from mlflow_quantgov.evidence.predicates.kernels import Lookup
-from mlflow_quantgov.evidence.targets import Target, find_target
+from mlflow_quantgov.evidence.targets import Target, find_target, list_targets
 from mlflow_quantgov.policy.loader import load_policy
 from mlflow_quantgov.policy.matching import gate_for, gated_destinations
 from mlflow_quantgov.policy.release_steps import Release, Step, steps
@@ -151,7 +151,9 @@ def plan_release(
             why=f"{declared.name} has {len(ranked)} to choose from.",
             fix=f"quantgov plan --target {declared.name} --choose 1",
         )
-    chosen = ranked[choose - 1] if ranked else None
+    # What somebody else's server runs was quantized elsewhere: there is nothing to choose.
+    served = declared.hardware.device == "endpoint"
+    chosen = ranked[choose - 1] if ranked and not served else None
     table = load_tables().get(declared.runtime)
     return ReleasePlan(
         target=declared,
@@ -164,8 +166,8 @@ def plan_release(
         open=undecided,
         avoid=avoid,
         chosen=chosen,
-        steps=tuple(_steps(chosen, declared, gate, destination, name, parent)) if chosen else (),
-        notes=_notes(declared, best, undecided, table.notes if table and declared.runtime == "openai" else ()),
+        steps=tuple(_steps(chosen, declared, gate, destination, name, parent)) if chosen or served else (),
+        notes=_notes(gate, declared, best, undecided, table.notes if table and declared.runtime == "openai" else ()),
     )
 
 
@@ -247,78 +249,93 @@ def _rank(target: Target) -> Any:
 
 
 def _steps(
-    chosen: Option, target: Target, gate: Gate, destination: str, name: str, parent: str | Path | None
+    chosen: Option | None, target: Target, gate: Gate, destination: str, name: str, parent: str | Path | None
 ) -> list[Step]:
-    made = chosen.suggestion
     source = str(parent) if parent is not None else "PARENT"
     captured = target.hardware.fingerprint is not None or target.hardware.device == "endpoint"
-    declared = target.name if captured else "mine.yaml"
-    folder = not made.format == "gguf"
+    recipe = chosen.recipe if chosen else None
+    made = "MADE"
+    if chosen and recipe:
+        made = f"made/model-{chosen.suggestion.name}.gguf" if chosen.suggestion.format == "gguf" else "made"
     release = Release(
         model=name,
         parent=source,
-        made=("MADE" if chosen.recipe is None else "made" if folder else f"made/model-{made.name}.gguf"),
-        target=declared,
-        recipe=chosen.recipe is not None,
-        calibrates=made.calibrates,
+        made=made,
+        target=target.name if captured else "mine.yaml",
+        recipe=recipe is not None,
+        calibrates=chosen.suggestion.calibrates if chosen else True,
         served=target.runtime not in runtime_names() or target.hardware.device == "endpoint",
+        endpoint=target.hardware.device == "endpoint",
         destination=destination,
-        bits=made.bits,
+        bits=chosen.suggestion.bits if chosen else gate.least_bits,
     )
     before = []
     if not captured:
-        capture = f"quantgov targets capture mine --from {target.name} --output mine.yaml"
-        before.append(
-            Step(
-                "Declare the machine that will serve",
-                (),
-                "seconds, on that machine",
-                (capture,),
-                f"{target.name} is a template: speed counts on a captured machine alone.",
-            )  # fmt: skip
-        )
-    return [*before, *_make(chosen, source), *steps(gate, release)]
+        capture = f"quantgov targets capture mine --from {target.name}"
+        note = f"{target.name} is a template: speed counts on a captured machine alone."
+        before.append(Step("Declare the machine that will serve", (), "seconds, on that machine", (capture,), note))
+    return [*before, _make(chosen, source), *steps(gate, release)]
 
 
-def _make(chosen: Option, parent: str) -> list[Step]:
+def _make(chosen: Option | None, parent: str) -> Step:
     """How to make the files."""
+    if chosen is None or chosen.recipe is None:
+        where = f"Another tool makes it: {chosen.suggestion.elsewhere}. " if chosen else ""
+        return Step("Quantize", (), "", (), f"{where}MADE stands for its file or folder.")
     made = chosen.suggestion
-    if chosen.recipe is None:
-        return [Step("Quantize", (), "", (), f"Another tool makes it: {made.elsewhere}. MADE is what it wrote.")]
-    lines = ["cat > recipe.yaml <<END", f"quantizer: {chosen.recipe['quantizer']}"]
-    lines.append(f'version: "{chosen.recipe["version"] or "THE INSTALLED VERSION"}"')
-    lines.append(f"arguments: {_flow(chosen.recipe['arguments'])}")
+    content = {**chosen.recipe, "version": chosen.recipe["version"] or "THE INSTALLED VERSION"}
+    lines = ["cat > recipe.yaml <<END", _yaml(content)]
     if made.calibrates:
         lines.append("calibration: sha256:$(sha256sum calib.jsonl | cut -d' ' -f1)")
     lines.append("END")
-    option = " --calibration calib.jsonl" if made.calibrates else ""
+    option = " \\\n    --calibration calib.jsonl" if made.calibrates else ""
     folder = parent if not parent.startswith("models:/") else "PARENT"
     run = f"quantgov quantize {folder} made --recipe recipe.yaml{option}"
     install = ""
     if chosen.recipe["version"] is None:
         install = f"pip install {find_quantizer(str(made.quantizer)).distribution}"
     commands = tuple(filter(None, (install, "\n".join(lines), run)))
-    note = (
-        'calib.jsonl holds a few hundred texts like production\'s, one {"text": ...} a line.' if made.calibrates else ""
-    )
-    return [Step("Quantize by a recipe that can be run again", (), "minutes to hours", commands, note)]
+    note = 'calib.jsonl: a few hundred texts like production\'s, one {"text": ...} a line.' if made.calibrates else ""
+    return Step("Quantize by a recipe that can be run again", (), "minutes to hours", commands, note)
 
 
-def _flow(value: Any) -> str:
-    """YAML on one line."""
+def _yaml(recipe: dict[str, Any]) -> str:
+    """A recipe as people write it: arguments on one line where they fit."""
     import yaml
 
-    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000).strip()
+    flow = yaml.safe_dump(recipe["arguments"], default_flow_style=True, sort_keys=False, width=10_000).strip()
+    if len(flow) < 60:
+        return f'quantizer: {recipe["quantizer"]}\nversion: "{recipe["version"]}"\narguments: {flow}'
+    return str(yaml.safe_dump(recipe, sort_keys=False, default_flow_style=False)).strip()
+
+
+def _better(target: Target, gate: Gate) -> list[str]:
+    """Targets of the same hardware on which something quantized has an optimized kernel."""
+    found = []
+    for other in list_targets():
+        if (
+            other.hardware.device == target.hardware.device
+            and other.hardware.architecture == target.hardware.architecture
+        ):
+            options = [_option(one, other, gate, None) for one in SUGGESTIONS]
+            if any(one.fits and not one.trained and one.kernel.support == "optimized" for one in options):
+                found.append(other.name)
+    return found
 
 
 def _notes(
-    target: Target, best: tuple[Option, ...], undecided: tuple[Option, ...], said: tuple[str, ...]
+    gate: Gate, target: Target, best: tuple[Option, ...], undecided: tuple[Option, ...], said: tuple[str, ...]
 ) -> tuple[str, ...]:
     notes = list(said)
+    if target.hardware.device == "endpoint":
+        return tuple(notes)
     if not any(not one.trained for one in best):
-        fix = "Serve the parent as it is, or choose another target." if "full-precision" in target.formats else ""
-        measured = " Of those below nobody knows: measure." if undecided else ""
+        fix = "Serve the parent as it is, or choose another target."
+        measured = " Of those listed nobody knows: measure." if undecided else ""
         notes.append(f"Nothing quantized has a kernel there that is known to be good.{measured} {fix}".strip())
+        others = _better(target, gate)
+        if others:
+            notes.append(f"On the same hardware: {', '.join(f'quantgov plan --target {one}' for one in others)}")
     unsettled = {name for one in undecided for name in one.kernel.depends_on}
     if "cpu_flags" in unsettled:
         notes.append(f"Some depend on the CPU's instruction sets: quantgov targets capture mine --from {target.name}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.padding import Padding
@@ -34,7 +34,10 @@ def plan(target: str, parent: str | None, choose: int, to: str | None, as_json: 
     _heading(found)
     if found.best:
         _options("Served well, best first", found.best, found)
-    if found.open:
+    if found.target.hardware.device == "endpoint":
+        stdout.print()
+        stdout.print(f"The server takes {', '.join(found.target.formats)}, by what the target says.")
+    elif found.open:
         _options("Not known: measure before you rely on it", found.open, found, numbered=not found.best)
     _avoid(found)
     for note in found.notes:
@@ -80,35 +83,56 @@ def _hardware(target: Target) -> str:
 
 
 def _options(title: str, options: tuple[Option, ...], found: ReleasePlan, *, numbered: bool = True) -> None:
+    """A table of what differs, and below it what all have in common."""
     stdout.print()
     stdout.print(Text(title, style="bold"))
+    columns = {
+        "container, made by": [_made(one) for one in options],
+        "kernel": [_kernel(one) for one in options],
+    }
+    common = {name: values[0] for name, values in columns.items() if len(set(values)) == 1 and len(options) > 1}
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("", justify="right", no_wrap=True)
-    table.add_column("weights", overflow="fold")
-    table.add_column("container", no_wrap=True)
+    if numbered:
+        table.add_column("", justify="right", no_wrap=True)
+    table.add_column("weights", min_width=18)
     table.add_column("bits" if found.parent_parameters is None else "bits, size", no_wrap=True)
-    table.add_column("calibrates", no_wrap=True)
-    table.add_column("made by", overflow="fold")
-    table.add_column("kernel", overflow="fold")
-    for number, one in enumerate(options, 1):
-        made = one.suggestion
+    for name in columns:
+        if name not in common:
+            table.add_column(name, min_width=20 if name == "container, made by" else 18)
+    for number, one in enumerate(options):
         size = "" if one.size_bytes is None else f", {_size(one.size_bytes)}"
-        name = Text(made.name)
-        if one.trained:
-            name.append(" (needs training)", style="yellow")
-        kernel = one.kernel.kernel or "-"
-        if one.kernel.depends_on:
-            kernel = f"it depends on {' and '.join(one.kernel.depends_on)}"
-        table.add_row(
-            str(number) if numbered else "",
-            name,
-            made.format,
-            f"{one.bits_per_weight:.2f}{size}",
-            "yes" if made.calibrates else "no",
-            made.quantizer or "another tool",
-            kernel,
-        )
+        cells: list[Any] = [str(number + 1)] if numbered else []
+        cells += [_weights(one), f"{one.bits_per_weight:.2f}{size}"]
+        cells += [values[number] for name, values in columns.items() if name not in common]
+        table.add_row(*cells)
     stdout.print(table)
+    of = "each quantized weight" if found.parent_parameters is None else "each weight of the whole model, about"
+    said = [f"{name}: {value}" for name, value in common.items()]
+    stdout.print(Text("; ".join([f"bits: of {of}, scales counted", *said]), style="dim"))
+
+
+def _made(one: Option) -> str:
+    made = one.suggestion
+    return f"{made.format} by {made.quantizer or 'another tool'}{', calibrated' if made.calibrates else ''}"
+
+
+def _weights(one: Option) -> Text:
+    """Its name, and what is stored for those to whom the name says nothing."""
+    made = one.suggestion
+    text = Text(made.name)
+    if made.format == "gguf":
+        text.append(f": {made.bits:g} bit, groups of {made.group_size}")
+    if one.trained:
+        text.append(" (needs training)", style="yellow")
+    return text
+
+
+def _kernel(one: Option) -> str:
+    from mlflow_quantgov.evidence.kernel_table import WORDS
+
+    if one.kernel.depends_on:
+        return f"depends on {' and '.join(WORDS[name] for name in one.kernel.depends_on)}"
+    return one.kernel.kernel or "none is named"
 
 
 def _avoid(found: ReleasePlan) -> None:
@@ -123,30 +147,27 @@ def _avoid(found: ReleasePlan) -> None:
     stdout.print(Text("To avoid there", style="bold"))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("it", no_wrap=True)
-    table.add_column("weights", overflow="fold", ratio=2)
+    table.add_column("weights", ratio=2)
     table.add_column("because", overflow="fold", ratio=3)
     for kernel, group in listed:
         names = [one.suggestion.name for one in group]
         formats = list(dict.fromkeys(one.suggestion.format for one in group))
         shown = ", ".join(names) if len(names) <= 2 else ", ".join(formats)
-        table.add_row(Text(kernel.support.replace("-", " "), style="red"), shown, f"{kernel.source} ({kernel.row})")
+        table.add_row(Text(kernel.support.replace("-", " "), style="red"), shown, kernel.source)
     stdout.print(table)
 
 
 def _steps(found: ReleasePlan) -> None:
-    if found.chosen is None:
+    if not found.steps:
         return
     stdout.print()
-    stdout.print(
-        Text.assemble(
-            ("Then, for ", "bold"),
-            (found.chosen.suggestion.name, "bold cyan"),
-            (f", what {found.policy} asks at {found.destination}, cheapest first", "bold"),
-        )  # fmt: skip
-    )
+    name = found.chosen.suggestion.name if found.chosen else "whatever it serves"
+    asks = f", what the policy {found.policy} asks at {found.destination}, cheapest first"
+    stdout.print(Text.assemble(("Then, for ", "bold"), (name, "bold cyan"), (asks, "bold")))
     for number, step in enumerate(found.steps, 1):
         _step(number, step)
-    if len(found.best or found.open) > 1:
+    if found.chosen and len(found.best or found.open) > 1:
+        stdout.print()
         print_note("--choose 2 prints the commands of the second; --json holds every recipe")
 
 
@@ -168,4 +189,7 @@ def _step(number: int, step: Step) -> None:
 def _size(size: int | None) -> str:
     if size is None:
         return "-"
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+    for unit, bytes_ in (("GB", 1e9), ("MB", 1e6)):
+        if size >= bytes_:
+            return f"{size / bytes_:.{1 if size < 100 * bytes_ else 0}f} {unit}"
+    return f"{size / 1e3:.0f} kB"

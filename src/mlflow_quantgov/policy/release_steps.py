@@ -49,6 +49,8 @@ class Release:
     calibrates: bool
     served: bool
     """Whether the target's runtime runs in no adapter of this package, so that both sides are asked as endpoints."""
+    endpoint: bool
+    """Whether the target is an endpoint and nothing else is known of it."""
     destination: str
     bits: float
 
@@ -97,7 +99,10 @@ def _kernels(gate: Gate, release: Release) -> Step:
     note = ""
     if release.served and gate.probe:
         note = (
-            "No adapter of this package loads a model in that runtime, so the table's row stands alone, and a policy with "
+            "An endpoint does not name its kernels: `probe: true` in the policy says `Not measured`. Waive it, or declare what "
+            "really serves."
+            if release.endpoint
+            else "No adapter of this package loads a model in that runtime, so the table's row stands alone, and a policy with "
             "`probe: true` says `Not measured`. Keep the server's log: it names the kernel. Waive it, or set `probe: false`."
         )
     return Step(
@@ -122,14 +127,18 @@ def _calibration(gate: Gate, release: Release) -> Step:
         return Step("Calibration data", ("calibration",), "", ())
     command = f"quantgov calibration {release.version} \\\n    --calibration calib.jsonl --production traffic.jsonl --tasks tasks/"
     return Step(
-        "Compare calibration data with production", ("calibration",), "seconds, and one pass of the parent", (command,),
+        "Compare calibration data with production", ("calibration",), "one pass of the parent", (command,),
         "Before quantizing, the same command without the version judges the two files.",
     )  # fmt: skip
 
 
 def _benchmark(gate: Gate, release: Release) -> Step:
     commands = (f"quantgov benchmark {release.version} --rounds 9",)
-    return Step("Time both on the machine that will serve", ("benchmark",), "minutes", commands)
+    note = ""
+    if release.served and not release.endpoint:
+        commands = (f"quantgov attach {release.version} benchmark.json",)
+        note = "No adapter of this package times that runtime: state what you measured (quantgov schema benchmark)."
+    return Step("Time both on the machine that will serve", ("benchmark",), "minutes", commands, note)
 
 
 def _task_eval(gate: Gate, release: Release) -> Step:

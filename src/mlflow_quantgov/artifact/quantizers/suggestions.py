@@ -52,10 +52,13 @@ class Suggestion:
         Args:
             parent: Structure of the model that is to be quantized; without it the shapes stay open.
         """
-        layers = []
-        for name, shape in matrices(parent).items() if parent else ():
-            if self.embedding or not is_embedding(name):
-                layers.append(LayerQuantization(name, self.bits, self.group_size, shape, self.type))
+        found = matrices(parent) if parent else {}
+        named = {name: shape for name, shape in found.items() if self.embedding or not is_embedding(name)}
+        # Without a parent one layer of no known shape stands for all.
+        layers = [
+            LayerQuantization(name, self.bits, self.group_size, shape, self.type)
+            for name, shape in (named or {"any": ()}).items()
+        ]
         bits, size = self.size(parent) if parent else (self.stored_bits, 0)
         total = sum(prod(shape) for shape in parent.tensors.values()) if parent else 0
         return Quantization(
@@ -70,7 +73,7 @@ class Suggestion:
             kv_cache_bits=None,
             desc_act=self.desc_act,
             dtype="bfloat16",
-            quantized_parameters=sum(prod(one.shape) for one in layers),
+            quantized_parameters=sum(prod(shape) for shape in named.values()),
             total_parameters=total,
             size_bytes=size,
             producer=None,
