@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from math import prod
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from packaging.specifiers import SpecifierSet
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -176,6 +176,22 @@ class Row(BaseModel):
             "runtime_version": runs,
         }
 
+    def covers(self, other: Row) -> bool:
+        """Whether whatever matches the other row matches this one too, so that the other is never reached behind it."""
+        lists = ("bits", "group_sizes", "granularities", "activation_bits", "dtypes", "devices", "architectures")
+        return (
+            ("*" in self.formats or ("*" not in other.formats and set(other.formats) <= set(self.formats)))
+            and all(_within(getattr(self, name), getattr(other, name)) for name in lists)
+            and all(_globs_within(getattr(self, name), getattr(other, name)) for name in ("types", "methods"))
+            and self.symmetric in {None, other.symmetric}
+            and self.desc_act in {None, other.desc_act}
+            and _multiple_within(self.in_multiple, other.in_multiple)
+            and _multiple_within(self.out_multiple, other.out_multiple)
+            and set(self.cpu_flags) <= set(other.cpu_flags)
+            and lies_within(other.compute_capability, self.compute_capability) is True
+            and lies_within(other.versions, self.versions) is True
+        )
+
     def _capability(self, target: Target) -> bool | None:
         """Over all GPUs that the target may mean: True for all, False for none."""
         if not self.compute_capability:
@@ -208,3 +224,15 @@ def _divides(multiple: int | None, size: int | None) -> bool | None:
     if multiple is None:
         return True
     return None if size is None else size % multiple == 0
+
+
+def _within(wide: tuple[Any, ...], narrow: tuple[Any, ...]) -> bool:
+    return not wide or (bool(narrow) and set(narrow) <= set(wide))
+
+
+def _globs_within(wide: tuple[str, ...], narrow: tuple[str, ...]) -> bool:
+    return not wide or (bool(narrow) and all(any(fnmatch.fnmatchcase(one, glob) for glob in wide) for one in narrow))
+
+
+def _multiple_within(wide: int | None, narrow: int | None) -> bool:
+    return wide is None or (narrow is not None and narrow % wide == 0)

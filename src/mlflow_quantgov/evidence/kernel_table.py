@@ -56,6 +56,14 @@ class Table(BaseModel):
             raise ValueError(f"two rows have the id {twice!r}")
         return self
 
+    @model_validator(mode="after")
+    def _every_row_is_reached(self) -> Table:
+        for index, row in enumerate(self.rows):
+            above = next((one for one in self.rows[:index] if one.covers(row)), None)
+            if above is not None:
+                raise ValueError(f"the row {row.id} is never reached: {above.id} above it takes all that it is about")
+        return self
+
 
 def read_table(path: Path) -> Table:
     """One file of `policies/kernels`.

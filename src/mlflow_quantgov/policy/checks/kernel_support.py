@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mlflow_quantgov.evidence.predicates import Kernels, Lookup
@@ -39,7 +40,7 @@ def run(question: Question) -> CheckResult:
 
 
 def _judge(
-    question: Question, content: Kernels, lookup: Lookup, target: Target, newest: tuple[Evidence, ...]
+    question: Question, content: Kernels, lookup: Lookup, target: Target, newest: Sequence[Evidence]
 ) -> CheckResult:
     fix = f"quantgov kernels {question.uri}"
     summary = content.model_copy(update={"lookup": lookup}).recompute() | {"table": lookup.row}
@@ -55,9 +56,10 @@ def _judge(
     if support == "unknown":
         return _unknown(lookup, target, question, newest, summary)
     if support != "optimized":
-        share = f" with {lookup.share:.0%} of the weights" if lookup.share < 1 else " with these weights"
-        reason = f"{lookup.runtime} {support.replace('-', ' ')}{share} ({lookup.row}: {lookup.source})."
-        return result(NAME, "fail", reason, again, newest, **summary)
+        part = f"{lookup.share:.0%} of the weights" if lookup.share < 1 else "these weights"
+        reason = f"{lookup.runtime} {support.replace('-', ' ')} with {part} ({lookup.row}: {lookup.source})"
+        saw = f"; the probe saw {summary['kernel']}, which does not settle how fast it is" if content.probed else ""
+        return result(NAME, "fail", f"{reason}{saw}.", again, newest, **summary)
     if question.gate.probe and not content.probed:
         why = content.not_probed_because or "it was not tried"
         return result(
@@ -74,7 +76,7 @@ def _judge(
 
 
 def _unknown(
-    lookup: Lookup, target: Target, question: Question, newest: tuple[Evidence, ...], summary: dict[str, Any]
+    lookup: Lookup, target: Target, question: Question, newest: Sequence[Evidence], summary: dict[str, Any]
 ) -> CheckResult:
     """No row, a row that says nothing, or a target that leaves open which row it is."""
     fix = f"quantgov kernels {question.uri}"
