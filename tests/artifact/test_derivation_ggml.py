@@ -132,14 +132,67 @@ def of_rows(child: np.ndarray[Any, Any], kind: str, parent: np.ndarray[Any, Any]
         if kind in CODEBOOKS:
             return from_tables(rows[start:stop], kind)
         block = DECODERS[kind](rows[start:stop].reshape(-1, width))
-        assert block.below is not None and block.above is not None
-        return Block(*(one.reshape(stop - start, -1) for one in (block.values, block.below, block.above)))
+        parts = (block.values, block.below, block.above, block.blur)
+        return Block(*(None if one is None else one.reshape(stop - start, -1) for one in parts))
 
-    made = Matrix("x", child.shape, kind, (), read, BY_NAME[kind].bits, None, 2.0**-11, CODEBOOKS.get(kind))
+    group = BY_NAME[kind].group
+    made = Matrix("x", child.shape, kind, (), read, BY_NAME[kind].bits, group, 2.0**-11, CODEBOOKS.get(kind))
     truth = Matrix("x", parent.shape, "F32", (), lambda start, stop: Block(parent[start:stop]))
     found = measure(made, truth, lambda values: values)
     layer, verdict = judge_codebook(made, found) if made.codebook else judge(made, found, best_column([found]))
     return verdict, layer, found
+
+
+def odd_rows(kind: str) -> np.ndarray[Any, Any]:
+    """Weights as trained models have them in a few places."""
+    rows = np.random.default_rng(3).standard_normal((128, 512)).astype(np.float32) * np.float32(0.02)
+    if kind == "small":
+        rows *= np.float32(0.01)
+    elif kind == "some small rows":
+        rows[:12] *= np.float32(0.01)
+        rows[12:20] *= np.float32(1e-20)
+    elif kind == "zeros":
+        rows[:6], rows[6:9] = 0, 0.01
+    else:
+        rows[np.arange(0, 128, 20), 7] = 2.0
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("odd", "kind"),
+    [
+        *[("small", kind) for kind in ("Q8_0", "Q6_K", "Q4_0")],
+        *[("some small rows", kind) for kind in ("Q8_0", "Q5_1", "Q4_K", "Q6_K", "MXFP4")],
+        *[("zeros", kind) for kind in ("MXFP4", "Q4_K")],
+        *[("outliers", kind) for kind in ("Q3_K", "Q2_K", "IQ4_XS", "Q1_0")],
+    ],
+)
+def test_odd_weights_of_the_parent_are_no_damage(odd: str, kind: str) -> None:
+    """Scales of float16 end where weights are small, factors of K types vanish beside those of one large weight."""
+    rows = odd_rows(odd)
+    assert of_rows(rows, kind, rows)[0] == "proved"
+    moved = rows.copy()
+    moved[[100, 101]] = rows[[101, 100]]
+    assert of_rows(moved, kind, rows)[0] != "proved"
+    other = np.random.default_rng(9).permutation(rows.reshape(-1)).reshape(rows.shape)
+    assert of_rows(other, kind, rows)[0] == "refuted"
+
+
+@pytest.mark.parametrize("kind", ["Q4_K", "Q3_K"])
+def test_a_group_is_not_emptied_by_a_factor_of_zero(kind: str) -> None:
+    """Only beside a far larger group of the same block does a factor vanish."""
+    rows = odd_rows("outliers")
+    emptied = rows.copy()
+    emptied[3, 32:64] = 0
+    assert of_rows(emptied, kind, rows)[0] != "proved"
+
+
+def test_outliers_cost_an_entry_of_a_table_more_but_leave_the_signs() -> None:
+    rows = odd_rows("outliers")
+    rows[np.arange(0, 128, 20), 7] = 6.0
+    verdict, layer, found = of_rows(rows, "IQ3_S", rows)
+    assert found.energy > 4 and found.outside == 0 and verdict == "unproved" and "The difference is" in layer.problem
+    assert of_rows(rows[::-1].copy(), "IQ3_S", rows)[0] == "refuted"
 
 
 def random_rows(kind: str) -> np.ndarray[Any, Any]:

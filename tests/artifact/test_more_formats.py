@@ -165,6 +165,14 @@ def test_quanto_groups_whose_shape_nothing_tells(changed: Changer) -> None:
         ("awq-gemv", {"version": "gemm"}, ["layout gemm", "layout gemv"]),
         ("awq-gemv", {"group_size": 64}, ["group size 64", "group size 32"]),
         ("awq-w4g32", {"version": "gemv_fast"}, ["layout gemv_fast", "layout gemm"]),
+        ("awq-w4g32", {"zero_point": False}, ["zero_point false", "zero points off the middle"]),
+        ("fp8-block", {"weight_block_size": None}, ["no blocks", "blocks of 32"]),
+        ("bnb-nf4-double", {"bnb_4bit_use_double_quant": False}, ["maxima as floats", "double quantization"]),
+        ("bnb-fp4", {"bnb_4bit_use_double_quant": True}, ["double quantization", "maxima as floats"]),
+        ("bnb-int8", {"load_in_8bit": False}, ["neither 4 nor 8 bit", "int8"]),
+        ("ct-w4g32", {"format": "int-quantized"}, ["int-quantized", "packed int codes"]),
+        ("ct-w8a8", {"format": "pack-quantized"}, ["pack-quantized", "int codes"]),
+        ("ct-fp8-tensor", {"format": "int-quantized"}, ["int-quantized", "float8 codes"]),
     ],
 )  # fmt: skip
 def test_a_config_that_disagrees(changed: Changer, name: str, entries: dict[str, Any], words: list[str]) -> None:
@@ -172,6 +180,64 @@ def test_a_config_that_disagrees(changed: Changer, name: str, entries: dict[str,
         inspect(changed(name, **entries))
     assert all(word in raised.value.what for word in words), raised.value.what
     assert raised.value.fix
+
+
+@pytest.mark.parametrize(
+    ("name", "strategy", "words"),
+    [
+        ("ct-w8a8", "tensor", ["scales per tensor", "one per channel"]),
+        ("ct-fp8-tensor", "channel", ["scales per channel", "one per tensor"]),
+    ],
+)
+def test_scales_that_a_config_shares_otherwise(changed: Changer, name: str, strategy: str, words: list[str]) -> None:
+    groups = json.loads((ARTIFACTS / name / "config.json").read_text())["quantization_config"]["config_groups"]
+    groups["group_0"]["weights"]["strategy"] = strategy
+    with pytest.raises(ArtifactError) as raised:
+        inspect(changed(name, config_groups=groups))
+    assert all(word in raised.value.what for word in words), raised.value.what
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "fields", "words"),
+    [
+        ("torchao-int8wo", "Float8WeightOnlyConfig", {}, ["Float8WeightOnlyConfig", "Int8Tensor"]),
+        ("torchao-float8wo", "Int8WeightOnlyConfig", {}, ["Int8WeightOnlyConfig", "Float8Tensor"]),
+        ("torchao-mxfp4", "NVFP4WeightOnlyConfig", {}, ["NVFP4WeightOnlyConfig", "MXTensor"]),
+        ("torchao-int8dyn", "Int8WeightOnlyConfig", {}, ["weights only", "quantized activations"]),
+        ("torchao-float8wo", None, {"weight_dtype": {"_data": "float8_e5m2", "_type": "torch.dtype"}},
+         ["float8_e5m2", "F8_E4M3"]),
+        ("torchao-intx8", None, {"weight_dtype": {"_data": "int4", "_type": "torch.dtype"}}, ["int4", "8 bit"]),
+        ("torchao-int4g32", None, {"granularity": {"_data": {"group_size": 64}, "_type": "PerGroup"}},
+         ["group size 64", "group size 32"]),
+    ],
+)  # fmt: skip
+def test_a_configuration_of_torchao_that_disagrees(
+    changed: Changer, name: str, kind: str | None, fields: dict[str, Any], words: list[str]
+) -> None:
+    quant_type = json.loads((ARTIFACTS / name / "config.json").read_text())["quantization_config"]["quant_type"]
+    default = quant_type["default"]
+    default["_type"] = kind or default["_type"]
+    default["_data"] |= fields
+    with pytest.raises(ArtifactError) as raised:
+        inspect(changed(name, quant_type=quant_type))
+    assert all(word in raised.value.what for word in words), raised.value.what
+
+
+@pytest.mark.parametrize(
+    ("name", "codes"),
+    [("torchao-int4g32", "_weight_qdata"), ("torchao-int8wo", "_weight_qdata"), ("ct-w8a8", "weight")],
+)
+def test_a_matrix_of_zeros_has_no_width_of_its_own(changed: Changer, name: str, codes: str) -> None:
+    """Pruned layers and experts that were padded are zeros, and their codes say nothing."""
+    stored = f"model.layers.0.mlp.up_proj.{codes}"
+    _, _, data = entries_of(ARTIFACTS / name / "model.safetensors")[stored]
+    folder = changed(name)
+    header, _ = header_of(folder / "model.safetensors")
+    with (folder / "model.safetensors").open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        file.seek(8 + size + header[stored]["data_offsets"][0])
+        file.write(bytes(len(data)))
+    assert {one.bits for one in inspect(folder).quantization.layers} == {inspect(ARTIFACTS / name).quantization.bits}
 
 
 @pytest.mark.parametrize(

@@ -135,11 +135,6 @@ def test_what_a_config_leaves_out_is_what_transformers_fills_in(missing: str) ->
         ("attention.causal", False, "attention.causal"),
         ("attention.causal", True, None),
         ("attention.scale", 3.0, None),
-        ("rope.scale_linear", 4.0, "rope.factor"),
-        ("rope.scaling.attn_factor", 3.0, "rope.attention_factor"),
-        ("rope.scaling.attn_factor", 1.0, None),
-        ("attention.causal", False, "attention.causal"),
-        ("attention.causal", True, None),
     ],
 )
 def test_metadata_of_gguf_are_those_of_the_parents_config(key: str, value: Any, said: str | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlflow_quantgov.artifact.dequantize.interface import unreadable
+from mlflow_quantgov.artifact.dequantize.interface import Block, unreadable
 from mlflow_quantgov.artifact.derivation import compare
 from mlflow_quantgov.artifact.derivation.folding import is_plain_product
 from mlflow_quantgov.artifact.derivation.judge import best_column
@@ -114,7 +114,7 @@ def seen(edit: Callable[[Any], None], bits: float = 4, group: int | None = 32) -
     values = np.round(weights * 4) / 4
     edit(values)
     found = Local()
-    found.add(quantized(bits, group, weights.shape), weights, values)
+    found.add(quantized(bits, group, weights.shape), weights, Block(values))
     return found
 
 

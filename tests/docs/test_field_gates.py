@@ -73,7 +73,7 @@ def test_the_records_are_small_and_hold_the_same_items_on_both_sides() -> None:
     assert field_gates.RECORDS.stat().st_size < 100_000
     records = rules.read_records(field_gates.RECORDS)
     assert [one["name"] for one in records["artifacts"]] == list(field_gates.KINDS)
-    counts = {task: len(signs) for task, signs in records["parent"]["scores"].items()}
+    counts = {task: len(signs) for task, signs in records["parents"]["llama.cpp"]["scores"].items()}
     for one in records["artifacts"]:
         assert {task: len(signs) for task, signs in one["scores"].items()} == counts
     assert all(count >= 149 for count in counts.values())  # fewer could never pass by the default policy
@@ -87,3 +87,15 @@ def test_the_tasks_ask_nothing_twice_and_have_one_right_answer() -> None:
         assert isinstance(choices, list) and len(set(choices)) == 4
     for item in recall_items():
         assert item["answer"] in item["prompt"]
+
+
+def test_kinds_that_are_not_measured_again_keep_their_records() -> None:
+    kept = rules.read_records(field_gates.RECORDS)
+    newer = kept | {"measured_at": "2027-01-01T00:00+00:00", "versions": {"new": "1"}}
+    newer["artifacts"] = [kept["artifacts"][1] | {"bits_per_weight": 1.0}]
+    found = field_gates.joined(kept, newer)
+    assert [one["name"] for one in found["artifacts"]] == [one["name"] for one in kept["artifacts"]]
+    assert [one["bits_per_weight"] == 1.0 for one in found["artifacts"]].count(True) == 1
+    assert found["versions"] == kept["versions"] | {"new": "1"}
+    with pytest.raises(ValueError, match="other tasks or another parent"):
+        field_gates.joined(kept, newer | {"tasks": {}})

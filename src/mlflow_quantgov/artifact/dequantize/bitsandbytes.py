@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,8 +20,8 @@ _TABLES = {"nf4": NF4, "fp4": BNB_FP4}
 _TABLE_ERROR = 1e-5
 _SLACK = 2.0**-8
 """Models are quantized from bfloat16 or float16."""
-_NESTED_SLACK = 2.0**-6
-"""Codes are computed before the maxima themselves are rounded to 8 bits."""
+_EDGE = 1.01
+"""Room for how the quantizer breaks ties."""
 
 
 def bitsandbytes_matrices(files: ArtifactFiles, facts: Inspection) -> Iterator[Matrix]:
@@ -52,28 +53,46 @@ def _four_bit(files: ArtifactFiles, layer: LayerQuantization) -> Matrix:
         problem = f"its table is not {layer.type}'s, which kernels know by heart"
         return unreadable(weight, layer.shape, str(layer.type), (weight, state, *others), 4, problem)
 
+    cells = lookup(np.arange(len(table)), table, np.ones(1, dtype=np.float32))
+    assert cells.below is not None and cells.above is not None
+    # Outermost levels are those of the largest weight itself.
+    outwards = np.nan_to_num(np.where(table < 0, cells.below, cells.above), posinf=0)
+    furthest = np.abs(table) + outwards
+
     def read(start: int, stop: int) -> Block:
         first, last = start * columns, stop * columns
         codes = nibbles(np.asarray(stored.raw()[first // 2 : -(-last // 2)]), low_first=False)
         codes = codes[first % 2 :][: last - first].reshape(-1, columns)
         blocks = slice(first // block, -(-last // block))
-        maxima = _maxima(files, weight, state, blocks)
+        maxima, error = _maxima(files, weight, state, blocks)
         of_weight = (np.arange(first, last) // block - blocks.start).reshape(-1, columns)
-        return lookup(codes, table, maxima[of_weight])
+        found = lookup(codes, table, maxima[of_weight])
+        if error is None:
+            return found
+        # Codes are computed before the maxima themselves are rounded to 8 bits.
+        return replace(found, blur=furthest[codes] * error[of_weight])
 
     parts = (weight, state, *others)
-    slack = _NESTED_SLACK if f"{weight}.nested_absmax" in files.tensors else _SLACK
-    return Matrix(weight, layer.shape, str(layer.type), parts, read, 4, layer.group_size, slack)
+    return Matrix(weight, layer.shape, str(layer.type), parts, read, 4, layer.group_size, _SLACK)
 
 
-def _maxima(files: ArtifactFiles, weight: str, state: str, blocks: slice) -> Floats:
-    """Largest magnitudes of some blocks."""
+def _maxima(files: ArtifactFiles, weight: str, state: str, blocks: slice) -> tuple[Floats, Floats | None]:
+    """Largest magnitudes of some blocks, and how far they may be off, where they were rounded to 8 bits.
+
+    These lie between the levels of a table, around the mean of all: those of small blocks may be off by more than they are,
+    and below zero.
+    """
     stored, nested = files.tensors[f"{weight}.absmax"], files.tensors.get(f"{weight}.nested_absmax")
     if nested is None:
-        return floats(stored).reshape(-1)[blocks]
+        return floats(stored).reshape(-1)[blocks], None
     described = parse_json(files.tensors[state].raw(_STATE_BYTES).tobytes())
     size, offset = int(described["nested_blocksize"]), float(described.get("nested_offset", 0))
     codes = np.asarray(stored.stored()).reshape(-1)[blocks]
     table = floats(files.tensors[f"{weight}.nested_quant_map"]).reshape(-1)
     scale = floats(nested).reshape(-1)[np.arange(blocks.start, blocks.start + len(codes)) // size]
-    return np.asarray(table[codes] * scale + np.float32(offset), dtype=np.float32)
+    rounded = lookup(codes, table, scale)
+    assert rounded.below is not None and rounded.above is not None
+    # The outermost levels are those of the largest one itself.
+    wider = np.where(np.isinf(rounded.above), rounded.below, np.maximum(rounded.below, rounded.above))
+    error = np.where(np.isinf(rounded.below), rounded.above, wider) * np.float32(_EDGE)
+    return rounded.values + np.float32(offset), error

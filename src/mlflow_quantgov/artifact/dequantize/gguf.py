@@ -84,9 +84,9 @@ def _blocks(tensor: Tensor, order: NDArray[np.intp] | None) -> Callable[[int, in
         chosen = np.ascontiguousarray(lines[start:stop] if order is None else lines[order[start:stop]])
         if tensor.dtype in CODEBOOKS:
             return from_tables(chosen, tensor.dtype)
-        block = DECODERS[tensor.dtype](chosen.reshape(-1, width))
-        shape = (stop - start, columns)
-        return Block(*(part.reshape(shape) for part in (block.values, block.below, block.above) if part is not None))
+        block, shape = DECODERS[tensor.dtype](chosen.reshape(-1, width)), (stop - start, columns)
+        beside = (None if one is None else one.reshape(shape) for one in (block.below, block.above, block.blur))
+        return Block(block.values.reshape(shape), *beside)
 
     return read
 
@@ -102,7 +102,9 @@ def _times(read: Callable[[int, int], Block], scale: Tensor, place: int) -> Call
             return Block(block.values * factor)
         size = np.abs(factor)
         below, above = (block.above, block.below) if factor < 0 else (block.below, block.above)
-        return Block(block.values * factor, below * size, above * size)
+        return Block(
+            block.values * factor, below * size, above * size, None if block.blur is None else block.blur * size
+        )
 
     return scaled
 

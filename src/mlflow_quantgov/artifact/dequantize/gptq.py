@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mlflow_quantgov.artifact.dequantize.interface import Block, Matrix, slack_of
-from mlflow_quantgov.artifact.dequantize.numbers import floats, uniform
+from mlflow_quantgov.artifact.dequantize.numbers import coarse_half, floats, left_open, uniform
 from mlflow_quantgov.artifact.dequantize.words import unpack
 from mlflow_quantgov.artifact.formats.gptq import is_second_version
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles
@@ -39,7 +39,10 @@ def gptq_matrix(files: ArtifactFiles, layer: LayerQuantization, shift: int) -> M
         middles = unpack(np.asarray(zeros.stored()), bits, start, stop).T.astype(np.int16)
         middles = (middles + shift) & (2**bits - 1)
         scale = floats(scales, np.s_[:, start:stop]).T
-        return uniform(codes, scale[:, group], (-middles * scale)[:, group], 0, 2**bits - 1)
+        block = uniform(codes, scale[:, group], (-middles * scale)[:, group], 0, 2**bits - 1)
+        if scales.dtype != "F16":
+            return block
+        return left_open(block, codes - middles[:, group], coarse_half(scale)[:, group])
 
     return Matrix(
         f"{layer.name}.weight", layer.shape, "gptq", parts, read, layer.bits, layer.group_size, slack_of(scales)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,8 @@ BNB_FP4 = np.array([0, 0.0625, 8, 12, 4, 6, 2, 3, 0, -0.0625, -8, -12, -4, -6, -
     12
 )
 """bitsandbytes' own float4, which is not E2M1."""
+_LEAST_NORMAL, _HALF_STEP = np.float32(2.0**-14), np.float32(2.0**-25)
+"""Below the first, numbers of float16 lie twice the second apart."""
 FLOAT8 = {"F8_E4M3": E4M3, "F8_E5M2": E5M2}
 
 
@@ -74,6 +77,30 @@ def rounding_of(values: Floats, precision: float) -> Floats:
     """
     _, power = np.frexp(values)
     return np.asarray(np.ldexp(np.float32(precision), power - 1), dtype=np.float32)
+
+
+def coarse_half(scale: Floats) -> Floats:
+    """Rounding error of float16 numbers that are too small for a relative precision; 0 for the others.
+
+    Several quantizers choose codes with the scale that they have before it is stored.
+    """
+    return np.where(np.abs(scale) < _LEAST_NORMAL, _HALF_STEP, np.float32(0))
+
+
+def left_open(block: Block, codes: NDArray[Any], error: Floats, offset: Any = 0) -> Block:
+    """A block with what rounding of scales and offsets leaves open, beyond what it has.
+
+    Args:
+        block: Weights `code * scale + offset`.
+        codes: Codes, or the levels that they stand for.
+        error: Of each scale; broadcastable to the codes.
+        offset: Error of each offset.
+    """
+    if not (np.any(error) or np.any(offset)):
+        return block
+    reach = np.abs(codes.astype(np.float32)) + np.float32(0.5)
+    blur = np.asarray(reach * error + offset, dtype=np.float32)
+    return replace(block, blur=blur if block.blur is None else block.blur + blur)
 
 
 def floats(tensor: Tensor, index: Any = ...) -> Floats:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlflow_quantgov.artifact.dequantize.interface import Block, Floats
-from mlflow_quantgov.artifact.dequantize.numbers import FLOAT8, floats, lookup, uniform
+from mlflow_quantgov.artifact.dequantize.numbers import FLOAT8, coarse_half, floats, left_open, lookup, uniform
 from mlflow_quantgov.artifact.dequantize.words import unpack
 from mlflow_quantgov.artifact.tensors import Tensor
 
@@ -127,16 +127,19 @@ class Grid:
         if self.turned:
             codes, scale, zero = codes.T, scale.T, zero.T
         if self.table is not None:
-            found = lookup(codes, self.table, scale)
+            found, levels = lookup(codes, self.table, scale), self.table[codes]
         else:
-            found = uniform(codes, scale, -zero * scale, self.low, self.high)
+            found, levels = uniform(codes, scale, -zero * scale, self.low, self.high), codes - zero
+        if self.scale.plane.tensor.dtype == "F16":
+            found = left_open(found, levels, coarse_half(scale))
         return found if self.inputs is None else _multiplied(found, self.inputs)
 
 
 def _multiplied(block: Block, inputs: Floats) -> Block:
     """Weights that do to an input what these do to it after it was multiplied with positive factors."""
     assert block.below is not None and block.above is not None, "a quantized matrix has cells"
-    return Block(block.values * inputs, block.below * inputs, block.above * inputs)
+    blur = None if block.blur is None else block.blur * inputs
+    return Block(block.values * inputs, block.below * inputs, block.above * inputs, blur)
 
 
 def plain_reader(plane: Plane, turned: bool) -> Callable[[int, int], Block]:

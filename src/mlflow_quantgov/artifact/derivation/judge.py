@@ -166,6 +166,9 @@ def _unlike_rounding(found: Measured) -> str | None:
 
 def _unfit(child: Matrix, found: Measured) -> tuple[LayerDescent, Verdict]:
     """A matrix that was not rounded from this parent as it stands."""
+    emptied = _emptied_columns(child, found)
+    if emptied:
+        return layer_of(child, found, found.share, None, "none", emptied), "unproved"
     scaled = scaled_columns(found)
     rounds = child.kind not in _OPTIMISED and scaled is None
     if found.energy > MOST_ENERGY or (rounds and found.energy > _AS_ROUNDING):
@@ -180,6 +183,18 @@ def _unfit(child: Matrix, found: Measured) -> tuple[LayerDescent, Verdict]:
         "otherwise (AutoRound, an importance matrix)."
     )
     return layer_of(child, found, found.share, None, "none", scaled or problem), "unproved"
+
+
+def _emptied_columns(child: Matrix, found: Measured) -> str | None:
+    """A sentence where columns of zeros are all that makes it another model: GPTQ empties those whose inputs it never saw."""
+    gone = (found.column_product == 0) & (found.column_signal > 0)
+    lost = float(found.column_signal[gone].sum())
+    if child.kind not in _COMPENSATING or not lost or found.error - lost > MOST_ENERGY * found.noise:
+        return None
+    return (
+        f"{int(gone.sum()):,} of its {len(gone):,} columns hold nothing but zeros, and the parent's do not: GPTQ empties columns "
+        "whose inputs were zero on every text that it saw, and so can anybody."
+    )
 
 
 def _counted(found: Measured) -> str:

@@ -44,7 +44,9 @@ def judge_codebook(child: Matrix, found: Measured) -> tuple[LayerDescent, Verdic
             f"The difference is {math.sqrt(found.energy):.1f} times what {child.kind} leaves on weights of its own "
             f"({child.codebook.reach:.0%} of their norm)."
         )
-        return layer_of(child, found, found.share, None, "none", problem), "refuted"
+        # A few weights far from all others cost as much, and another model has other signs.
+        kept = child.codebook.signs != "mixed" and found.outside <= allowance(MOST_OUTSIDE, found.weights)
+        return layer_of(child, found, found.share, None, "none", problem), "unproved" if kept else "refuted"
     if child.codebook.signs == "mixed":
         problem = (
             f"It is as near to the parent as {child.kind} comes. But this type stores eight weights as one entry of a "

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlflow_quantgov.artifact.dequantize.interface import Floats, Matrix
+from mlflow_quantgov.artifact.dequantize.interface import Block, Floats, Matrix
 
 _LEFT = 0.05
 """Share of a group's energy that any rounding leaves."""
@@ -25,6 +25,8 @@ _WEAK = {4: 0.05, 3: 0.5}
 """Energy of a place, over that of an average one, below which a scale that serves others too may lose it, by width."""
 _WEAKEST = 1.5
 """The same for narrower types."""
+_LEAST_LEVELS = 1.5
+"""Bits below which a type has two levels."""
 _MOST_OF_LINE = 0.02
 """Share of one row or column that may lie outside its cells where rounding is claimed."""
 _BEYOND = {4: 0.25, 3: 0.75}
@@ -75,8 +77,9 @@ class Local:
         self.beyond += int((strong & far).sum())
         self.wide += int((strong & (noise > _WIDE[min(bits, 4)] * energy)).sum())
 
-    def add(self, child: Matrix, weights: Floats, values: Floats) -> None:
+    def add(self, child: Matrix, weights: Floats, block: Block) -> None:
         """Add some whole rows, [rows, columns]."""
+        values = block.values
         if not weights.size:
             return
         size = child.group_size if child.group_size and weights.shape[1] % child.group_size == 0 else weights.shape[1]
@@ -92,7 +95,8 @@ class Local:
             moved = _energy(weights - values, 1, weights.shape[1])[:, 0]
             self.against += int(((moved >= _AGAINST * energy) & (energy >= weak * typical)).sum())
         strong = of_group >= weak * typical / count
-        self.emptied += int((strong & (_energy(values, count, size) < _LEFT * of_group)).sum())
+        left = _energy(values, count, size) + _vanished(block, count, size)
+        self.emptied += int((strong & (left < _LEFT * _reachable(child, weights, of_group, size))).sum())
         self.rows += len(weights)
         self.groups += of_group.size
 
@@ -131,6 +135,22 @@ class Local:
 def line_allowance(count: int) -> float:
     """Weights of one row or column that may lie outside, four standard deviations and a few included."""
     return _MOST_OF_LINE * count + 4 * math.sqrt(_MOST_OF_LINE * count) + 4
+
+
+def _vanished(block: Block, groups: int, size: int) -> NDArray[np.float64] | float:
+    """Sum of squares of what groups may have held whose scale was rounded to zero, beside the scales of others."""
+    if block.blur is None or block.below is None or block.above is None:
+        return 0.0
+    is_gone = np.minimum(block.below, block.above) == 0
+    return _energy(np.where(is_gone, block.blur, np.float32(0)), groups, size)
+
+
+def _reachable(child: Matrix, weights: Floats, energy: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """Sum of squares that a group keeps at best: of two levels of one size, that of its mean magnitude."""
+    if child.bits is None or child.bits >= _LEAST_LEVELS:
+        return energy
+    sums = np.abs(weights).reshape(*energy.shape, size).sum(axis=2, dtype=np.float64)
+    return np.asarray(np.square(sums) / size)
 
 
 def _weak(bits: int) -> float:

@@ -20,6 +20,8 @@ PARTS = 16
 """Parts of a cell in which weights are counted by their distance from a border."""
 _EVERY, _MANY = 4, 1 << 17
 """Where a block holds that many weights, every fourth row is enough to see where in their cells they lie."""
+_TINY = 1e-6
+"""Part of the mean width of cells below which a cell belongs to a row of next to nothing: its borders tell nothing of the matrix."""
 _EDGE = 1e-4
 """Part of a cell by which its border is uncertain: quantizers round in float32, and not all break ties alike."""
 
@@ -151,7 +153,7 @@ def measure(
                 _add_signs(found, weights, block.values, child.codebook)
             else:
                 _add_sums(found, weights, block.values)
-                found.local.add(child, weights, block.values)
+                found.local.add(child, weights, block)
                 _add_cells(found, child, weights, block, child.slack + factors.uncertainty)
     return found
 
@@ -230,7 +232,8 @@ def _add_cells(found: Measured, child: Matrix, weights: Floats, block: Block, sl
     found.tolerance += float((tolerance if unseen is None else tolerance + unseen).sum(dtype=np.float64))
     sides = 1 - (np.isinf(below).astype(np.float32) + np.isinf(above)) / 2
     found.sides += float(sides.sum(dtype=np.float64))
-    reciprocal = np.divide(np.float32(1), width, out=np.zeros_like(width), where=width > 0)
+    least = np.float32(_TINY) * width.mean(dtype=np.float64).astype(np.float32)
+    reciprocal = np.divide(np.float32(1), width, out=np.zeros_like(width), where=width > least)
     found.borders += float(np.vdot(sides, reciprocal))
     some = slice(None, None, _EVERY if weights.size >= _MANY else 1)
     near = _near(below[some] + difference[some], reciprocal[some])

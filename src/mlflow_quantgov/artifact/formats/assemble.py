@@ -229,7 +229,14 @@ def used_bits(tensor: Tensor, rows: int = 32) -> int:
     codes = tensor.stored().reshape(-1, tensor.shape[-1]) if tensor.elements else np.zeros((1, 1), dtype=np.int8)
     chosen = codes[:: max(1, len(codes) // rows)]
     low, high = int(chosen.min()), int(chosen.max())
+    if low == high == 0 and not tells_width(tensor):
+        return 8
     return next((bits for bits in range(1, 8) if -(2 ** (bits - 1)) <= low and high < 2 ** (bits - 1)), 8)
+
+
+def tells_width(tensor: Tensor) -> bool:
+    """Whether any code differs from zero: a matrix of zeros (a pruned or padded one) has codes of no width."""
+    return bool(tensor.raw().any())
 
 
 def check_claims(files: ArtifactFiles, layers: Layers, claims: Claims) -> None:

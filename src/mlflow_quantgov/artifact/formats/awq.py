@@ -38,6 +38,9 @@ class Awq(Format):
                 layers.add(layer, [f"{stem}.{part}" for part in PARTS if f"{stem}.{part}" in files.tensors])
                 centred.append(is_centred(files, layer))
         _check_layout(files, {str(layer.type) for layer in layers.found})
+        for place, claim in files.claims:
+            if claim.get("zero_point") is False and not all(centred):
+                raise files.contradiction(place, "no zero points (zero_point false)", "zero points off the middle")
         return assemble(
             files,
             layers,

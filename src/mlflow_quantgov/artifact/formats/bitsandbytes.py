@@ -136,7 +136,19 @@ def _claims(files: ArtifactFiles) -> Claims:
 
 
 def _check_kind(files: ArtifactFiles, kinds: set[str]) -> None:
+    nested = any(name.endswith(".nested_absmax") for name in files.tensors)
     for place, claim in files.claims:
+        if claim.get("load_in_4bit") is False and claim.get("load_in_8bit") is False:
+            raise files.contradiction(place, "neither 4 nor 8 bit", ", ".join(sorted(kinds)))
+        double = claim.get("bnb_4bit_use_double_quant")
+        if (
+            claim.get("load_in_4bit") is True
+            and isinstance(double, bool)
+            and double != nested
+            and kinds & {"nf4", "fp4"}
+        ):
+            named = ("maxima as floats", "maxima that are quantized themselves (double quantization)")
+            raise files.contradiction(place, named[double], named[nested])
         claimed = str(claim.get("bnb_4bit_quant_type") or "")
         if claim.get("load_in_4bit") is True and claimed and kinds & {"nf4", "fp4"} and claimed not in kinds:
             raise files.contradiction(place, claimed, ", ".join(sorted(kinds)))

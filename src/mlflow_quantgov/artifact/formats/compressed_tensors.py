@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mlflow_quantgov.artifact.formats.assemble import Claims, Layers, assemble, broken_layer, used_bits
+from mlflow_quantgov.artifact.formats.compressed_scheme import check_scheme
 from mlflow_quantgov.artifact.formats.compressed_sparse import SPARSE_PARTS, add_sparse
 from mlflow_quantgov.artifact.formats.gptq import producer_of
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
@@ -86,6 +87,7 @@ class CompressedTensors(Format):
         _check_widths(files, layers, claimed)
         _check_order(files, schemes, parts)
         _check_kinds(files, schemes, dense, parts)
+        check_scheme(files, schemes, zip(dense, layers.granularities, parts, strict=False))
         return assemble(
             files,
             layers,
@@ -270,12 +272,15 @@ def _check_kinds(
     files: ArtifactFiles, schemes: list[dict[str, Any]], layers: tuple[LayerQuantization, ...], parts: list[Parts]
 ) -> None:
     """A loader reads no zero points where the config says that there are none, and codes as the numbers that it names."""
+    if not schemes:
+        return
+    is_symmetric = all(scheme.get("symmetric") is True for scheme in schemes)
+    named = {str(scheme.get("type") or "int").lower() for scheme in schemes}
     for layer, one in zip(layers, parts, strict=True):
-        if schemes and all(scheme.get("symmetric") is True for scheme in schemes) and has_offset(one, layer):
+        if is_symmetric and has_offset(one, layer):
             raise files.contradiction("config.json", "symmetric", f"zero points (in {one.stem[:200]})")
         stored = "int" if layer.type == "int" else "float"
-        named = {str(scheme.get("type") or "int").lower() for scheme in schemes}
-        if schemes and stored not in named:
+        if stored not in named:
             raise files.contradiction("config.json", "/".join(sorted(named))[:40], f"{stored} (in {one.stem[:200]})")
 
 

@@ -12,8 +12,9 @@ from math import prod
 from typing import Any
 
 from mlflow_quantgov.artifact.files import parse_json
-from mlflow_quantgov.artifact.formats.assemble import Claims, Layers, assemble, broken_layer, used_bits
+from mlflow_quantgov.artifact.formats.assemble import Claims, Layers, assemble, broken_layer, tells_width, used_bits
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
+from mlflow_quantgov.artifact.formats.torchao_config import check_kinds, claimed_groups
 from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization
 from mlflow_quantgov.artifact.tensors import Tensor
 from mlflow_quantgov.errors import ArtifactError
@@ -57,6 +58,9 @@ class TorchAo(Format):
         claimed = _claimed_width(method)
         if claimed and claimed not in widths:
             raise files.contradiction("config.json", f"{claimed:g} bit ({method})", _spelled(widths))
+        activations = [bits for one in found if (bits := _activation_bits(one))]
+        kinds, dtypes = {one.kind for one in found}, {one.parts["qdata"].dtype for one in found}
+        check_kinds(files, kinds, dtypes, widths, bool(activations))
         return assemble(
             files,
             layers,
@@ -66,8 +70,8 @@ class TorchAo(Format):
             producer=None,
             # Weight-only and dynamic rounding need no data; static activation scales and smoothing do.
             calibration_required=any(name.startswith("act_") for one in found for name in one.parts),
-            activation_bits=next((bits for one in found if (bits := _activation_bits(one))), None),
-            claims=Claims(),
+            activation_bits=next(iter(activations), None),
+            claims=Claims(group_size=claimed_groups(files.quantization_config)),
         )
 
 
@@ -157,6 +161,8 @@ def _layer(files: ArtifactFiles, one: Subclass) -> tuple[LayerQuantization, str]
         bits = used_bits(one.parts["qdata"], rows=shape[0])
     named = one.data.get("target_dtype")
     claimed = _NARROW.fullmatch(str(named.get("_data"))) if isinstance(named, dict) else None
+    if claimed and not tells_width(one.parts["qdata"]):
+        bits = int(claimed[1])
     if claimed and int(claimed[1]) != bits:
         raise files.contradiction(f"The header of {one.stem}", f"{claimed[1]} bit", f"{bits:g} bit")
     rows = prod(sides[:-1]) if granularity == "group" else 1
