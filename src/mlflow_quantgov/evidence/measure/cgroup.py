@@ -71,7 +71,11 @@ class ControlGroups:
         if self.cpu_limit() is None:
             return None
         return next(
-            (counts["nr_throttled"] for folder in self._folders("cpu") if "nr_throttled" in (counts := _table(folder / "cpu.stat"))),
+            (
+                counts["nr_throttled"]
+                for folder in self._folders("cpu")
+                if "nr_throttled" in (counts := _table(folder / "cpu.stat"))
+            ),
             None,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from statistics import median
@@ -81,9 +81,7 @@ def judge(content: Benchmark, must_improve: MustImprove, phase: Phase) -> Verdic
 
 def ratios_of(load: TimedLoad, phase: str) -> list[float]:
     """Quantized / parent of every round, in tokens per second."""
-    return [
-        getattr(one.quantized, phase) / getattr(one.parent, phase) for one in load.rounds if one.parent is not None
-    ]
+    return [getattr(one.quantized, phase) / getattr(one.parent, phase) for one in load.rounds if one.parent is not None]
 
 
 def ratio_bounds(load: TimedLoad, phase: str, level: float = LEVEL) -> tuple[float | None, float | None]:
@@ -126,7 +124,7 @@ def _above_baseline(one: Resources) -> int | None:
     return max(0, one.peak_bytes - one.baseline_bytes)
 
 
-_BASES = {
+_BASES: dict[str, Callable[[Resources], int | None]] = {
     "peak of the GPU": lambda one: one.device_bytes,
     "peak of the process, above its libraries": _above_baseline,
     "loaded weights": lambda one: one.weight_bytes,

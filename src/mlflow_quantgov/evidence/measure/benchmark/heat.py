@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def find_fastest(
     cache: Path,
     report: Callable[[str], None],
 ) -> Heat:
-    """Try the configurations of an artifact with all cores, then the fastest one with half and a quarter of them.
+    """Try every configuration of an artifact with all cores, and with half and a quarter of them where that is faster.
 
     Args:
         adapter: The target's runtime.
@@ -89,10 +89,12 @@ def find_fastest(
         if one.lossy is not None:
             heat.leave_out(one, f"not lossless: {one.lossy}")
         elif heat.fastest and (one.weight_bytes or 0) > _MOST_MEMORY * free_bytes:
-            heat.leave_out(one, f"its weights take {(one.weight_bytes or 0) / 1e9:.1f} GB, {free_bytes / 1e9:.1f} GB are free")
+            heat.leave_out(
+                one, f"its weights take {(one.weight_bytes or 0) / 1e9:.1f} GB, {free_bytes / 1e9:.1f} GB are free"
+            )
         else:
-            heat.run(one, threads)
-    return heat.with_fewer_threads(configurations, threads)
+            heat.run_with_threads(one, threads)
+    return heat.result()
 
 
 class _Heat:
@@ -107,13 +109,29 @@ class _Heat:
     @property
     def fastest(self) -> _Run | None:
         ran = [one for one in self._runs if one.prepared is not None]
-        return max(ran, key=lambda one: pace(one.result.speeds, self._target.phase), default=None)
+        return max(ran, key=self._pace, default=None)
 
     def leave_out(self, configuration: Configuration, why: str) -> None:
         self._runs.append(_Run(Try(configuration=configuration.name, settings=configuration.settings, failed=why)))
 
-    def run(self, configuration: Configuration, threads: int | None) -> _Run:
-        words = configuration.name if threads is None else f"{configuration.name}, {threads} thread{'s' * (threads > 1)}"
+    def run_with_threads(self, configuration: Configuration, threads: int | None) -> None:
+        """With all threads, then with half of them, again and again up to twice, as long as that is faster."""
+        before = self._run(configuration, threads)
+        on_gpu = before.facts is not None and before.facts.settings.get("device") == "cuda"
+        if threads is None or before.prepared is None or on_gpu:
+            return
+        for count in dict.fromkeys((threads // 2, threads // 4)):
+            if count == 0:
+                break
+            now = self._run(configuration, count)
+            if self._pace(now) <= self._pace(before):
+                break
+            before = now
+
+    def _run(self, configuration: Configuration, threads: int | None) -> _Run:
+        words = (
+            configuration.name if threads is None else f"{configuration.name}, {threads} thread{'s' * (threads > 1)}"
+        )
         self._report(words)
         settings = configuration.settings | ({} if threads is None else {"threads": threads})
         try:
@@ -148,15 +166,8 @@ class _Heat:
             )
             return _Run(result, prepared, process.facts, sum(seconds for _, seconds in timed), peak or 0)
 
-    def with_fewer_threads(self, configurations: Sequence[Configuration], threads: int | None) -> Heat:
-        """Half the threads of the fastest, again and again up to twice, as long as that is faster."""
-        fastest = self.fastest
-        if fastest is not None and threads is not None and fastest.facts and fastest.facts.settings.get("device") != "cuda":
-            name = fastest.result.configuration.rpartition(", ")[0]
-            configuration = next(one for one in configurations if one.name == name)
-            for count in dict.fromkeys((threads // 2, threads // 4)):
-                if count and self.run(configuration, count) is not self.fastest:
-                    break
+    def result(self) -> Heat:
+        """All tries, the fastest marked."""
         fastest = self.fastest
         tries = tuple(
             one.result.model_copy(update={"chosen": True}) if one is fastest else one.result for one in self._runs
@@ -165,6 +176,9 @@ class _Heat:
             failures = [one.failure for one in self._runs if one.failure is not None]
             return Heat(tries, None, None, 0.0, 0, failures[-1] if failures else None)
         return Heat(tries, fastest.prepared, fastest.facts, fastest.seconds, fastest.peak_bytes, None)
+
+    def _pace(self, run: _Run) -> float:
+        return pace(run.result.speeds, self._target.phase) if run.prepared is not None else 0.0
 
 
 def _time(timed: Timed, load: TargetLoad) -> tuple[Speed, float]:

@@ -81,7 +81,7 @@ class ModelProcess:
 
     def __init__(self, runtime: str, prepared: Prepared, *, patience: float = _PATIENCE) -> None:
         self._patience = patience
-        self._said = tempfile.TemporaryFile()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (closed in `close`)
         self._process = subprocess.Popen(
             [sys.executable, "-m", _WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said
         )
@@ -157,7 +157,9 @@ class ModelProcess:
         self._said.seek(max(0, os.fstat(self._said.fileno()).st_size - 2000))
         said = one_line(self._said.read().decode("utf-8", "replace"))[-300:]
         if code == -signal.SIGKILL:
-            return DidNotRunError("memory", "its process was ended by SIGKILL, as the kernel does where memory runs out")
+            return DidNotRunError(
+                "memory", "its process was ended by SIGKILL, as the kernel does where memory runs out"
+            )
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return DidNotRunError(_cause(said, "crashed"), f"its process ended with {how}{': ' if said else ''}{said}")
 

@@ -38,7 +38,9 @@ class Until:
         return self.rounds or least_count(LEVEL)
 
 
-def run_rounds(time_side: TimeSide, loads: Sequence[TargetLoad], until: Until, report: Callable[[str, float], None]) -> list[TimedLoad]:
+def run_rounds(
+    time_side: TimeSide, loads: Sequence[TargetLoad], until: Until, report: Callable[[str, float], None]
+) -> list[TimedLoad]:
     """Time every load of which the intervals are not yet narrow, round by round.
 
     Args:
@@ -64,9 +66,7 @@ def run_rounds(time_side: TimeSide, loads: Sequence[TargetLoad], until: Until, r
             left = duration(max(0.0, until.seconds - spent))
             most = "" if until.rounds is not None or spent >= until.seconds else f"; {left} left at most"
             report(_words(index, load, found, until) + most, _fraction(found, ended, until, spent))
-    return [
-        _as_load(load, rounds, why or "rounds") for load, rounds, why in zip(loads, found, ended, strict=True)
-    ]
+    return [_as_load(load, rounds, why or "rounds") for load, rounds, why in zip(loads, found, ended, strict=True)]
 
 
 def _round(time_side: TimeSide, load: TargetLoad, coin: random.Random) -> TimedRound:
@@ -108,7 +108,9 @@ def _fraction(found: Sequence[Sequence[TimedRound]], ended: Sequence[str | None]
     if all(one is not None for one in ended):
         return 1.0
     due = sum(min(len(one), until.fewest) for one in found) / (until.fewest * len(found))
-    return due if until.rounds is not None else min(0.99, max(min(due, 0.5), min(1.0, spent / max(until.seconds, 1e-9))))
+    return (
+        due if until.rounds is not None else min(0.99, max(min(due, 0.5), min(1.0, spent / max(until.seconds, 1e-9))))
+    )
 
 
 def _words(index: int, load: TargetLoad, found: Sequence[Sequence[TimedRound]], until: Until) -> str:

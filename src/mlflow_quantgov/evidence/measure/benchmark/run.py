@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlflow_quantgov.artifact.behaviour import behaviour_digest
 from mlflow_quantgov.artifact.runtimes.interface import RuntimeAdapter
@@ -187,7 +185,11 @@ class _Benchmark:
         effort = self._effort
         until = Until(effort.rounds, effort.width, 60 * effort.minutes, self._target.phase)
         least = duration(seconds * (until.fewest + 1))
-        most = "" if effort.rounds else f" or more, at most about {duration(max(60 * effort.minutes, seconds * until.fewest))}"
+        most = (
+            ""
+            if effort.rounds
+            else f" or more, at most about {duration(max(60 * effort.minutes, seconds * until.fewest))}"
+        )
         self._progress(f"{until.fewest} rounds{most}; {until.fewest} take about {least}", _HEATS)
 
         def report(words: str, fraction: float) -> None:
@@ -207,9 +209,7 @@ class _Benchmark:
             return None
         failure = heat.failure or DidNotRunError("refused", "it has no lossless configuration in this runtime")
         kills = _since(self._begin[2], self._groups.out_of_memory_kills())
-        return NotLoaded(
-            cause=failure.cause, error=failure.words, free_memory_bytes=free, out_of_memory_kills=kills
-        )
+        return NotLoaded(cause=failure.cause, error=failure.words, free_memory_bytes=free, out_of_memory_kills=kills)
 
 
 class _Sides:

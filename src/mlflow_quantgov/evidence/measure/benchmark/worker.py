@@ -38,7 +38,11 @@ class Worker:
         Args:
             request: `do` names what to do: `open`, `time` or `memory`; the rest are its arguments.
         """
-        doing: dict[str, Callable[..., dict[str, Any]]] = {"open": self._open, "time": self._time, "memory": self._memory}
+        doing: dict[str, Callable[..., dict[str, Any]]] = {
+            "open": self._open,
+            "time": self._time,
+            "memory": self._memory,
+        }
         arguments = dict(request)
         return doing[arguments.pop("do")](**arguments)
 
