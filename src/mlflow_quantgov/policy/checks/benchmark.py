@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mlflow_quantgov.evidence.measure.fingerprint import differences
 from mlflow_quantgov.evidence.predicates import Benchmark, BenchmarkV1
 from mlflow_quantgov.evidence.predicates.benchmark_summary import judge
+from mlflow_quantgov.evidence.predicates.benchmark_v2 import NotLoaded
 from mlflow_quantgov.evidence.targets import Target
 from mlflow_quantgov.policy.checks import benchmark_v1
 from mlflow_quantgov.policy.checks.floors import judge_floors
@@ -15,6 +16,8 @@ from mlflow_quantgov.policy.decision import CheckResult, Outcome
 from mlflow_quantgov.policy.facts import Evidence
 
 NAME = "benchmark"
+_ROOM = 4
+"""Free memory over the size of the files from which on loading cannot fail for memory: twice for float32, and twice that."""
 SERVED = "openai"
 """Runtime of an endpoint: what serves behind it, its owner says."""
 
@@ -85,6 +88,9 @@ def _judge(question: Question, content: Benchmark, newest: Sequence[Evidence], f
     summary = content.recompute()
     numbers = {key: value for key, value in summary.items() if key not in {"outcome", "reason"}}
     if content.parent_not_loaded is not None:
+        doubt = _doubt(question, content.parent_not_loaded)
+        if doubt is not None:
+            return result(NAME, "missing", f"Not measured against the parent: {doubt}.", fix, newest, **numbers)
         verdict = judge_floors(content, question.gate.benchmark.floors, target.phase)
     else:
         verdict = judge(content, target.must_improve, target.phase)
@@ -101,3 +107,13 @@ def _judge(question: Question, content: Benchmark, newest: Sequence[Evidence], f
     if content.parent_not_loaded is not None and outcome == "missing":
         remedy = "add `benchmark: {floors: {decode_tokens_per_second: ...}}` to the gate in the server's policy"
     return result(NAME, outcome, f"{verdict.reason[:1].upper()}{verdict.reason[1:]}.", remedy, newest, **numbers)
+
+
+def _doubt(question: Question, lost: NotLoaded) -> str | None:
+    """Why a parent cannot have run out of memory, by the size of its files as the gate itself read them."""
+    lineage = question.facts.lineage
+    size = lineage.parent.quantization.size_bytes if lineage and lineage.parent else 0
+    if lost.cause != "memory" or not 0 < _ROOM * size < lost.free_memory_bytes:
+        return None
+    free = f"{lost.free_memory_bytes / 1e9:.1f} GB were free"
+    return f"its files take {size / 1e9:.2g} GB and {free}, so memory cannot have run out"
