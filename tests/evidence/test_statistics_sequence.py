@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from math import comb
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from mlflow_quantgov.evidence.statistics.sequence import least_count, median_bounds, signs_needed
 
@@ -40,8 +40,8 @@ def test_bounds_of_a_fixed_number_would_err_far_more_often() -> None:
     """Why the earlier rule, order statistics by the binomial distribution, cannot be looked at again and again."""
 
     def fixed(count: int) -> int | None:
-        tails = [sum(comb(count, k) for k in range(above, count + 1)) / 2**count for above in range(count + 1)]
-        return next((above for above, tail in enumerate(tails) if tail <= 0.05), None)
+        above = int(binom.isf(0.05, count, 0.5)) + 1
+        return above if above <= count else None
 
     assert ever_crosses([fixed(count) for count in range(1, HORIZON + 1)]) > 0.25
 
