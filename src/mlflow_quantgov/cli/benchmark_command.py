@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.table import Table
@@ -11,6 +10,7 @@ from rich.text import Text
 
 from mlflow_quantgov.cli.measuring import measure
 from mlflow_quantgov.cli.output import json_option, stdout
+from mlflow_quantgov.evidence.benchmark_rows import Row, load_tables, resource_rows, try_rows, where
 from mlflow_quantgov.evidence.predicates import Benchmark
 from mlflow_quantgov.evidence.predicates.benchmark_v2 import Try
 
@@ -76,95 +76,38 @@ def benchmark(
 def _show(content: Benchmark) -> None:
     """What was found, with units; then how each side ran."""
     summary = content.stated()
-    for load in summary["loads"]:
-        stdout.print(Text(f"\n{_title(load)}", style="bold"))
-        stdout.print(_table(load))
+    for title, rows in load_tables(summary):
+        _print(title, rows, "bounds")
     if not content.provenance.imported:
-        stdout.print(Text("\nEach side in a process of its own", style="bold"))
-        stdout.print(_resources(summary))
+        _print("Each side in a process of its own", resource_rows(summary))
     for name, tries in (("parent", content.parent_tries), ("quantized", content.quantized_tries)):
         if tries:
-            stdout.print(Text(f"\nConfigurations of the {name}", style="bold"), "(the fastest is taken)")
+            stdout.print(Text(f"\nConfigurations of the {name}", style="bold"), "(tokens/s; the fastest is taken)")
             stdout.print(_tried(tries))
     if content.parent_not_loaded is not None:
         free = f"{content.parent_not_loaded.free_memory_bytes / 1e9:.1f} GB were free"
         stdout.print(f"\nThe parent was tried and does not load here: {content.parent_not_loaded.error} ({free}).")
-        stdout.print("The policy's floors decide.")
-    machine = content.fingerprint
-    if machine is None:
-        stdout.print(f"\nThe hardware is not known: {content.hardware_unknown}. No policy lets that pass.")
-    else:
-        gpu = f", {machine.accelerator}" if machine.accelerator else ""
-        memory = f"{machine.memory_bytes / 1e9:.0f} GB"
-        runtime = f"{content.quantized.runtime} {content.quantized.version}"
-        stdout.print(f"\non {machine.cpu_model}, {machine.cores} cores, {memory}{gpu}; {runtime}")
+    stdout.print(f"\n{where(content)}")
     stdout.print(f"{summary['reason'][:1].upper()}{summary['reason'][1:]}.")
 
 
-def _title(load: dict[str, Any]) -> str:
-    ended = {"narrow": "the interval is narrow", "time": "the time was up", "rounds": "as many as asked for"}
-    return (
-        f"Batch {load['batch']}, {load['prompt_tokens']} prompt + {load['output_tokens']} output tokens: "
-        f"{load['rounds']} rounds ({ended[load['ended']]})"
-    )
-
-
-def _columns(table: Table, *names: str) -> Table:
+def _print(title: str, rows: list[Row], remarks: str = "") -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("", overflow="fold")
-    for name in names:
+    for name in ("parent", "quantized", "ratio", remarks):
         table.add_column(name, justify="right", no_wrap=True)
-    return table
-
-
-def _table(load: dict[str, Any]) -> Table:
-    table = _columns(Table(box=None, pad_edge=False, padding=(0, 2, 0, 0)), "parent", "quantized", "ratio", "bounds")
-    for phase in ("decode", "prefill"):
-        one = load[phase]
-        bounds = "too few rounds" if one["ratio"] is not None else ""
-        if one["ratio_low"] is not None:
-            bounds = f"{one['ratio_low']:.2f} to {one['ratio_high']:.2f}"
-        ratio = f"x{one['ratio']:.2f}" if one["ratio"] is not None else "-"
-        table.add_row(f"{phase}, tokens/s", _number(one["parent"]), _number(one["quantized"]), ratio, bounds)
-    for name, words in (("time_to_first_token_ms", "first token, ms"), ("request_ms", "whole request, ms")):
-        for quantile in ("p50", "p95", "p99"):
-            sides = (load[name]["parent"] or {}, load[name]["quantized"])
-            values = [_number(side.get(quantile)) for side in sides]
-            few = sides[1][quantile] is None
-            needed = {"p50": 2, "p95": 20, "p99": 100}[quantile]
-            table.add_row(f"{words}, {quantile}", *values, "", f"{needed} samples needed" if few else "")
-    return table
-
-
-def _resources(summary: dict[str, Any]) -> Table:
-    table = _columns(Table(box=None, pad_edge=False, padding=(0, 2, 0, 0)), "parent", "quantized", "ratio")
-    seconds = summary["load_seconds"]
-    for key, words in (("cold", "load, s (files read from disk)"), ("warm", "load, s (files cached)")):
-        table.add_row(words, _number(seconds["parent"][key]), _number(seconds["quantized"][key]), "")
-    memory = summary["memory"]
-    if memory["basis"] is None:
-        table.add_row("memory", "not measured", "not measured", "")
-    else:
-        sides = [_number(memory[side] / 1e6 if memory[side] else None) for side in ("parent", "quantized")]
-        ratio = f"x{memory['ratio']:.2f}" if memory["ratio"] is not None else "-"
-        table.add_row(f"memory, MB ({memory['basis']})", *sides, ratio)
-    return table
+    for row in rows:
+        table.add_row(row.what, row.parent, row.quantized, row.ratio, row.remark)
+    stdout.print(Text(f"\n{title}", style="bold"))
+    stdout.print(table)
 
 
 def _tried(tries: tuple[Try, ...]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("")
-    table.add_column("prefill", justify="right", no_wrap=True)
-    table.add_column("decode", justify="right", no_wrap=True)
-    table.add_column("tokens/s at the first load", overflow="fold")
-    for one in tries:
-        first = one.speeds[0] if one.speeds else None
-        speeds = [_number(first.prefill), _number(first.decode)] if first else ["-", "-"]
-        table.add_row(one.configuration, *speeds, Text("taken", style="green") if one.chosen else one.failed or "")
+    table.add_column("", no_wrap=True)
+    for name in ("prefill", "decode"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for configuration, prefill, decode, remark in try_rows(tries):
+        table.add_row(configuration, prefill, decode, Text(remark, style="green" if remark == "taken" else ""))
     return table
-
-
-def _number(value: float | None) -> str:
-    """Three digits that count, without exponents."""
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
