@@ -13,8 +13,9 @@ from mlflow_quantgov.artifact.runtimes.interface import RuntimeAdapter
 from mlflow_quantgov.artifact.runtimes.registry import find_runtime
 from mlflow_quantgov.errors import ArtifactError, UsageError
 from mlflow_quantgov.evidence.measure.benchmark.heat import Heat, find_fastest
-from mlflow_quantgov.evidence.measure.benchmark.process import DidNotRunError, ModelProcess
+from mlflow_quantgov.evidence.measure.benchmark.process import DidNotRunError
 from mlflow_quantgov.evidence.measure.benchmark.rounds import Until, run_rounds
+from mlflow_quantgov.evidence.measure.benchmark.sides import Sides
 from mlflow_quantgov.evidence.measure.cgroup import ControlGroups
 from mlflow_quantgov.evidence.measure.fingerprint import free_memory, this_machine
 from mlflow_quantgov.evidence.measure.progress import Progress, duration
@@ -26,13 +27,11 @@ from mlflow_quantgov.evidence.predicates.benchmark_v2 import (
     Conditions,
     Demand,
     NotLoaded,
-    Resources,
-    Sample,
     SideName,
     TimedLoad,
 )
 from mlflow_quantgov.evidence.statistics.sequence import least_count
-from mlflow_quantgov.evidence.targets import Target, TargetLoad
+from mlflow_quantgov.evidence.targets import Target
 
 _BUSY = 0.5
 """Of the cores: a load average above it is worth a warning."""
@@ -125,7 +124,7 @@ class _Benchmark:
         free = free_memory()
         left = self._heat("parent", parent[0], _HEATS / 2)
         together = left.peak_bytes + right.peak_bytes < 0.9 * free_memory()
-        sides = _Sides(self._target.runtime, {"parent": left, "quantized": right}, together=together)
+        sides = Sides(self._target.runtime, {"parent": left, "quantized": right}, together=together)
         with sides:
             loads = self._rounds(sides, left.seconds + right.seconds)
             resources = sides.resources()
@@ -181,7 +180,7 @@ class _Benchmark:
             report=report,
         )
 
-    def _rounds(self, sides: _Sides, seconds: float) -> list[TimedLoad]:
+    def _rounds(self, sides: Sides, seconds: float) -> list[TimedLoad]:
         effort = self._effort
         until = Until(effort.rounds, effort.width, 60 * effort.minutes, self._target.phase)
         least = duration(seconds * (until.fewest + 1))
@@ -210,56 +209,6 @@ class _Benchmark:
         failure = heat.failure or DidNotRunError("refused", "it has no lossless configuration in this runtime")
         kills = _since(self._begin[2], self._groups.out_of_memory_kills())
         return NotLoaded(cause=failure.cause, error=failure.words, free_memory_bytes=free, out_of_memory_kills=kills)
-
-
-class _Sides:
-    """Both models: at once where memory allows, else one at a time."""
-
-    def __init__(self, runtime: str, heats: dict[SideName, Heat], *, together: bool) -> None:
-        self._runtime, self._heats, self._together = runtime, heats, together
-        self._open: dict[SideName, ModelProcess] = {}
-        self._found: dict[SideName, Resources] = {"parent": Resources(), "quantized": Resources()}
-
-    def time(self, name: SideName, load: TargetLoad) -> Sample | None:
-        """Run a load on a side; one that had to be loaded for it runs it twice, and the second time counts."""
-        prepared = self._heats[name].prepared
-        if prepared is None:
-            return None
-        if name not in self._open:
-            if not self._together:
-                self._close()
-            self._open[name] = ModelProcess(self._runtime, prepared)
-            self._open[name].time(load)
-        return self._open[name].time(load)
-
-    def resources(self) -> dict[SideName, Resources]:
-        """What each side took so far."""
-        for name in list(self._open):
-            self._look(name)
-        return self._found
-
-    def _look(self, name: SideName) -> None:
-        process, before = self._open[name], self._found[name]
-        peak, device = process.memory()
-        self._found[name] = Resources(
-            load_seconds=process.load_seconds,
-            baseline_bytes=process.baseline_bytes,
-            peak_bytes=max((one for one in (peak, before.peak_bytes) if one is not None), default=None),
-            weight_bytes=process.facts.resident_bytes,
-            device_bytes=max((one for one in (device, before.device_bytes) if one is not None), default=None),
-        )
-
-    def _close(self) -> None:
-        for name in list(self._open):
-            self._look(name)
-            self._open.pop(name).close()
-
-    def __enter__(self) -> _Sides:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process in self._open.values():
-            process.close()
 
 
 def demand_of(target: Target, effort: Effort) -> Demand:
