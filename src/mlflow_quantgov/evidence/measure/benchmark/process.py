@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import mlflow_quantgov
 from mlflow_quantgov import errors
 from mlflow_quantgov.artifact.runtimes.interface import Prepared, RequestTiming, RuntimeFacts, Timing
 from mlflow_quantgov.errors import MissingExtraError, QuantgovError, UsageError, one_line
@@ -83,7 +84,11 @@ class ModelProcess:
         self._patience = patience
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 (closed in `close`)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", _WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said
+            [sys.executable, "-m", _WORKER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(_search_path())},
         )
         try:
             opened = self._ask(do="open", runtime=runtime, path=str(prepared.path), settings=prepared.settings)
@@ -162,6 +167,12 @@ class ModelProcess:
             )
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return DidNotRunError(_cause(said, "crashed"), f"its process ended with {how}{': ' if said else ''}{said}")
+
+
+def _search_path() -> list[str]:
+    """Where this process finds modules, this very package first: a worker of another version would measure otherwise."""
+    own = Path(mlflow_quantgov.__file__).resolve().parents[1]
+    return list(dict.fromkeys([str(own), *(str(Path(one).resolve()) for one in sys.path if one)]))
 
 
 def sample_of(timing: Timing) -> Sample:
