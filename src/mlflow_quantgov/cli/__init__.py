@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "fidelity": ("fidelity", "KL divergence and perplexity against the parent."),
     "calibration": ("calibration", "Likeness of calibration data to production."),
     "kernels": ("kernels", "Which kernel serves a version on its target."),
-    "benchmark": ("kernels", "Speed and memory against the parent, on this machine."),
+    "benchmark": ("benchmark", "Speed and memory against the parent, on this machine."),
     "quantize": ("quantize", "Quantize a full-precision model as a recipe says."),
     "reproduce": ("quantize", "Run a version's recipe again: does it give the same bytes?"),
     "archive": ("archive", "Archive the parent of a version."),

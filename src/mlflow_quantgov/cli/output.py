@@ -55,9 +55,9 @@ def coloured(word: str, *, bold: bool = False) -> Text:
     return Text(word, style=f"{'bold ' if bold else ''}{COLOURS.get(word, '')}".strip())
 
 
-def print_fix(fix: str) -> None:
+def print_fix(fix: str, *, word: str = "Fix:") -> None:
     """A remedy on one line of its own, so that the command in it can be copied whole."""
-    stdout.print(Text("Fix:", style="bold"), fix, soft_wrap=True)
+    stdout.print(Text(word, style="bold"), fix, soft_wrap=True)
 
 
 def print_note(text: str, *, word: str = "note", error: bool = False) -> None:

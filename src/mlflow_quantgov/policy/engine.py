@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from importlib import metadata
 
+from mlflow_quantgov.evidence.predicates import Benchmark
 from mlflow_quantgov.policy.audit import answers
 from mlflow_quantgov.policy.checks import (
     approvals,
@@ -127,6 +128,8 @@ def _labels(rule: Rule, facts: Facts, checks: tuple[CheckResult, ...]) -> tuple[
     imported = sorted({one.kind for one in used if one.content.provenance.imported})
     labels += [f"self-reported: {', '.join(own)}"] if own else []
     labels += [f"imported: {', '.join(imported)}"] if imported else []
+    if any(isinstance(one.content, Benchmark) and one.content.parent_not_loaded for one in used):
+        labels.append("not compared with its parent: benchmark (the parent did not load where it was measured)")
     return tuple(labels)
 
 

@@ -6,10 +6,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mlflow_quantgov.artifact.runtimes.interface import RuntimeAdapter
+from mlflow_quantgov.artifact.runtimes.interface import Configuration, Prepared, RuntimeAdapter
+from mlflow_quantgov.artifact.runtimes.llama_cpp.binding import library
 from mlflow_quantgov.artifact.runtimes.llama_cpp.libraries import find_library, reason_missing
 from mlflow_quantgov.artifact.runtimes.llama_cpp.runtime import NAME, LlamaRuntime, LlamaSettings
-from mlflow_quantgov.artifact.runtimes.llama_cpp.twin import TwinType, gguf_twin, reason_no_twin
+from mlflow_quantgov.artifact.runtimes.llama_cpp.safetensors_file import read_folder
+from mlflow_quantgov.artifact.runtimes.llama_cpp.twin import Twin, TwinType, gguf_twin, matrix_types, reason_no_twin
+from mlflow_quantgov.artifact.runtimes.lossless import configurations_by_type
 from mlflow_quantgov.artifact.runtimes.settings import bad_setting
 from mlflow_quantgov.artifact.runtimes.settings import read_settings as read_checked
 from mlflow_quantgov.errors import ArtifactError
@@ -21,6 +24,7 @@ class LlamaCppAdapter(RuntimeAdapter):
     """llama.cpp, as packed in `xllamacpp` or `llama-cpp-python`."""
 
     name = NAME
+    takes_threads = True
 
     def reason_not_loadable(self, path: Path) -> str | None:
         """None for a .gguf file, a folder with exactly one, or a Llama folder that a lossless twin can stand in for."""
@@ -73,8 +77,35 @@ class LlamaCppAdapter(RuntimeAdapter):
     @staticmethod
     def _open_twin(path: Path, cache: Path, settings: LlamaSettings, dtype: TwinType) -> LlamaRuntime:
         twin = gguf_twin(path, cache, dtype=dtype)
-        notes = {"twin_dtype": twin.proof.dtype, "twin_tensors_equal": twin.proof.tensors}
-        return LlamaRuntime(twin.path, settings, twin="lossless-twin", notes=notes)
+        return LlamaRuntime(twin.path, settings, twin="lossless-twin", notes=_notes(twin))
+
+    def load_libraries(self, path: Path) -> None:
+        """Load llama.cpp."""
+        library()
+
+    def configurations(self, path: Path) -> list[Configuration]:
+        """The file as it is, or a twin in each type that holds every number of the folder's matrices."""
+        if gguf_files(path) or reason_no_twin(path):
+            return [Configuration("as stored")]
+        tensors = read_folder(path)
+        matrices = {name: tensor for name, tensor in tensors.items() if len(tensor.shape) > 1}
+        return [
+            Configuration(f"{one.name} twin", {"twin_dtype": one.name}, one.weight_bytes, one.lossy)
+            for one in configurations_by_type(matrices, matrix_types(tensors))
+        ]
+
+    def prepare(self, path: Path, configuration: Configuration, cache: Path) -> Prepared:
+        """Write the twin, and prove it equal."""
+        settings = dict(configuration.settings)
+        dtype = settings.pop("twin_dtype", "auto")
+        if files := gguf_files(path):
+            return Prepared(files[0], settings)
+        twin = gguf_twin(path, cache, dtype=dtype)
+        return Prepared(twin.path, settings, "lossless-twin", _notes(twin))
+
+
+def _notes(twin: Twin) -> dict[str, Any]:
+    return {"twin_dtype": twin.proof.dtype, "twin_tensors_equal": twin.proof.tensors}
 
 
 def gguf_files(path: Path) -> list[Path]:
