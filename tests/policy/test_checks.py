@@ -32,6 +32,7 @@ from releases import (
     provenance,
     resources,
     side,
+    target,
     task,
     task_eval,
     timed,
@@ -40,10 +41,11 @@ from releases import (
 
 from mlflow_quantgov.artifact.derivation.descent import Descent, LayerDescent, Trace
 from mlflow_quantgov.artifact.quantization import LayerQuantization
-from mlflow_quantgov.evidence.predicates import Lookup, Predicate, Training
-from mlflow_quantgov.evidence.predicates.benchmark_v2 import NotLoaded, Resources
+from mlflow_quantgov.evidence.predicates import Benchmark, Lookup, Predicate, Training
+from mlflow_quantgov.evidence.predicates.benchmark_v2 import Cause, MustImprove, NotLoaded, Resources
 from mlflow_quantgov.evidence.predicates.fidelity import ENGAGED_TOKENS
 from mlflow_quantgov.policy.checks.clusters import clusters_of
+from mlflow_quantgov.policy.checks.floors import judge_floors
 from mlflow_quantgov.policy.decision import Decision
 from mlflow_quantgov.policy.engine import decide
 from mlflow_quantgov.policy.facts import Facts
@@ -293,8 +295,7 @@ OTHER_LOAD = {"batch": 1, "prompt_tokens": 1, "output_tokens": 1}
         (benchmark(quantized_resources=Resources()), "missing", "Memory was not measured"),
         (benchmark(quantized_resources=resources(400_000)), "fail", "1.50 times"),
         (benchmark_alone(), "missing", "the policy names no floors"),
-        (benchmark_v1(quantized_resident_bytes=None), "missing", "resident memory"),
-        (benchmark_v1(quantized_resident_bytes=150), "fail", "1.50 times"),
+        (benchmark_v1(), "missing", "not in its fastest lossless configuration"),
     ],
 )
 def test_benchmark(measured: Predicate, outcome: str, words: str) -> None:
@@ -303,8 +304,13 @@ def test_benchmark(measured: Predicate, outcome: str, words: str) -> None:
     assert found["benchmark"][0] == outcome and words in found["benchmark"][1]
 
 
-def test_a_benchmark_of_an_earlier_version_still_counts() -> None:
-    assert not refusals(judge(facts_of(with_one(benchmark_v1()))))
+def test_a_benchmark_in_a_version_that_the_target_does_not_serve_with_does_not_count() -> None:
+    wanted = target().model_copy(update={"runtime_version": ">=2"})
+    old = benchmark(target_digest=wanted.digest)
+    new = benchmark(target_digest=wanted.digest, parent=side(PARENT, version="2"), quantized=side(MODEL, version="2"))
+    said = refusals(judge(facts_of(with_one(old), target=wanted)))["benchmark"]
+    assert said[0] == "missing" and "llama.cpp 1, the target serves with >=2" in said[1]
+    assert "benchmark" not in refusals(judge(facts_of(with_one(new), target=wanted)))
 
 
 def test_a_benchmark_of_endpoints_serves_any_runtime_and_is_labelled() -> None:
@@ -315,6 +321,33 @@ def test_a_benchmark_of_endpoints_serves_any_runtime_and_is_labelled() -> None:
     )  # fmt: skip
     decision = judge(facts_of(with_one(measured)))
     assert not refusals(decision) and any("imported" in one and "benchmark" in one for one in decision.labels)
+    unseen = judge(facts_of(with_one(measured_again(measured, Resources()))))
+    (found,) = [one for one in unseen.checks if one.check == "benchmark"]
+    assert found.outcome == "missing" and "must_improve: speed" in found.fix
+
+
+def measured_again(content: Benchmark, resources: Resources) -> Benchmark:
+    """The same, with other resources of both sides."""
+    changed = content.model_copy(update={"parent_resources": resources, "quantized_resources": resources})
+    return changed.model_copy(update={"summary": changed.recompute()})
+
+
+@pytest.mark.parametrize(
+    ("must_improve", "cause", "floors", "outcome", "words"),
+    [
+        ("both", "refused", {"decode_tokens_per_second": 20}, "missing", "no ceiling for memory"),
+        ("both", "refused", {"decode_tokens_per_second": 20, "peak_memory_gb": 0.0001}, "pass", "0.0001 GB"),
+        ("memory", "refused", {"peak_memory_gb": 0.0001}, "pass", "0.0001 GB"),
+        ("speed", "refused", {"decode_tokens_per_second": 20}, "pass", "the runtime refused it"),
+        ("both", "memory", {"decode_tokens_per_second": 20}, "pass", "its memory ran out"),
+    ],
+)
+def test_floors_cover_what_the_target_asks_for(
+    must_improve: MustImprove, cause: Cause, floors: dict[str, float], outcome: str, words: str
+) -> None:
+    lost = NotLoaded(cause=cause, error="it said no", free_memory_bytes=10**9)
+    found = judge_floors(benchmark_alone(parent_not_loaded=lost), Floors(**floors), must_improve, "decode")
+    assert (found.outcome, words in found.reason) == (outcome, True), found.reason
 
 
 def test_memory_cannot_have_run_out_where_the_parent_would_have_fitted_four_times() -> None:

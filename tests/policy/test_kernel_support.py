@@ -9,6 +9,7 @@ import pytest
 from releases import MACHINE, MODEL, contents, facts_of, kernels, side, target
 
 from mlflow_quantgov.evidence.predicates import Kernels, Lookup
+from mlflow_quantgov.evidence.targets import find_target
 from mlflow_quantgov.policy.decision import CheckResult
 from mlflow_quantgov.policy.engine import decide
 from mlflow_quantgov.policy.loader import load_policy
@@ -93,7 +94,49 @@ def test_a_probe_on_a_cpu_with_more_instructions_than_the_targets_does_not_count
     assert judged(kernels(fingerprint=MACHINE)).outcome == "pass"
 
 
-def test_statements_from_before_the_new_records_are_still_read() -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"parameter_types": {"float32": 200, "bfloat16": 10}},
+        {"parameter_types": {"f32": 1, "bf16": 2}},
+        {"resident_bytes": 200},
+    ],
+)
+def test_types_and_bytes_in_memory_are_held_against_the_files_whatever_is_claimed(changes: dict[str, Any]) -> None:
+    """The statement says `dequantized: false`; its own records say that all of it is full precision."""
+    found = judged(kernels(**changes))
+    assert found.outcome == "fail" and "dequantizes" in found.reason and found.numbers["support"] == "dequantizes"
+    as_stored = {"parameter_types": {"iq4_nl": 1, "f32": 9}, "resident_bytes": 110}
+    assert judged(kernels(**as_stored)).outcome == "pass"
+
+
+def test_a_probe_that_does_not_say_whether_the_weights_were_expanded_is_none() -> None:
+    found = judged(kernels(dequantized=None, side=side(MODEL, kernel="CPU", dequantized=None)))
+    assert found.outcome == "missing" and "does not say whether" in found.reason
+    contradicted = judged(kernels(side=side(MODEL, kernel="CPU", dequantized=True)))
+    assert contradicted.outcome == "fail" and "dequantizes" in contradicted.reason
+
+
+def test_a_probe_on_a_cpu_says_nothing_of_a_gpu() -> None:
+    """On a CPU transformers expands what it keeps on the target's GPU: that is no failure of the target, and no pass."""
+    base = find_target("gpu-transformers")
+    hardware = base.hardware.model_copy(update={"fingerprint": MACHINE})
+    wanted = base.model_copy(update={"hardware": hardware, "formats": ("gguf",)})
+    seen = side(MODEL, runtime="transformers", version="5.24.0", kernel="Linear", settings={"device": "cpu"})
+    said: dict[str, Any] = {"target_digest": wanted.digest, "lookup": row(runtime="transformers").model_dump()}
+    for dequantized in (True, False):
+        found = judged(kernels(**said, side=seen, dequantized=dequantized), row(runtime="transformers"), target=wanted)
+        assert found.outcome == "missing" and "It was seen on CPU, the target serves on CUDA" in found.reason
+    on_gpu = seen.model_copy(update={"settings": {"device": "cuda"}})
+    other = MACHINE.model_copy(update={"accelerator": "GPU", "compute_capability": "9.0"})
+    found = judged(kernels(**said, side=on_gpu, fingerprint=other), row(runtime="transformers"), target=wanted)
+    assert found.outcome == "missing" and "compute capability 9.0" in found.reason
+    same = other.model_copy(update={"compute_capability": "8.6"})
+    found = judged(kernels(**said, side=on_gpu, fingerprint=same), row(runtime="transformers"), target=wanted)
+    assert found.outcome == "pass"
+
+
+def test_statements_from_before_the_new_records_are_read_and_name_no_machine() -> None:
     """Earlier statements name no shares, operators or machine; their summaries still follow from their records."""
     old = kernels().model_dump(mode="json")
     for key in (
@@ -109,4 +152,5 @@ def test_statements_from_before_the_new_records_are_still_read() -> None:
         del old["lookup"][key]
     found = Kernels.model_validate(old)
     found.verify_summary()
-    assert judged(found).outcome == "pass"
+    said = judged(found)
+    assert said.outcome == "missing" and "does not say on which machine" in said.reason

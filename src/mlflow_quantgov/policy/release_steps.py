@@ -133,11 +133,11 @@ def _calibration(gate: Gate, release: Release) -> Step:
 
 
 def _benchmark(gate: Gate, release: Release) -> Step:
-    commands = (f"quantgov benchmark {release.version} --rounds 9",)
+    commands = (f"quantgov benchmark {release.version}",)
     note = ""
-    if release.served and not release.endpoint:
-        commands = (f"quantgov attach {release.version} benchmark.json",)
-        note = "No adapter of this package times that runtime: state what you measured (quantgov schema benchmark)."
+    if release.served:
+        commands = (f"quantgov benchmark {release.version} \\\n    --served parent.yaml quantized.yaml",)
+        note = "The two files describe the servers of both sides. Run it on the machine that serves: elsewhere it never passes."
     return Step("Time both on the machine that will serve", ("benchmark",), "minutes", commands, note)
 
 

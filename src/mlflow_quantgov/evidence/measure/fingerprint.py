@@ -64,19 +64,20 @@ def differences(target: Target, measured: Fingerprint) -> list[str]:
     """Where measured hardware is not the target's, in words; empty where it matches.
 
     Args:
-        target: With a captured fingerprint; `match: class` compares the CPU or GPU model alone. What was not captured
-            (by an earlier version) is not compared.
+        target: With a captured fingerprint; `match: class` compares the CPU's or the GPU's model alone, and with a CPU its
+            instruction sets, since clouds give many processors one name. What was not captured (by an earlier version) is
+            not compared.
         measured: Hardware that was measured on.
     """
     wanted = target.hardware.fingerprint
     if wanted is None:
         return [f"the target {target.name} is a template without a captured fingerprint"]
     if target.hardware.match == "class":
-        name = "accelerator" if wanted.accelerator else "cpu_model"
-        found = [_difference(name, wanted, measured)]
         # A GPU beside a CPU target's processor makes another class of machine only where the runtime would use it.
-        found += [_difference("accelerator", wanted, measured)] if target.hardware.device == "cuda" else []
-        return list(dict.fromkeys(one for one in found if one))
+        device = target.hardware.device
+        on_gpu = device == "cuda" or (device != "cpu" and wanted.accelerator is not None)
+        names = ("accelerator",) if on_gpu else ("cpu_model", "cpu_id", "cpu_flags")
+        return [one for name in names if (one := _difference(name, wanted, measured))]
     found = [_difference(name, wanted, measured) for name in _WORDS]
     found += [_memory_difference("memory", wanted.memory_bytes, measured.memory_bytes)]
     found += [

@@ -78,7 +78,7 @@ class Kernels(Predicate):
 
     def seen(self) -> Support | None:
         """What the probe saw that no table can gainsay; None where the weights were used as they are, or nobody looked."""
-        if self.dequantized or (self.expanded_share or 0) > EXPANDED:
+        if self.dequantized or (self.side and self.side.dequantized) or (self.expanded_share or 0) > EXPANDED:
             return "dequantizes"
         kernel = self.side.kernel if self.side else None
         if (self.emulated_share or 0) > EXPANDED or any(fnmatchcase(kernel or "", one) for one in EMULATION):

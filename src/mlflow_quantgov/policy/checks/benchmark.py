@@ -9,7 +9,7 @@ from mlflow_quantgov.evidence.predicates import Benchmark, BenchmarkV1
 from mlflow_quantgov.evidence.predicates.benchmark_summary import judge
 from mlflow_quantgov.evidence.predicates.benchmark_v2 import NotLoaded
 from mlflow_quantgov.evidence.targets import Target
-from mlflow_quantgov.policy.checks import benchmark_v1
+from mlflow_quantgov.evidence.version_ranges import admits
 from mlflow_quantgov.policy.checks.floors import judge_floors
 from mlflow_quantgov.policy.checks.interface import Question, compares, not_measured, result
 from mlflow_quantgov.policy.decision import CheckResult, Outcome
@@ -50,9 +50,13 @@ def run(question: Question) -> CheckResult:
         return result(NAME, "missing", f"Not measured: {why}.", fix)
     newest = found[-1:]
     content = newest[0].content
-    assert isinstance(content, Benchmark | BenchmarkV1)
+    if isinstance(content, BenchmarkV1):
+        old = (
+            "an earlier version timed it, which took the parent as stored and not in its fastest lossless configuration"
+        )
+        return result(NAME, "missing", f"Not measured: {old}.", fix, newest)
+    assert isinstance(content, Benchmark)
     if content.fingerprint is None:
-        assert isinstance(content, Benchmark)
         where = f"The hardware is not known: {content.hardware_unknown}."
         return result(NAME, "fail", where, f"on the machine that serves: {fix}", newest)
     elsewhere = differences(facts.target, content.fingerprint)
@@ -63,17 +67,17 @@ def run(question: Question) -> CheckResult:
     otherwise = _measured_otherwise(facts.target, content)
     if otherwise:
         return result(NAME, "missing", f"Not measured as the target says: {otherwise}.", fix, newest)
-    if isinstance(content, BenchmarkV1):
-        return benchmark_v1.judge(question, content, newest, fix)
     return _judge(question, content, newest, fix)
 
 
-def _measured_otherwise(target: Target, content: Benchmark | BenchmarkV1) -> str | None:
+def _measured_otherwise(target: Target, content: Benchmark) -> str | None:
     """Words for a runtime or load that is not the target's."""
     for side in (content.parent, content.quantized):
         served = content.provenance.imported and side.runtime == SERVED
         if side.runtime != target.runtime and not served:
             return f"it ran in {side.runtime}, the target serves with {target.runtime}"
+        if not served and admits(target.runtime_version, side.version) is False:
+            return f"it ran in {side.runtime} {side.version}, the target serves with {target.runtime_version}"
     if content.parent.version != content.quantized.version:
         return f"the sides ran in versions {content.parent.version} and {content.quantized.version}"
     measured = {(load.batch, load.prompt_tokens, load.output_tokens) for load in content.loads}
@@ -91,7 +95,7 @@ def _judge(question: Question, content: Benchmark, newest: Sequence[Evidence], f
         doubt = _doubt(question, content.parent_not_loaded)
         if doubt is not None:
             return result(NAME, "missing", f"Not measured against the parent: {doubt}.", fix, newest, **numbers)
-        verdict = judge_floors(content, question.gate.benchmark.floors, target.phase)
+        verdict = judge_floors(content, question.gate.benchmark.floors, target.must_improve, target.phase)
     else:
         verdict = judge(content, target.must_improve, target.phase)
     outcomes: dict[str | None, Outcome] = {
@@ -105,7 +109,10 @@ def _judge(question: Question, content: Benchmark, newest: Sequence[Evidence], f
         "missing": fix,
     }[outcome]
     if content.parent_not_loaded is not None and outcome == "missing":
-        remedy = "add `benchmark: {floors: {decode_tokens_per_second: ...}}` to the gate in the server's policy"
+        floor = "peak_memory_gb" if target.must_improve == "memory" else "decode_tokens_per_second"
+        remedy = f"add `benchmark: {{floors: {{{floor}: ...}}}}` to the gate in the server's policy"
+    elif content.provenance.imported and outcome == "missing":
+        remedy = f"set `must_improve: speed` in the target, since an endpoint shows no memory, or time the files: {fix}"
     return result(NAME, outcome, f"{verdict.reason[:1].upper()}{verdict.reason[1:]}.", remedy, newest, **numbers)
 
 

@@ -11,7 +11,14 @@ from mlflow_quantgov.evidence.predicates.benchmark_summary import (
     first_tokens_ms,
     memory_of,
 )
-from mlflow_quantgov.evidence.predicates.benchmark_v2 import NotLoaded, Phase, Sample, TimedLoad, phases_of
+from mlflow_quantgov.evidence.predicates.benchmark_v2 import (
+    MustImprove,
+    NotLoaded,
+    Phase,
+    Sample,
+    TimedLoad,
+    phases_of,
+)
 from mlflow_quantgov.evidence.statistics.sequence import median_bounds
 from mlflow_quantgov.policy.schema import Floors
 
@@ -23,22 +30,27 @@ _WORDS = {
 }
 
 
-def judge_floors(content: Benchmark, floors: Floors | None, phase: Phase) -> Verdict:
+def judge_floors(content: Benchmark, floors: Floors | None, must_improve: MustImprove, phase: Phase) -> Verdict:
     """Whether the version alone reaches what a policy asks for at every load: by the bounds of its medians.
 
     Args:
         content: A benchmark whose parent did not load.
         floors: Of the gate; None where it names none.
-        phase: The phases that count; each of them needs a floor.
+        must_improve: What the target asks for: speed needs a floor in every phase that counts, memory a ceiling, unless the
+            parent's own ran out.
+        phase: The phases that count.
     """
     lost = content.parent_not_loaded
     assert lost is not None
     why = f"the parent was tried and does not load there ({_reason(lost)})"
     if floors is None:
         return Verdict("missing", f"not measured against the parent: {why}, and the policy names no floors")
-    lacking = [name for name in phases_of(phase) if getattr(floors, f"{name}_tokens_per_second") is None]
+    asked = phases_of(phase) if must_improve != "memory" else ()
+    lacking = [name for name in asked if getattr(floors, f"{name}_tokens_per_second") is None]
     if lacking:
         return Verdict("missing", f"{why}, and the policy names no floor for {' and '.join(lacking)}")
+    if must_improve != "speed" and lost.cause != "memory" and floors.peak_memory_gb is None:
+        return Verdict("missing", f"{why}, and the policy names no ceiling for memory (peak_memory_gb)")
     reached = [Verdict("pass", why)]
     for load in content.loads:
         samples = [one.quantized for one in load.rounds]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mlflow_quantgov.evidence.predicates import Kernels, Lookup
+from mlflow_quantgov.artifact.quantization import Quantization
+from mlflow_quantgov.evidence.predicates import Kernels, Lookup, Side
 from mlflow_quantgov.evidence.targets import Target
 from mlflow_quantgov.evidence.version_ranges import admits
 from mlflow_quantgov.policy.checks.interface import Question, is_about, result
@@ -13,6 +14,10 @@ from mlflow_quantgov.policy.decision import CheckResult
 from mlflow_quantgov.policy.facts import Evidence
 
 NAME = "kernel-support"
+_FLOATS = frozenset({"float64", "float32", "float16", "bfloat16", "f64", "f32", "f16", "bf16"})
+"""Types in which nothing quantized is stored, as torch, onnxruntime and llama.cpp name them."""
+_FULL, _GROWN = 0.95, 1.25
+"""Bytes in memory, over 16 bit for every weight and over those of the files, from which on the weights were expanded."""
 
 
 def run(question: Question) -> CheckResult:
@@ -44,7 +49,11 @@ def _judge(
 ) -> CheckResult:
     fix = f"quantgov kernels {question.uri}"
     summary = content.model_copy(update={"lookup": lookup}).recompute() | {"table": lookup.row}
-    support, seen = summary["support"], content.seen()
+    elsewhere = _elsewhere(content, target)
+    # What another machine or version did with the weights says nothing of the target, for or against.
+    seen = content.seen() if elsewhere is None else None
+    support = seen or lookup.support
+    summary["support"] = support
     again = f"quantgov plan --target {target.name}"
     if seen is not None:
         share = content.expanded_share if seen == "dequantizes" else content.emulated_share
@@ -53,6 +62,11 @@ def _judge(
         said = f"{lookup.runtime} {seen}:{part} the quantized weights were {how} ({summary['kernel']})"
         other = "" if lookup.support == seen else f"; the table says {lookup.support} ({lookup.row})"
         return result(NAME, "fail", f"{said}{other}.", again, newest, **summary)
+    model = question.facts.model
+    expanded = _expanded(content, model.quantization) if model and elsewhere is None else None
+    if expanded:
+        summary["support"] = "dequantizes"
+        return result(NAME, "fail", f"{lookup.runtime} dequantizes: {expanded}.", again, newest, **summary)
     if support == "unknown":
         return _unknown(lookup, target, question, newest, summary)
     if support != "optimized":
@@ -65,9 +79,11 @@ def _judge(
         return result(
             NAME, "missing", f"Not measured: the runtime did not load it where it was measured: {why}", fix, newest
         )
-    elsewhere = _elsewhere(content, target)
     if elsewhere:
         return result(NAME, "missing", f"Not measured: {elsewhere}.", fix, newest, **summary)
+    if question.gate.probe and content.dequantized is None:
+        unsaid = "the probe does not say whether the weights were expanded"
+        return result(NAME, "missing", f"Not measured: {unsaid}.", fix, newest, **summary)
     contradiction = content.contradiction(lookup)
     if contradiction:
         reason = f"Not measured: {contradiction}. Table and probe have to agree."
@@ -94,7 +110,7 @@ def _unknown(
 
 
 def _elsewhere(content: Kernels, target: Target) -> str | None:
-    """Where the probe ran in something else than what the target serves with, in words."""
+    """Where the probe ran in something else, or on something else, than what the target serves with, in words."""
     if content.side is None:
         return None
     seen = content.side
@@ -102,10 +118,46 @@ def _elsewhere(content: Kernels, target: Target) -> str | None:
         return f"It was seen in {seen.runtime}, the target serves with {target.runtime}"
     if admits(target.runtime_version, seen.version) is False:
         return f"It was seen in {seen.runtime} {seen.version}, the target serves with {target.runtime_version}"
-    wanted = target.hardware.instruction_sets
-    machine = content.fingerprint
-    if target.hardware.device == "cpu" and machine is not None and wanted is not None:
-        strange = [one for one in machine.cpu_flags if one not in wanted]
-        if strange:
-            return f"It was seen on a CPU with {', '.join(strange)}, which the target's does not have"
+    return _on_other_hardware(content, seen, target)
+
+
+def _on_other_hardware(content: Kernels, seen: Side, target: Target) -> str | None:
+    """Where the probe ran on hardware for which the runtime may choose another kernel, in words."""
+    hardware, machine = target.hardware, content.fingerprint
+    if content.provenance.imported or hardware.device == "endpoint":
+        return None
+    if machine is None:
+        return "The statement does not say on which machine it was seen"
+    device = _device(seen)
+    if device is not None and (device == "cpu") != (hardware.device == "cpu"):
+        return f"It was seen on {device.upper()}, the target serves on {hardware.device.upper()}"
+    if hardware.device == "cpu":
+        known = hardware.instruction_sets
+        strange = [one for one in machine.cpu_flags if known is not None and one not in known]
+        return f"It was seen on a CPU with {', '.join(strange)}, which the target's does not have" if strange else None
+    capability, wanted = machine.compute_capability, hardware.compute_capability
+    if capability is not None and wanted and capability not in wanted:
+        return f"It was seen on a GPU of compute capability {capability}, the target's have {', '.join(wanted)}"
+    return None
+
+
+def _device(seen: Side) -> str | None:
+    """What multiplied: transformers says so, llama.cpp and onnxruntime name it in the kernel; None where nobody does."""
+    said = seen.settings.get("device")
+    if said:
+        return str(said).partition(":")[0]
+    return "cpu" if "CPU" in (seen.kernel or "") else None
+
+
+def _expanded(content: Kernels, stored: Quantization) -> str | None:
+    """Where types and bytes in memory are those of full precision, whatever else the statement says; in words."""
+    if not content.probed or not stored.is_quantized:
+        return None
+    types = content.parameter_types
+    if types and set(types) <= _FLOATS:
+        return f"all that lies in memory is {' and '.join(sorted(types))}"
+    resident, full = content.resident_bytes or 0, 2 * stored.total_parameters
+    if resident >= _FULL * full and resident > _GROWN * stored.size_bytes:
+        sizes = f"{resident / 1e6:,.0f} MB lie in memory, the files take {stored.size_bytes / 1e6:,.0f} MB"
+        return f"{sizes} and 16 bit for every weight would be {full / 1e6:,.0f} MB"
     return None
