@@ -60,6 +60,7 @@ class Option:
             "activation_bits": one.activation_bits,
             "bits_per_weight": round(self.bits_per_weight, 3),
             "size_bytes": self.size_bytes,
+            "published_kl": one.published_kl,
             "kernel": self.kernel.model_dump(mode="json"),
             "format_fits": self.fits,
             "needs_training": self.trained,

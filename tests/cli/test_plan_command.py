@@ -65,6 +65,23 @@ def test_optimized_first_then_fewest_bits_and_below_four_last() -> None:
     assert any("bit-width also asks" in step.note for step in trained.steps)
 
 
+def test_what_differs_is_shown_in_columns_and_words_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    _, gguf, _ = run(capsys, "--target", "cpu-llamacpp")
+    assert "0.031" in gguf and "Llama 3 8B" in gguf and "all are made as: gguf by llama.cpp" in gguf
+    _, torch, _ = run(capsys, "--target", "cpu-transformers")
+    assert "emulates: the weights stay packed" in torch and "Llama 3 8B" not in torch
+
+
+@pytest.mark.parametrize("name", ["gpu-vllm-hopper", "endpoint-openai"])
+def test_what_no_adapter_loads_is_timed_as_it_is_served(name: str) -> None:
+    commands = [
+        command for step in qg.plan_release(name).steps if "benchmark" in step.checks for command in step.commands
+    ]
+    assert len(commands) == 1 and "--served parent.yaml quantized.yaml" in commands[0]
+    target = find_target(name)
+    assert target.must_improve == "speed", "an endpoint shows no memory, so that nothing else could ever pass"
+
+
 def test_where_nothing_is_served_well_no_recipe_is_recommended() -> None:
     target = find_target("cpu-transformers")
     plain = target.model_copy(update={"hardware": target.hardware.model_copy(update={"cpu_flags": ("avx2",)})})

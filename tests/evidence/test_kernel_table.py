@@ -157,6 +157,45 @@ def test_what_the_shipped_tables_say(name: str, target: str, support: str, kerne
     assert found.depends_on == () and found.source
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "target", "architecture", "support", "row"),
+    [
+        ("FP8 by blocks of 128", {"method": "modelopt"}, "gpu-vllm-ampere", "turing", "fails", "vllm-fp8-modelopt-too-old"),
+        ("FP8 by blocks of 128", {"method": "fbgemm_fp8"}, "gpu-vllm-ampere", "turing", "fails", "vllm-methods-from-8.0"),
+        ("FP8 by blocks of 128", {"method": "quark"}, "gpu-vllm-ampere", "volta", "fails", "vllm-fp8-too-old"),
+        ("W4A16 (GPTQ), group 128", {"activation_bits": 8}, "gpu-vllm-ampere", "ada", "fails", "vllm-w4a8-too-old"),
+        ("W4A16 (GPTQ), group 128", {"activation_bits": 8}, "gpu-vllm-ampere", "hopper", "unknown", "vllm-w4a8"),
+        ("W8A16 (GPTQ), per channel", {"symmetric": False}, "gpu-vllm-ampere", "ampere", "unknown", "vllm-int-behind-marlin"),
+    ],
+)  # fmt: skip
+def test_a_gpu_has_to_be_new_enough_for_the_method_and_scheme(
+    name: str, changes: dict[str, object], target: str, architecture: str, support: str, row: str
+) -> None:
+    gpu = with_hardware(find_target(target), architecture=architecture, compute_capability=[])
+    found = lookup(replace(suggested(name), **changes), gpu)  # type: ignore[arg-type]
+    assert (found.support, found.row) == (support, row)
+
+
+@pytest.mark.parametrize(
+    ("group", "architecture", "row"), [(16, "volta", "vllm-nvfp4-too-old"), (32, "turing", "vllm-ct-mxfp4-too-old")]
+)
+def test_four_bit_floats_of_compressed_tensors_are_told_apart_by_their_groups(
+    group: int, architecture: str, row: str
+) -> None:
+    whole = replace(suggested("NVFP4"), format="compressed-tensors", group_size=group)
+    layers = tuple(replace(one, type="float4_e2m1", group_size=group) for one in whole.layers)
+    gpu = with_hardware(find_target("gpu-vllm-ampere"), architecture=architecture, compute_capability=[])
+    assert lookup(replace(whole, layers=layers), gpu).row == row
+
+
+@pytest.mark.parametrize("name", ["Q4_K", "bitsandbytes NF4", "MatMulNBits 4 bit, block 32"])
+def test_what_this_release_dropped_may_have_run_in_an_earlier_one(name: str) -> None:
+    target = find_target("gpu-vllm-hopper")
+    assert lookup(suggested(name), target).support == "fails"
+    found = lookup(suggested(name), target.model_copy(update={"runtime_version": ">=0.10"}))
+    assert (found.support, found.depends_on) == ("unknown", ("runtime_version",))
+
+
 def test_shapes_choose_between_machete_and_marlin() -> None:
     target = find_target("gpu-vllm-hopper")
     whole = suggested("GPTQ 4 bit, group 128")

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from mlflow_quantgov.release_planning import Option, ReleasePlan
 
 
+_COMMON = {"made as": "all are made as", "kernel": "all run in"}
+"""Column to what is said where it is the same in every row."""
+_WORDS = {
+    "emulates": "the weights stay packed, and are expanded again before every product",
+    "dequantizes": "the weights are expanded once, on loading, so that nothing quantized runs",
+}
+"""Of the answers of the kernel table, those that do not say it by themselves."""
+
+
 @click.command()
 @click.option("--target", required=True, help="Name or path of the target that will serve (see: quantgov targets).")
 @click.option("--parent", help="Full-precision model, a URI, folder or file: gives sizes, and shapes to kernels.")
@@ -84,10 +93,12 @@ def _hardware(target: Target) -> str:
 
 def _options(title: str, options: tuple[Option, ...], found: ReleasePlan, *, numbered: bool = True) -> None:
     """A table of what differs, and below it what all have in common."""
+    from mlflow_quantgov.artifact.quantizers.suggestions import PUBLISHED
+
     stdout.print()
     stdout.print(Text(title, style="bold"))
     columns = {
-        "container, made by": [_made(one) for one in options],
+        "made as": [_made(one) for one in options],
         "kernel": [_kernel(one) for one in options],
     }
     common = {name: values[0] for name, values in columns.items() if len(set(values)) == 1 and len(options) > 1}
@@ -96,19 +107,26 @@ def _options(title: str, options: tuple[Option, ...], found: ReleasePlan, *, num
         table.add_column("", justify="right", no_wrap=True)
     table.add_column("weights", min_width=18)
     table.add_column("bits" if found.parent_parameters is None else "bits, size", no_wrap=True)
+    damage = any(one.suggestion.published_kl is not None for one in options)
+    if damage:
+        table.add_column("KL", justify="right", no_wrap=True)
     for name in columns:
         if name not in common:
-            table.add_column(name, min_width=20 if name == "container, made by" else 18)
+            table.add_column(name, min_width=20 if name == "made as" else 18)
     for number, one in enumerate(options):
         size = "" if one.size_bytes is None else f", {_size(one.size_bytes)}"
         cells: list[Any] = [str(number + 1)] if numbered else []
         cells += [_weights(one), f"{one.bits_per_weight:.2f}{size}"]
+        cells += [f"{one.suggestion.published_kl:.3f}" if one.suggestion.published_kl else ""] * damage
         cells += [values[number] for name, values in columns.items() if name not in common]
         table.add_row(*cells)
     stdout.print(table)
     of = "each quantized weight" if found.parent_parameters is None else "each weight of the whole model, about"
-    said = [f"{name}: {value}" for name, value in common.items()]
-    stdout.print(Text("; ".join([f"bits: of {of}, scales counted", *said]), style="dim"))
+    said = [f"bits: of {of}, scales counted"]
+    said += [f"KL: how far the next token's distribution moved, by {PUBLISHED}"] * damage
+    said += [f"{_COMMON[name]}: {value}" for name, value in common.items()]
+    for line in said:
+        stdout.print(Text(line, style="dim"))
 
 
 def _made(one: Option) -> str:
@@ -146,7 +164,7 @@ def _avoid(found: ReleasePlan) -> None:
     stdout.print()
     stdout.print(Text("To avoid there", style="bold"))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("it", no_wrap=True)
+    table.add_column("", no_wrap=True)
     table.add_column("weights", ratio=2)
     table.add_column("because", overflow="fold", ratio=3)
     for kernel, group in listed:
@@ -155,6 +173,9 @@ def _avoid(found: ReleasePlan) -> None:
         shown = ", ".join(names) if len(names) <= 2 else ", ".join(formats)
         table.add_row(Text(kernel.support.replace("-", " "), style="red"), shown, kernel.source)
     stdout.print(table)
+    for word in dict.fromkeys(kernel.support for kernel, _ in listed):
+        if word in _WORDS:
+            stdout.print(Text(f"{word}: {_WORDS[word]}", style="dim"))
 
 
 def _steps(found: ReleasePlan) -> None:

@@ -10,6 +10,12 @@ from typing import Any
 from mlflow_quantgov.artifact.quantization import LayerQuantization, Quantization, Structure
 from mlflow_quantgov.artifact.tensors.ggml_types import TYPES
 
+PUBLISHED = "llama.cpp's table of its mixtures (Q4_K_M for Q4_K) on Llama 3 8B; another model loses more or less"
+"""Where `Suggestion.published_kl` comes from: the table of llama.cpp's tools/quantize, read on 2026-11-23."""
+_KL = {"Q8_0": 0.001355, "Q6_K": 0.005452, "Q5_K": 0.010762, "Q4_K": 0.031273, "Q4_0": 0.071940, "Q3_K": 0.101913,
+       "Q2_K": 0.445132}  # fmt: skip
+"""Of the mixtures that are called after the type (Q4_K_M for Q4_K), all without an importance matrix. IQ4_NL was published
+with one alone (0.035742), and would look better than it compares."""
 _OUTPUT = ("lm_head", "output", "embed_out")
 _EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings")
 
@@ -45,6 +51,9 @@ class Suggestion:
     """Bits of a weight of the embedding and of what else stays unquantized."""
     embedding: bool = False
     """Whether the embedding and the output matrix are quantized too."""
+    published_kl: float | None = None
+    """Mean KL divergence from float16 in nats per token, as its makers published it for one model (`PUBLISHED`); None where
+    they published none."""
 
     def quantization(self, parent: Structure | None = None) -> Quantization:
         """What inspection would find in it, as far as can be said beforehand.
@@ -108,7 +117,7 @@ def _gguf(kind: str) -> Suggestion:
     return Suggestion(
         name=kind, format="gguf", bits=found.bits, stored_bits=found.bytes * 8 / found.block, group_size=found.group,
         symmetric=not kind.endswith("_1") and kind not in {"Q4_K", "Q5_K", "Q2_K"}, type=kind, method=kind,
-        quantizer="llama.cpp", arguments={"type": kind}, embedding=True,
+        quantizer="llama.cpp", arguments={"type": kind}, embedding=True, published_kl=_KL.get(kind),
     )  # fmt: skip
 
 
