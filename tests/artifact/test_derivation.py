@@ -18,7 +18,7 @@ import pytest
 from mlflow_quantgov.artifact.dequantize import matrices
 from mlflow_quantgov.artifact.derivation import Descent, compare
 from mlflow_quantgov.artifact.derivation.casts import to_bfloat16, to_float16
-from mlflow_quantgov.artifact.derivation.judge import allowance, least_rate
+from mlflow_quantgov.artifact.derivation.counting import allowance, least_rate
 from mlflow_quantgov.artifact.derivation.measure import measure
 from mlflow_quantgov.artifact.derivation.resolution import change_of_outside, outside_of_change
 from mlflow_quantgov.artifact.inspect import inspect

@@ -149,6 +149,8 @@ def test_a_config_may_not_leave_out_what_is_packed(
     ("name", "said"),
     [
         ("ct-w4g32", {"ignore": ["lm_head", "re:.*embed.*"]}),
+        ("ct-w4g32", {"ignore": ["lm_head", "re:.*(q|k)_norm$", "model.layers.00"]}),
+        ("ct-w4g32", {"ignore": ["re:([a-z0-9._]+)+!$", "re:" + "(.*)*" * 9 + "!"]}),
         ("gptq-w4g32", {"desc_act": False, "modules_to_not_convert": ["lm_head", "gate"]}),
         ("gptq-w4g32", {"dynamic": {r"-:.*layers\.7\..*": {}}, "modules_to_not_convert": None}),
         ("bnb-nf4-double", {"llm_int8_skip_modules": ["lm_head", "visual"]}),
@@ -157,6 +159,13 @@ def test_a_config_may_not_leave_out_what_is_packed(
 def test_a_config_may_leave_out_what_is_not(changed: Callable[..., Path], name: str, said: dict[str, Any]) -> None:
     folder = changed(name, config={"quantization_config": quantization(ARTIFACTS, name) | said})
     assert inspect(folder).quantization.layers == inspect(ARTIFACTS / name).quantization.layers
+
+
+@pytest.mark.parametrize("pattern", [r"(m)odel.*|\1", "(?i)MODEL.*", "(?:" * 40 + "model" + ")" * 40])
+def test_a_pattern_that_nobody_follows_leaves_it_open(changed: Callable[..., Path], pattern: str) -> None:
+    said = quantization(ARTIFACTS, "ct-w4g32") | {"ignore": [f"re:{pattern}"]}
+    with pytest.raises(ArtifactError, match="not run here"):
+        inspect(changed("ct-w4g32", config={"quantization_config": said}))
 
 
 @pytest.mark.parametrize(

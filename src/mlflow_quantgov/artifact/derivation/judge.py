@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlflow_quantgov.artifact.dequantize.interface import Matrix
+from mlflow_quantgov.artifact.derivation.counting import allowance, at_most, least_rate
 from mlflow_quantgov.artifact.derivation.descent import LayerDescent, Trace, Verdict
 from mlflow_quantgov.artifact.derivation.measure import Measured
 from mlflow_quantgov.artifact.derivation.plain import decibels
@@ -50,8 +51,6 @@ _OPTIMISED = _COMPENSATING | {
 too; an importance matrix)."""
 _SIZE = 0.02
 """What the sizes of a type with two levels may be off by: ggml stores the mean, which fits best."""
-_STEPS = 50
-_MANY = 1000
 
 
 @dataclass(frozen=True)
@@ -68,36 +67,13 @@ class Column:
     @property
     def fits(self) -> bool:
         """Whether it was rounded as it was, like the column that GPTQ begins with, and not by luck among so many."""
-        luck = self.columns * _at_most(self.outside, self.rows * self.share)
+        luck = self.columns * at_most(self.outside, self.rows * self.share)
         return self.outside <= allowance(MOST_OUTSIDE, self.rows) and luck < _LUCK
 
     @property
     def excluded(self) -> float:
         """Share outside that is too large for what was seen: so few in the luckiest of all columns."""
         return min(least_rate(self.outside, 0.05 / self.columns) / self.rows, 1.0)
-
-
-def allowance(share: float, count: int) -> float:
-    """Events that may be seen among so many at a rate, four standard deviations included."""
-    return share * count + 4 * math.sqrt(share * count) + 1
-
-
-def least_rate(seen: int, chance: float) -> float:
-    """Mean of a Poisson distribution that gives so few events, or fewer, with no more than this chance."""
-    low, high = float(seen), seen + 60.0 + 10 * math.sqrt(seen + 1)
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if _at_most(seen, middle) < chance else (middle, high)
-    return high
-
-
-def _at_most(seen: int, mean: float) -> float:
-    """Probability of at most so many events; normal for many, where the sum would cost more than it tells."""
-    if mean <= 0:
-        return 1.0
-    if seen > _MANY:
-        return 0.5 * math.erfc((mean - seen - 0.5) / math.sqrt(2 * mean))
-    return sum(math.exp(count * math.log(mean) - mean - math.lgamma(count + 1)) for count in range(seen + 1))
 
 
 def best_column(found: Iterable[Measured]) -> Column:

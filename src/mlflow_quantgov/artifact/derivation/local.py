@@ -7,13 +7,13 @@ the row itself, since zero is a level.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlflow_quantgov.artifact.dequantize.interface import Block, Floats, Matrix
+from mlflow_quantgov.artifact.derivation.counting import allowance
 
 _LEFT = 0.05
 """Share of a group's energy that any rounding leaves."""
@@ -29,6 +29,8 @@ _LEAST_LEVELS = 1.5
 """Bits below which a type has two levels."""
 _MOST_OF_LINE = 0.02
 """Share of one row or column that may lie outside its cells where rounding is claimed."""
+_FEW = 3
+"""Weights of a line that may lie outside beside these, since there are many lines."""
 _BEYOND = {4: 0.25, 3: 0.75}
 """Squared distance of a row from its cells, over its own squares, that compensation may cost, by width."""
 _WIDE = {4: 0.25, 3: 0.5}
@@ -133,8 +135,8 @@ class Local:
 
 
 def line_allowance(count: int) -> float:
-    """Weights of one row or column that may lie outside, four standard deviations and a few included."""
-    return _MOST_OF_LINE * count + 4 * math.sqrt(_MOST_OF_LINE * count) + 4
+    """Weights of one row or column that may lie outside."""
+    return allowance(_MOST_OF_LINE, count) + _FEW
 
 
 def _vanished(block: Block, groups: int, size: int) -> NDArray[np.float64] | float:

@@ -86,7 +86,8 @@ class CompressedTensors(Format):
         layers.used.update(name for name in files.tensors if name.endswith(_CACHE_PARTS))
         _check_widths(files, layers, claimed)
         _check_order(files, schemes, parts)
-        _check_kinds(files, schemes, dense, parts)
+        shifted = [has_offset(one, layer) for one, layer in zip(parts, dense, strict=True)]
+        _check_kinds(files, schemes, dense, parts, shifted)
         check_scheme(files, schemes, zip(dense, layers.granularities, parts, strict=False))
         return assemble(
             files,
@@ -94,7 +95,7 @@ class CompressedTensors(Format):
             format=self.name,
             # Rounding, GPTQ and AWQ leave the same tensors behind.
             method=None,
-            symmetric=not any(has_offset(one, layer) for one, layer in zip(parts, dense, strict=True)),
+            symmetric=not any(shifted),
             producer=f"compressed-tensors {config['version']}" if config.get("version") else producer_of(files),
             calibration_required=True if any(name.endswith(_STATIC_PARTS) for name in files.tensors) else None,
             activation_bits=_activation_bits(config),
@@ -269,15 +270,19 @@ def _check_order(files: ArtifactFiles, schemes: list[dict[str, Any]], parts: lis
 
 
 def _check_kinds(
-    files: ArtifactFiles, schemes: list[dict[str, Any]], layers: tuple[LayerQuantization, ...], parts: list[Parts]
+    files: ArtifactFiles,
+    schemes: list[dict[str, Any]],
+    layers: tuple[LayerQuantization, ...],
+    parts: list[Parts],
+    shifted: list[bool],
 ) -> None:
     """A loader reads no zero points where the config says that there are none, and codes as the numbers that it names."""
     if not schemes:
         return
     is_symmetric = all(scheme.get("symmetric") is True for scheme in schemes)
     named = {str(scheme.get("type") or "int").lower() for scheme in schemes}
-    for layer, one in zip(layers, parts, strict=True):
-        if is_symmetric and has_offset(one, layer):
+    for layer, one, has_zeros in zip(layers, parts, shifted, strict=True):
+        if is_symmetric and has_zeros:
             raise files.contradiction("config.json", "symmetric", f"zero points (in {one.stem[:200]})")
         stored = "int" if layer.type == "int" else "float"
         if stored not in named:
