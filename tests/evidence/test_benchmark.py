@@ -133,6 +133,11 @@ def test_a_phase_that_does_not_count_decides_nothing() -> None:
     "changes",
     [
         {"parent_not_loaded": LOST},
+        {
+            "parent_not_loaded": LOST,
+            "loads": (load([None] * 9, [1.0] * 9),),
+            "parent_tries": (tried(10.0, chosen=False),),
+        },
         {"loads": (load([None] * 9, [1.0] * 9),)},
         {"fingerprint": None},
         {"hardware_unknown": "far away"},

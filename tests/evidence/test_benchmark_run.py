@@ -73,6 +73,20 @@ def test_llama_cpp_runs_the_parent_as_its_fastest_lossless_twin(skills: Path, q8
     assert all(0 <= fraction <= 1 for _, fraction in said) and said[-1] == ("done", 1.0)
 
 
+def test_a_parent_that_is_a_gguf_file_is_tried_in_every_type_that_holds_it(
+    skills: Path, q8: Path, tmp_path: Path
+) -> None:
+    """A file in BF16 is slow where the processor has no such instructions, and any version would look fast beside it."""
+    from mlflow_quantgov.artifact.runtimes.llama_cpp import gguf_twin
+
+    parent = gguf_twin(skills, tmp_path / "made").path
+    found = benchmark.run(parent, q8, short("cpu-llamacpp"), effort=SEVEN, cache=tmp_path / "cache", **WEIGHTS)
+    checked(found)
+    names = [one.configuration for one in found.parent_tries]
+    assert names[0].startswith("as stored, ") and any(one.startswith("F32 twin, ") for one in names)
+    assert {one.configuration.split(",")[0] for one in found.quantized_tries} == {"as stored"}
+
+
 def test_transformers_tries_every_type_that_holds_the_weights(skills: Path, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")

@@ -295,6 +295,11 @@ OTHER_LOAD = {"batch": 1, "prompt_tokens": 1, "output_tokens": 1}
         (benchmark(quantized_resources=Resources()), "missing", "Memory was not measured"),
         (benchmark(quantized_resources=resources(400_000)), "fail", "1.50 times"),
         (benchmark_alone(), "missing", "the policy names no floors"),
+        (
+            benchmark(provenance=provenance(imported=True), parent_tries=(), quantized_tries=()),
+            "missing",
+            "in which lossless configurations the parent was tried",
+        ),
         (benchmark_v1(), "missing", "not in its fastest lossless configuration"),
     ],
 )

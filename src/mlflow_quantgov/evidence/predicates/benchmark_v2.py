@@ -150,6 +150,8 @@ class Benchmark(Predicate):
         lacking = self.parent_not_loaded is not None
         if any((one.parent is None) != lacking for load in self.loads for one in load.rounds):
             raise ValueError("rounds hold the parent where, and only where, it loaded")
+        if lacking and any(one.speeds for one in self.parent_tries):
+            raise ValueError("the parent is said not to load, and ran in its heat")
         if (self.fingerprint is None) != (self.hardware_unknown is not None):
             raise ValueError("the hardware is either known, or it is said why not")
         for name, tries in (("parent", self.parent_tries), ("quantized", self.quantized_tries)):

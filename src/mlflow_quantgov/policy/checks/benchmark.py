@@ -78,6 +78,8 @@ def _measured_otherwise(target: Target, content: Benchmark) -> str | None:
             return f"it ran in {side.runtime}, the target serves with {target.runtime}"
         if not served and admits(target.runtime_version, side.version) is False:
             return f"it ran in {side.runtime} {side.version}, the target serves with {target.runtime_version}"
+        if not served and content.parent_not_loaded is None and not content.parent_tries:
+            return "it does not say in which lossless configurations the parent was tried"
     if content.parent.version != content.quantized.version:
         return f"the sides ran in versions {content.parent.version} and {content.quantized.version}"
     measured = {(load.batch, load.prompt_tokens, load.output_tokens) for load in content.loads}

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlflow_quantgov.artifact.runtimes.interface import Configuration, Prepared, RuntimeAdapter
 from mlflow_quantgov.artifact.runtimes.llama_cpp.binding import library
+from mlflow_quantgov.artifact.runtimes.llama_cpp.file_twin import file_twin, stored_tensors
 from mlflow_quantgov.artifact.runtimes.llama_cpp.libraries import find_library, reason_missing
 from mlflow_quantgov.artifact.runtimes.llama_cpp.runtime import NAME, LlamaRuntime, LlamaSettings
 from mlflow_quantgov.artifact.runtimes.llama_cpp.safetensors_file import read_folder
@@ -15,7 +16,7 @@ from mlflow_quantgov.artifact.runtimes.llama_cpp.twin import Twin, TwinType, ggu
 from mlflow_quantgov.artifact.runtimes.lossless import configurations_by_type
 from mlflow_quantgov.artifact.runtimes.settings import bad_setting
 from mlflow_quantgov.artifact.runtimes.settings import read_settings as read_checked
-from mlflow_quantgov.errors import ArtifactError
+from mlflow_quantgov.errors import ArtifactError, MissingExtraError
 
 _TWIN_TYPES: tuple[TwinType, ...] = ("auto", "BF16", "F16", "F32")
 
@@ -84,8 +85,10 @@ class LlamaCppAdapter(RuntimeAdapter):
         library()
 
     def configurations(self, path: Path) -> list[Configuration]:
-        """The file as it is, or a twin in each type that holds every number of the folder's matrices."""
-        if gguf_files(path) or reason_no_twin(path):
+        """The file as it is, and a twin in each type that holds every number of the folder's or the file's matrices."""
+        if files := gguf_files(path):
+            return [Configuration("as stored"), *_file_twins(files[0])]
+        if reason_no_twin(path):
             return [Configuration("as stored")]
         tensors = read_folder(path)
         matrices = {name: tensor for name, tensor in tensors.items() if len(tensor.shape) > 1}
@@ -98,14 +101,31 @@ class LlamaCppAdapter(RuntimeAdapter):
         """Write the twin, and prove it equal."""
         settings = dict(configuration.settings)
         dtype = settings.pop("twin_dtype", "auto")
-        if files := gguf_files(path):
+        if (files := gguf_files(path)) and dtype == "auto":
             return Prepared(files[0], settings)
+        if files:
+            twin = file_twin(files[0], cache, dtype)
+            return Prepared(twin.path, settings, "lossless-twin", _notes(twin))
         twin = gguf_twin(path, cache, dtype=dtype)
         return Prepared(twin.path, settings, "lossless-twin", _notes(twin))
 
 
 def _notes(twin: Twin) -> dict[str, Any]:
     return {"twin_dtype": twin.proof.dtype, "twin_tensors_equal": twin.proof.tensors}
+
+
+def _file_twins(file: Path) -> list[Configuration]:
+    """Other types of a full-precision file; none of one that is quantized, or where `gguf` is not installed."""
+    try:
+        tensors = {name: tensor for name, tensor in stored_tensors(file).items() if len(tensor.shape) > 1}
+    except (ArtifactError, MissingExtraError):
+        return []
+    kinds = matrix_types(tensors)
+    return [
+        Configuration(f"{one.name} twin", {"twin_dtype": one.name}, one.weight_bytes, one.lossy)
+        for one in configurations_by_type(tensors, kinds)
+        if kinds != {one.name}
+    ]
 
 
 def gguf_files(path: Path) -> list[Path]:
