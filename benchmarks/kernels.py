@@ -77,7 +77,7 @@ def measure(name: str, parent: Path, scratch: Path, load: TargetLoad, rounds: in
     ran = timed.summary["configurations"]
     seen = probe.side.kernel if probe.side else probe.not_probed_because
     print(f"{name}: table {row.support} ({row.row}); probe {probe.summary['support']}: {seen}", flush=True)
-    print(f"  parent as {ran['parent']}; quantized as {ran['quantized']}; memory x{timed.summary['memory_ratio']:.2f}")
+    print(f"  parent: {ran['parent']}; quantized: {ran['quantized']}; memory x{timed.summary['memory_ratio']:.2f}")
     for phase in ("prefill", "decode"):
         speed = one[phase]
         low, high = speed["ratio_low"], speed["ratio_high"]

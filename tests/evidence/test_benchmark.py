@@ -118,6 +118,25 @@ def test_the_outcome_is_that_of_the_records(content: Benchmark, outcome: str | N
     assert Benchmark.model_validate_json(content.model_dump_json()) == content
 
 
+@pytest.mark.parametrize(
+    ("times", "left", "side", "outcome"),
+    [
+        (([13.0] * 9, [28.0] * 9), 40.0, "parent", "inconclusive"),
+        (([13.0] * 9, [28.0] * 9), 27.0, "parent", "pass"),
+        (([28.0] * 9, [13.0] * 9), 40.0, "quantized", "inconclusive"),
+        (([28.0] * 9, [13.0] * 9), 27.0, "quantized", "fail"),
+        (([28.0] * 9, [13.0] * 9), 40.0, "parent", "fail"),
+    ],
+)
+def test_a_heat_that_took_the_slower_configuration_decides_nothing(
+    times: tuple[list[float], list[float]], left: float, side: str, outcome: str
+) -> None:
+    """As seen on a busy machine: two threads won the parent's heat by luck, and ran at a third of what one does."""
+    tries = {f"{side}_tries": (tried(50.0), tried(left, chosen=False))}
+    found = judge(benchmark(load(*times), **tries), "speed", "decode")
+    assert found.outcome == outcome, found.reason
+
+
 def test_a_phase_that_does_not_count_decides_nothing() -> None:
     """The gate goes by its own target, whatever the statement says was asked."""
     rounds = tuple(

@@ -80,7 +80,7 @@ def _show(content: Benchmark) -> None:
         _print(title, rows, "bounds")
     if not content.provenance.imported:
         _print("Each side in a process of its own", resource_rows(summary))
-    for name, tries in (("parent", content.parent_tries), ("quantized", content.quantized_tries)):
+    for name, tries in (("parent", content.parent_tries), ("quantized version", content.quantized_tries)):
         if tries:
             stdout.print(Text(f"\nConfigurations of the {name}", style="bold"), "(tokens/s; the fastest is taken)")
             stdout.print(_tried(tries))

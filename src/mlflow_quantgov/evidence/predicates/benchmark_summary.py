@@ -16,6 +16,7 @@ from mlflow_quantgov.evidence.predicates.benchmark_v2 import (
     Sample,
     TimedLoad,
     Try,
+    pace,
     phases_of,
 )
 from mlflow_quantgov.evidence.statistics.sequence import median_bounds
@@ -64,12 +65,13 @@ def judge(content: Benchmark, must_improve: MustImprove, phase: Phase) -> Verdic
 
     Faster: at every load and in every phase that counts, the lower bound of the ratio of the speeds is at least 1 (all must
     hold, so no bound needs correction). Slower: somewhere its upper bound is below 1; there the level is divided by the
-    number of places looked at.
+    number of places looked at. Neither is believed where the side that lost was faster than the winner in another of its own
+    configurations: then something disturbed the heat that chose.
     """
     if content.parent_not_loaded is not None:
         lost = content.parent_not_loaded
         return Verdict(None, f"the parent does not load here ({lost.cause}: {lost.error})")
-    speed = _judge_speed(content.loads, phase)
+    speed = _undisturbed(content, phase, _judge_speed(content.loads, phase))
     memory = _judge_memory(memory_of(content))
     asked = {"speed": [speed], "memory": [memory], "both": [speed, memory]}[must_improve]
     for outcome in ("fail", "missing", "inconclusive"):
@@ -144,6 +146,37 @@ def _judge_speed(loads: Sequence[TimedLoad], phase: Phase) -> Verdict:
     if low < 1:
         return Verdict("inconclusive", f"not shown to be faster than its parent: {_speeds(*weakest)}")
     return Verdict("pass", _speeds(*weakest))
+
+
+def _undisturbed(content: Benchmark, phase: Phase, found: Verdict) -> Verdict:
+    """The verdict, unless the heat took a configuration in which a side then was slower than in one that it left.
+
+    On a busy machine the best of a few runs of a heat may be luck, and the rounds show what the configuration really does.
+    """
+    if found.outcome not in {"pass", "fail"}:
+        return found
+    lost, won = ("parent", "quantized") if found.outcome == "pass" else ("quantized", "parent")
+    tries = content.parent_tries if lost == "parent" else content.quantized_tries
+    left = max(
+        (one for one in tries if one.speeds and not one.chosen), key=lambda one: pace(one.speeds, phase), default=None
+    )
+    if left is None or pace(left.speeds, phase) <= pace(_medians(content.loads, won), phase):
+        return found
+    names = {"parent": "the parent", "quantized": "the quantized version"}
+    return Verdict(
+        "inconclusive",
+        f"something disturbed the heat: {names[lost]} was faster there as {left.configuration}, which was not taken, than "
+        f"{names[won]} was in the rounds",
+    )
+
+
+def _medians(loads: Sequence[TimedLoad], side: str) -> tuple[Speed, ...]:
+    found = []
+    for load in loads:
+        samples = [getattr(one, side) for one in load.rounds]
+        speeds = {name: median(getattr(one, name) for one in samples) for name in ("prefill", "decode")}
+        found.append(Speed(**speeds))
+    return tuple(found)
 
 
 def _judge_memory(memory: dict[str, Any]) -> Verdict:
