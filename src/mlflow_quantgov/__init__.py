@@ -36,6 +36,7 @@ _EXPORTS: dict[str, tuple[str, str]] = {
     "log_parent": ("mlflow_quantgov.flavor", "log_parent"),
     "measure_fidelity": ("mlflow_quantgov.api", "measure_fidelity"),
     "plan_evaluation": ("mlflow_quantgov.api", "plan_evaluation"),
+    "plan_release": ("mlflow_quantgov.release_planning", "plan_release"),
     "promote": ("mlflow_quantgov.api", "promote"),
     "quantize": ("mlflow_quantgov.api", "quantize"),
     "reproduce": ("mlflow_quantgov.api", "reproduce"),
@@ -70,6 +71,7 @@ __all__ = [
     "log_parent",
     "measure_fidelity",
     "plan_evaluation",
+    "plan_release",
     "promote",
     "quantize",
     "reproduce",
@@ -112,6 +114,7 @@ if TYPE_CHECKING:
         save_model,
     )
     from mlflow_quantgov.policy.decision import Decision
+    from mlflow_quantgov.release_planning import plan_release
 
 
 def __getattr__(name: str) -> Any:

@@ -182,23 +182,48 @@ def benchmark(
     uri: str,
     target: str | Path | Target | None = None,
     *,
-    rounds: int = 5,
+    minutes: float = 10.0,
+    width: float = 0.1,
+    rounds: int | None = None,
+    served: tuple[str | Path, str | Path] | None = None,
     progress: Progress | None = None,
     key: str | Path | None = None,
 ) -> Statement:
-    """Time a version against its parent on this machine at the target's loads, and attach the result, signed by `key`."""
+    """Time a version against its parent on this machine at the target's loads, and attach the result.
+
+    Each side first runs a short heat, and the fastest of its lossless configurations is taken. Then both are timed in
+    turn, until the interval of the ratio of their speeds is narrow or the time is up. The bounds hold whenever it ends.
+
+    Args:
+        uri: The quantized version.
+        target: A target, its name or its path; None for the one that the version was logged for.
+        minutes: For the rounds; the seven that give a bound are run however long they take.
+        width: Relative width of the interval at which rounds end: 0.1 is 0.95 to 1.05 of the ratio.
+        rounds: Exactly so many rounds instead, at least seven.
+        served: Descriptions of the endpoints that serve the parent and the quantized version, instead of running the
+            files here: the evidence is then labelled `imported`, and counts only from the machine that serves.
+        progress: Called with a message and a fraction from 0 to 1; the cost is said after the heats.
+        key: Private key file to sign with; None for `QUANTGOV_SIGNING_KEY`, and unsigned without it.
+
+    Raises:
+        ArtifactError: The quantized version does not load here; a parent that does not is recorded as such.
+        UnreachableError: An endpoint does not answer.
+        UsageError: A number is out of range, or a load does not fit into the models' context.
+    """
     signer = signer_of(key)
     from mlflow_quantgov.evidence.measure import benchmark as measure
 
+    effort = measure.Effort(minutes=minutes, width=width, rounds=rounds)
     pair = pair_of(uri)
-    found = measure.run(
-        pair.parent.artifact,
-        pair.quantized.artifact,
-        target_for(pair.quantized, target),
-        parent_weights=pair.parent_weights,
-        quantized_weights=pair.quantized_weights,
-        rounds=rounds,
-        cache=cache_folder(),
-        progress=progress,
-    )
+    common: Any = {
+        "parent_weights": pair.parent_weights,
+        "quantized_weights": pair.quantized_weights,
+        "effort": effort,
+        "progress": progress,
+    }
+    chosen = target_for(pair.quantized, target)
+    if served is not None:
+        found = measure.run_served(Path(served[0]), Path(served[1]), chosen, **common)
+    else:
+        found = measure.run(pair.parent.artifact, pair.quantized.artifact, chosen, cache=cache_folder(), **common)
     return attach_content(pair.quantized, pair.quantized_weights, found, signer)

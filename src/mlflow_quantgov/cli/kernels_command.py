@@ -1,4 +1,4 @@
-"""`quantgov kernels` and `quantgov benchmark`."""
+"""`quantgov kernels`: which kernel serves a version."""
 
 from __future__ import annotations
 
@@ -26,20 +26,3 @@ def kernels(uri: str, target: str | None, key: Path | None, as_json: bool) -> No
     content = statement.content()
     if isinstance(content, Kernels) and content.not_probed_because:
         print_note(f"not probed here: {content.not_probed_because}", error=True)
-
-
-@click.command()
-@click.argument("uri")
-@click.option("--target", help="Name or path of a target; default: the version's own.")
-@click.option("--rounds", default=5, show_default=True, type=click.IntRange(3, 1000), help="Interleaved repetitions.")
-@key_option
-@json_option
-def benchmark(uri: str, target: str | None, rounds: int, key: Path | None, as_json: bool) -> None:
-    """Time the version against its parent on this machine, at the target's loads."""
-    from mlflow_quantgov import api
-
-    measure(
-        "benchmark",
-        lambda progress: api.benchmark(uri, target, rounds=rounds, progress=progress, key=key),
-        as_json=as_json,
-    )

@@ -59,9 +59,9 @@ def coloured(word: str, *, bold: bool = False, as_: str | None = None) -> Text:
     return Text(word, style=f"{'bold ' if bold else ''}{COLOURS.get(as_ or word, '')}".strip())
 
 
-def print_fix(fix: str, *, error: bool = False) -> None:
+def print_fix(fix: str, *, word: str = "Fix:", error: bool = False) -> None:
     """A remedy on one line of its own, so that the command in it can be copied whole."""
-    (stderr if error else stdout).print(Text("Fix:", style="bold"), fix, soft_wrap=True)
+    (stderr if error else stdout).print(Text(word, style="bold"), fix, soft_wrap=True)
 
 
 def print_note(text: str, *, word: str = "note", error: bool = False) -> None:

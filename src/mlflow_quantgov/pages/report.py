@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mlflow_quantgov.artifact.describe import headline, rows
+from mlflow_quantgov.pages.benchmark import benchmark_section
 from mlflow_quantgov.pages.calibration import calibration_section
 from mlflow_quantgov.pages.fidelity_plot import kl_plot
 from mlflow_quantgov.pages.plot import Interval, interval_plot, layer_plot
@@ -37,7 +38,7 @@ def render_report(facts: Facts, decision: Decision | None, *, title: str) -> str
         capabilities=capabilities,
         fidelity=summaries.get("fidelity"),
         kl_plot=kl_plot(next((one.content for one in reversed(ranked) if one.kind == "fidelity"), None)),
-        benchmark=summaries.get("benchmark"),
+        benchmark=benchmark_section(facts),
         calibration=calibration_section(facts),
         headline=headline(facts.model.quantization) if facts.model else None,
         described=rows(facts.model.quantization) if facts.model else {},

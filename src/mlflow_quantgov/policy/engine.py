@@ -8,6 +8,7 @@ from functools import cache
 from importlib import metadata
 from typing import Any
 
+from mlflow_quantgov.evidence.predicates import Benchmark
 from mlflow_quantgov.policy import trust
 from mlflow_quantgov.policy.audit import answers
 from mlflow_quantgov.policy.checks import (
@@ -145,8 +146,11 @@ def _labels(rule: Rule, facts: Facts, checks: tuple[CheckResult, ...]) -> tuple[
         if check in asked and not pinned
     ]
     labels = [f"chosen by author: {', '.join(unpinned)}"] if unpinned else []
-    imported = sorted({one.kind for one in trust.used(facts, checks) if one.content.provenance.imported})
+    used = list(trust.used(facts, checks))
+    imported = sorted({one.kind for one in used if one.content.provenance.imported})
     labels += [f"imported: {', '.join(imported)}"] if imported else []
+    if any(isinstance(one.content, Benchmark) and one.content.parent_not_loaded for one in used):
+        labels.append("not compared with its parent: benchmark (the parent did not load where it was measured)")
     return tuple(labels)
 
 

@@ -120,6 +120,26 @@ class CalibrationDemand(_Part):
     """What the parent's layers see: `required`, or judged where the statement holds it."""
 
 
+class Floors(_Part):
+    """What a version has to reach alone, where its parent does not load on the machine that serves."""
+
+    prefill_tokens_per_second: float | None = Field(None, gt=0)
+    """Least speed of reading prompts, at every load."""
+    decode_tokens_per_second: float | None = Field(None, gt=0)
+    """Least speed of writing, all sequences of a batch together, at every load."""
+    time_to_first_token_ms: float | None = Field(None, gt=0)
+    """Most milliseconds to the first token (median), at every load."""
+    peak_memory_gb: float | None = Field(None, gt=0)
+    """Most memory that the model takes, in 10^9 bytes."""
+
+
+class BenchmarkDemand(_Part):
+    """What has to be shown of speed and memory, beyond being better than the parent."""
+
+    floors: Floors | None = None
+    """Absolute demands for a version whose parent was tried and does not load; None: such a version is not let through."""
+
+
 class Gate(_Part):
     """Which checks a destination requires, and how strictly."""
 
@@ -131,6 +151,8 @@ class Gate(_Part):
     """Whether tasks that only score choices may carry a capability alone (they barely move when a model breaks)."""
     calibration: CalibrationDemand = CalibrationDemand()
     """Views of calibration data that a pass needs."""
+    benchmark: BenchmarkDemand = BenchmarkDemand()
+    """Floors of speed for a version whose parent does not load on the target."""
     least_bits: float = 4
     """Below it, recorded quantization-aware training is required too."""
     probe: bool = True
