@@ -146,7 +146,7 @@ def _labels(rule: Rule, facts: Facts, checks: tuple[CheckResult, ...]) -> tuple[
         if check in asked and not pinned
     ]
     labels = [f"chosen by author: {', '.join(unpinned)}"] if unpinned else []
-    used = list(trust.used(facts, checks))
+    used = trust.used(facts, checks)
     imported = sorted({one.kind for one in used if one.content.provenance.imported})
     labels += [f"imported: {', '.join(imported)}"] if imported else []
     if any(isinstance(one.content, Benchmark) and one.content.parent_not_loaded for one in used):
