@@ -26,7 +26,8 @@ MOST_OUTSIDE = 2e-3
 MOST_FAR = 2e-4
 """Share that may be more than a step away from where it is stored."""
 MOST_ENERGY = 6.0
-"""Squared error over that of plain rounding which compensation may cost: twice the largest that was measured."""
+"""Squared error over that of plain rounding which compensation may cost: 5.6 was measured behind one input that outweighs all others (SmolLM2
+at 4 bit), elsewhere at most 3.1."""
 _AS_ROUNDING = 1.2
 """Squared error over that of plain rounding up to which nothing says that it was another model, whatever the type."""
 _MOST_ERROR = 1.1
