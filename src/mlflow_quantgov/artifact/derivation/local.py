@@ -99,12 +99,13 @@ class Local:
         if not typical > 0:
             return
         bits = int(child.bits or 16)
-        strong = (energy > 0) & (energy >= _weak(bits) * typical)
+        least = _weak(bits) * typical
+        strong = (energy > 0) & (energy >= least)
         self.strayed += int((strong & (outside.sum(axis=1) > line_allowance(columns))).sum())
         if bits >= _LEAST_BITS:
             self._add_moved(child, weights, block, energy, strong, past)
             self.wide += int((strong & (noise > _WIDE[min(bits, 4)] * energy)).sum())
-        self._add_emptied(child, weights, block, of_group, _weak(bits) * typical, outside)
+        self._add_emptied(child, weights, block, of_group, least, outside)
         self.rows += len(weights)
         self.groups += of_group.size
 

@@ -17,7 +17,7 @@ it likes, and whatever stands there changes an output by a constant.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,15 +87,15 @@ def explained(
         basis, _ = np.linalg.qr(np.stack(directions, axis=1))
         found = found - (found @ basis) @ basis.T
     turned = np.random.default_rng(0).random(found.shape) < 0.5
-    rest = _rests(found)
-    by_chance = _rests(np.where(turned, -found, found))
-    for rank, after in rest.items():
+    least_turned, most_turned = np.where(turned, -most, least), np.where(turned, -least, most)
+    for (rank, after), (_, by_chance) in zip(_rests(found), _rests(np.where(turned, -found, found)), strict=True):
         share = _outside(after, least, most)
-        chance = _outside(by_chance[rank], np.where(turned, -most, least), np.where(turned, -least, most))
+        if share >= _LEFT * _outside(by_chance, least_turned, most_turned):
+            continue
         # Each weight moves by what its row and its column have of directions that were fitted to noise.
         room = 4 * _SPREAD * np.sqrt(rank / found.shape[0] + rank / found.shape[1]) + stored * _MERGED
         clear = _outside(after, least - room, most + room) * found.size
-        if share < _LEFT * chance and clear <= allowance(_CLEAR, found.size):
+        if clear <= allowance(_CLEAR, found.size):
             return (
                 f"{before:.1%} of the parent's weights do not round to its codes, and {share:.1%} after a change of rank "
                 f"{rank} is allowed for: a merged LoRA of low rank leaves this, and what GPTQ moves has no low rank."
@@ -103,15 +103,13 @@ def explained(
     return None
 
 
-def _rests(found: Sample) -> dict[int, Sample]:
-    """What is left after the largest directions are taken away, by their number."""
+def _rests(found: Sample) -> Iterator[tuple[int, Sample]]:
+    """What is left after the largest directions are taken away, with their number."""
     # The left singular vectors; the smaller side makes this cheap.
     _, left = np.linalg.eigh(found @ found.T)
-    rests = {}
     for rank in (one for one in _RANKS if one == 1 or one * _FEW <= min(found.shape)):
         few = left[:, -rank:].astype(np.float32)
-        rests[rank] = found - few @ (few.T @ found)
-    return rests
+        yield rank, found - few @ (few.T @ found)
 
 
 def _sample(child: Matrix, parent: Matrix, cast: Cast, factors: Factors, every: slice) -> tuple[Sample, ...]:
