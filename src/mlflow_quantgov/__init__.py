@@ -34,6 +34,8 @@ _EXPORTS: dict[str, tuple[str, str]] = {
     "load_model": ("mlflow_quantgov.api", "load_model"),
     "log_model": ("mlflow_quantgov.flavor", "log_model"),
     "log_parent": ("mlflow_quantgov.flavor", "log_parent"),
+    "Given": ("mlflow_quantgov.api", "Given"),
+    "measure_all": ("mlflow_quantgov.api", "measure_all"),
     "measure_fidelity": ("mlflow_quantgov.api", "measure_fidelity"),
     "plan_evaluation": ("mlflow_quantgov.api", "plan_evaluation"),
     "promote": ("mlflow_quantgov.api", "promote"),
@@ -48,6 +50,7 @@ __all__ = [
     "Calibration",
     "Comparison",
     "Decision",
+    "Given",
     "QuantgovError",
     "Recipe",
     "Statement",
@@ -68,6 +71,7 @@ __all__ = [
     "load_model",
     "log_model",
     "log_parent",
+    "measure_all",
     "measure_fidelity",
     "plan_evaluation",
     "promote",
@@ -80,6 +84,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from mlflow_quantgov.api import (
+        Given,
         archive,
         assess_calibration,
         attach,
@@ -90,6 +95,7 @@ if TYPE_CHECKING:
         evaluate,
         import_scores,
         load_model,
+        measure_all,
         measure_fidelity,
         plan_evaluation,
         promote,
