@@ -34,6 +34,8 @@ _EXPORTS: dict[str, tuple[str, str]] = {
     "load_model": ("mlflow_quantgov.api", "load_model"),
     "log_model": ("mlflow_quantgov.flavor", "log_model"),
     "log_parent": ("mlflow_quantgov.flavor", "log_parent"),
+    "Given": ("mlflow_quantgov.api", "Given"),
+    "measure_all": ("mlflow_quantgov.api", "measure_all"),
     "measure_fidelity": ("mlflow_quantgov.api", "measure_fidelity"),
     "plan_evaluation": ("mlflow_quantgov.api", "plan_evaluation"),
     "plan_release": ("mlflow_quantgov.release_planning", "plan_release"),
@@ -49,6 +51,7 @@ __all__ = [
     "Calibration",
     "Comparison",
     "Decision",
+    "Given",
     "QuantgovError",
     "Recipe",
     "Statement",
@@ -69,6 +72,7 @@ __all__ = [
     "load_model",
     "log_model",
     "log_parent",
+    "measure_all",
     "measure_fidelity",
     "plan_evaluation",
     "plan_release",
@@ -82,6 +86,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from mlflow_quantgov.api import (
+        Given,
         archive,
         assess_calibration,
         attach,
@@ -92,6 +97,7 @@ if TYPE_CHECKING:
         evaluate,
         import_scores,
         load_model,
+        measure_all,
         measure_fidelity,
         plan_evaluation,
         promote,

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "calibration": ("calibration", "Likeness of calibration data to production."),
     "kernels": ("kernels", "Which kernel serves a version on its target."),
     "benchmark": ("benchmark", "Speed and memory against the parent, on this machine."),
+    "measure": ("measure", "Everything that the policy will ask for, cheapest first."),
     "quantize": ("quantize", "Quantize a full-precision model as a recipe says."),
     "reproduce": ("quantize", "Run a version's recipe again: does it give the same bytes?"),
     "archive": ("archive", "Archive the parent of a version."),
