@@ -1,4 +1,4 @@
-"""Write docs/reference/{command-line,python,statements}.md from the code, so that they cannot say something else.
+"""Write docs/reference/{command-line,python,statements,kernels}.md from the code and the kernel tables, so that they cannot say something else.
 
 python tools/write_reference.py
 """
@@ -12,6 +12,8 @@ import click
 
 import mlflow_quantgov as qg
 from mlflow_quantgov.cli import COMMANDS, cli
+from mlflow_quantgov.evidence.kernel_rows import Row
+from mlflow_quantgov.evidence.kernel_table import SEVERITY, load_tables
 from mlflow_quantgov.evidence.predicates import PREDICATES
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
@@ -20,7 +22,12 @@ _MADE = "<!-- Written by tools/write_reference.py; a test compares it with the c
 
 def pages() -> dict[str, str]:
     """File name to content of every page that is written from the code."""
-    return {"command-line.md": _command_line(), "python.md": _python(), "statements.md": _statements()}
+    return {
+        "command-line.md": _command_line(),
+        "python.md": _python(),
+        "statements.md": _statements(),
+        "kernels.md": _kernels(),
+    }
 
 
 def _command_line() -> str:
@@ -28,7 +35,7 @@ def _command_line() -> str:
         "# Command line",
         _MADE,
         "Every command takes `--json`: stdout then holds one JSON document and nothing else. Options may also come from "
-        "`QUANTGOV_*` and `MLFLOW_*` variables, except `QUANTGOV_POLICY`, which only the server reads.",
+        "`QUANTGOV_*` and `MLFLOW_*` variables, except `QUANTGOV_POLICY` and `QUANTGOV_KEYS`, which only the server reads.",
         "Exit codes: 0 done or allowed, 1 refused, 2 usage, input or connection error, 3 refused because something is missing "
         "or inconclusive, 4 tampering detected. Where several hold: 2, then 4, 1, 3.",
     ]
@@ -108,6 +115,73 @@ def _statements() -> str:
         )
         + "\n"
     )
+
+
+_SUPPORT = {
+    "optimized": "the runtime has a kernel for these weights on this hardware that it takes first, and nothing says it is slower "
+    "than full precision; the only one that passes",
+    "unknown": "no source says; counts as not measured",
+    "works-slowly": "it runs, slower than the full-precision parent or with nobody having shown otherwise",
+    "emulates": "the weights stay packed in memory and are expanded again for every product",
+    "dequantizes": "the weights are expanded on loading; nothing quantized runs",
+    "fails": "it does not load, or not where the target wants it",
+}
+
+
+def _kernels() -> str:
+    parts = [
+        "# Kernels",
+        "<!-- Written by tools/write_reference.py from policies/kernels; a test compares it with the tables. -->",
+        "`policies/kernels/*.yaml` holds one table for each runtime: of the rows that match, the first counts, and of a model's "
+        "matrices those that are served worst. `quantgov schema kernel-table` prints every key. A row is `probed` where a test "
+        "compares it with what the runtime chose on the machine that runs the tests, and `table` where it rests on its source "
+        "alone. What hangs on something that a target leaves open (instruction sets, GPU, version) is not measured until "
+        "the target says it. To plan by these tables: [how to choose a format](../how-to/choose-a-format.md).",
+        "\n".join(["| support | means |", "| --- | --- |", *(f"| {name} | {_SUPPORT[name]} |" for name in SEVERITY)]),
+    ]
+    for runtime, table in load_tables().items():
+        probed = sum(row.seen == "probed" for row in table.rows)
+        parts += [f"## {runtime}", f"Read in {table.version}; {len(table.rows)} rows, {probed} of them probed."]
+        parts += [f"- {note}" for note in table.notes]
+        head = ["| row | weights | hardware | support | kernel | seen | source, read on |", "| --- " * 7 + "|"]
+        parts.append("\n".join([*head, *(_kernel_row(row) for row in table.rows)]))
+    return "\n\n".join(parts).replace("\n\n- ", "\n- ") + "\n"
+
+
+def _kernel_row(row: Row) -> str:
+    flags = {True: "", False: "not "}
+    weights = [
+        " or ".join(row.formats),
+        f"types {' '.join(row.types)}" if row.types else "",
+        f"methods {' '.join(row.methods)}" if row.methods else "",
+        f"{_numbers(row.bits)} bit" if row.bits else "",
+        f"groups {_numbers(row.group_sizes)}" if row.group_sizes else "",
+        f"by {' or '.join(row.granularities)}" if row.granularities else "",
+        f"{flags[row.symmetric]}symmetric" if row.symmetric is not None else "",
+        f"{flags[row.desc_act]}act-order" if row.desc_act is not None else "",
+        f"activations {_numbers(row.activation_bits)} bit" if row.activation_bits else "",
+        f"activations in {' or '.join(row.dtypes)}" if row.dtypes else "",
+        f"in % {row.in_multiple}" if row.in_multiple else "",
+        f"out % {row.out_multiple}" if row.out_multiple else "",
+    ]
+    hardware = [
+        " or ".join(row.devices),
+        " or ".join(row.architectures),
+        f"capability {row.compute_capability}" if row.compute_capability else "",
+        " and ".join(row.cpu_flags),
+        f"version {row.versions}" if row.versions else "",
+        f"with {', '.join(row.needs)}" if row.needs else "",
+    ]
+    said = ". ".join(filter(None, (row.source, row.notes)))
+    cells = [
+        f"`{row.id}`", ", ".join(filter(None, weights)), ", ".join(filter(None, hardware)) or "any", row.support,
+        row.kernel or "", row.seen, f"{said} ({row.read_on})",
+    ]  # fmt: skip
+    return "| " + " | ".join(one.replace("|", "\\|").replace("*", "\\*") for one in cells) + " |"
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{one:g}" for one in values)
 
 
 if __name__ == "__main__":

@@ -34,20 +34,25 @@ _EXPORTS: dict[str, tuple[str, str]] = {
     "load_model": ("mlflow_quantgov.api", "load_model"),
     "log_model": ("mlflow_quantgov.flavor", "log_model"),
     "log_parent": ("mlflow_quantgov.flavor", "log_parent"),
+    "Given": ("mlflow_quantgov.api", "Given"),
+    "measure_all": ("mlflow_quantgov.api", "measure_all"),
     "measure_fidelity": ("mlflow_quantgov.api", "measure_fidelity"),
     "plan_evaluation": ("mlflow_quantgov.api", "plan_evaluation"),
+    "plan_release": ("mlflow_quantgov.release_planning", "plan_release"),
     "promote": ("mlflow_quantgov.api", "promote"),
     "quantize": ("mlflow_quantgov.api", "quantize"),
     "record_training": ("mlflow_quantgov.api", "record_training"),
     "reproduce": ("mlflow_quantgov.api", "reproduce"),
     "rollback": ("mlflow_quantgov.api", "rollback"),
     "save_model": ("mlflow_quantgov.flavor", "save_model"),
+    "waive": ("mlflow_quantgov.api", "waive"),
 }
 
 __all__ = [
     "Calibration",
     "Comparison",
     "Decision",
+    "Given",
     "QuantgovError",
     "Recipe",
     "Statement",
@@ -68,18 +73,22 @@ __all__ = [
     "load_model",
     "log_model",
     "log_parent",
+    "measure_all",
     "measure_fidelity",
     "plan_evaluation",
+    "plan_release",
     "promote",
     "quantize",
     "record_training",
     "reproduce",
     "rollback",
     "save_model",
+    "waive",
 ]
 
 if TYPE_CHECKING:
     from mlflow_quantgov.api import (
+        Given,
         archive,
         assess_calibration,
         attach,
@@ -90,6 +99,7 @@ if TYPE_CHECKING:
         evaluate,
         import_scores,
         load_model,
+        measure_all,
         measure_fidelity,
         plan_evaluation,
         promote,
@@ -97,6 +107,7 @@ if TYPE_CHECKING:
         record_training,
         reproduce,
         rollback,
+        waive,
     )
     from mlflow_quantgov.artifact.inspect import inspect
     from mlflow_quantgov.artifact.quantizers.recipe import Recipe
@@ -112,6 +123,7 @@ if TYPE_CHECKING:
         save_model,
     )
     from mlflow_quantgov.policy.decision import Decision
+    from mlflow_quantgov.release_planning import plan_release
 
 
 def __getattr__(name: str) -> Any:

@@ -104,7 +104,7 @@ class EvidenceError(QuantgovError):
 
 
 class PolicyError(QuantgovError):
-    """A policy or target file is wrong."""
+    """A file that says what is demanded or who is believed (policy, target, trusted keys) is wrong."""
 
 
 class UnreachableError(QuantgovError):

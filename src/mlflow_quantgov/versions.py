@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,17 @@ from typing import Any
 from mlflow_quantgov.errors import LineageError, UsageError
 from mlflow_quantgov.evidence import metrics
 from mlflow_quantgov.evidence.predicates import Predicate
+from mlflow_quantgov.evidence.signing import Attached, Signer, sign
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.store import upload_copy
 from mlflow_quantgov.evidence.targets import Target, find_target
 from mlflow_quantgov.flavor.download import LocalModel, local_model
 from mlflow_quantgov.flavor.layout import LINEAGE_FILE, LineageRecord, SavedModel
 from mlflow_quantgov.gate.client import find_gate
+
+SIGNING_KEY = "QUANTGOV_SIGNING_KEY"
+"""Names the private key file by which measurements are signed, where none is given."""
+_log = logging.getLogger("mlflow_quantgov")
 
 
 @dataclass(frozen=True)
@@ -108,17 +115,32 @@ def not_registered(uri: str) -> UsageError:
     )
 
 
-def attach_content(model: LocalModel, weights: str, content: Predicate) -> Statement:
-    """State a predicate about weights and attach it to a version."""
+def signer_of(key: str | Path | None) -> Signer | None:
+    """Whoever signs what is attached: by a private key file, or the one that `QUANTGOV_SIGNING_KEY` names; None for nobody.
+
+    Asked before anything is measured, so that hours of work do not end at a passphrase.
+
+    Raises:
+        UsageError: The file is no private key, or does not open.
+        MissingExtraError: `cryptography` is not installed.
+    """
+    from mlflow_quantgov.evidence.signing import load_signer
+
+    chosen = key if key is not None else os.environ.get(SIGNING_KEY) or None
+    return load_signer(Path(chosen)) if chosen is not None else None
+
+
+def attach_content(model: LocalModel, weights: str, content: Predicate, signer: Signer | None = None) -> Statement:
+    """State a predicate about weights, sign it where there is a key, and attach it to a version."""
     name = model.version.name if model.version is not None else model.root.name
     statement = Statement.about(weights, content, name=name)
-    send(model, statement)
+    send(model, Attached(statement, sign(statement, signer) if signer else None))
     return statement
 
 
-def send(model: LocalModel, statement: Statement) -> dict[str, Any]:
+def send(model: LocalModel, attached: Attached) -> dict[str, Any]:
     """Have the gate take a statement in, then put a copy and its numbers beside the model, for people."""
-    gate = find_gate() if model.version is not None else None
+    gate, statement = find_gate() if model.version is not None else None, attached.statement
     result: dict[str, Any] = {
         "kind": statement.kind,
         "statement_digest": statement.digest,
@@ -127,8 +149,21 @@ def send(model: LocalModel, statement: Statement) -> dict[str, Any]:
     }
     if gate is not None:
         name, version = registered(model)
-        result = gate.attach(name, version, statement.to_bytes())
+        result = gate.attach(name, version, attached.to_bytes())
+        _warn_of(attached, result)
     if model.model_id is not None:
-        upload_copy(model.model_id, statement)
+        upload_copy(model.model_id, attached)
         metrics.record(model.model_id, statement.content())
     return result
+
+
+def _warn_of(attached: Attached, result: dict[str, Any]) -> None:
+    """Say at once that a signature counts for nothing on this server, and not only at the promotion."""
+    mine = attached.envelope.key if attached.envelope else None
+    for one in result.get("signed_by", ()):
+        if one["key"] == mine and one["standing"] != "valid":
+            _log.warning(
+                "note: the server has taken the %s statement in, but to it the key that signed is %s: it counts as unsigned. "
+                "Fix: quantgov keys trust NAME.pub.pem --name NAME --role measurer   (on the server, then restart it)",
+                result["kind"], one["standing"],
+            )  # fmt: skip

@@ -221,6 +221,22 @@ def test_limits_of_codebooks_hold_for_any_importance(kind: str, spread: str) -> 
         assert 0.5 < found.energy < 2.05 and layer.outside == 0
 
 
+@pytest.mark.parametrize(("kind", "spread"), [("IQ4_NL", "normal"), ("Q2_K", "laplace"), ("Q2_K", "student")])
+def test_inputs_that_outweigh_all_others(kind: str, spread: str) -> None:
+    """Scales then serve one weight of their group, and cut the others off: every model has such inputs."""
+    random = np.random.default_rng(0)
+    draws = {"normal": random.standard_normal, "laplace": lambda size: random.laplace(size=size)}
+    draw: Callable[..., Any] = draws.get(spread, lambda size: random.standard_t(4, size=size))
+    weights = draw((256, 512)).astype(np.float32) * np.float32(0.05)
+    importance = np.ones(512, dtype=np.float32)
+    importance[[7, 200]] = 1e7
+    verdict, _, found = of_rows(weights, kind, weights, importance)
+    assert verdict == "proved" and (found.local.starved > 0 or found.shrunk > 0.002 * found.weights)
+    emptied = weights.copy()
+    emptied[3] *= np.float32(1e-3)
+    assert of_rows(emptied, kind, weights, importance)[0] != "proved"
+
+
 @pytest.mark.parametrize("kind", ["TQ1_0", "TQ2_0", "Q2_0", "Q1_0"])
 def test_levels_at_which_the_parent_lies_say_little_of_changes(kind: str) -> None:
     """Models that were trained with few levels lie in the middle of their cells, far from every border."""

@@ -10,7 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlflow_quantgov.artifact.dequantize.interface import Block, Matrix
 from mlflow_quantgov.artifact.derivation import compare
+from mlflow_quantgov.artifact.derivation.casts import AS_STORED, CASTS
+from mlflow_quantgov.artifact.derivation.low_rank import explained
+from mlflow_quantgov.artifact.derivation.measure import Factors
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import descent_floats as narrow
@@ -241,8 +245,11 @@ def gptq(path: Path, one: Weights, config: dict[str, Any], bits: int = 8) -> Pat
     return make.write_gptq(path, one, config, bits, 64)
 
 
-@pytest.mark.parametrize(("bits", "rank", "change"), [(8, 1, 0.01), (8, 2, 0.01), (4, 1, 0.1)])
-def test_a_merged_lora_is_no_compensation(tmp_path: Path, bits: int, rank: int, change: float) -> None:
+@pytest.mark.parametrize("stored", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("bits", "rank", "change"), [(8, 1, 0.01), (8, 2, 0.01), (4, 1, 0.1), (4, 1, 0.03), (4, 4, 0.1)]
+)
+def test_a_merged_lora_is_no_compensation(tmp_path: Path, bits: int, rank: int, change: float, stored: str) -> None:
     """One column in which its input vector is next to zero looks like the one that GPTQ began with."""
     parent, child = weights(), weights()
     random = np.random.default_rng(3)
@@ -252,10 +259,30 @@ def test_a_merged_lora_is_no_compensation(tmp_path: Path, bits: int, rank: int, 
         moved = before @ after.T
         moved *= change * np.linalg.norm(child[name]) / np.linalg.norm(moved)
         child[name] = (child[name] + moved).astype(np.float32)
+        if stored == "bfloat16":
+            child[name] = (make.bfloat16_bits(child[name]).astype(np.uint32) << 16).view(np.float32)
     source = make.save(tmp_path / "parent", parent, CONFIG | {"dtype": "float32"})
     found = compare(gptq(tmp_path / "child", child, CONFIG, bits), source)
     assert found.verdict == "unproved"
     assert "low rank" in found.reason
+
+
+def test_compensation_behind_one_large_input_is_no_merged_lora() -> None:
+    """Most of what GPTQ moves there has one direction, as in SmolLM2; what it leaves is still no rounding."""
+    random = np.random.default_rng(0)
+    rows = (random.standard_normal((256, 512)) * 0.05).astype(np.float32)
+    usual, one = 0.1 * random.standard_normal((2048, 512)), np.zeros(512)
+    one[170] = 1000
+    one += 10 * random.standard_normal(512)
+    inputs = np.concatenate([usual, np.tile(one, (64, 1))])
+    codes, scales, zeros, index = make.gptq(rows, inputs.T @ inputs, 4, 64)
+    values, half = make.dequantized(codes, scales, zeros, index), (scales[:, index] / 2).astype(np.float32)
+    below, above = np.where(codes == 0, np.inf, half), np.where(codes == 15, np.inf, half)
+    child = Matrix("m", rows.shape, "gptq", (), lambda a, b: Block(values[a:b], below[a:b], above[a:b]), 4, 64)
+    parent = Matrix("m", rows.shape, "F32", (), lambda a, b: Block(rows[a:b]))
+    share = np.abs(rows - values) > half * 1.01
+    assert share.mean() > 0.03
+    assert explained(child, parent, CASTS[AS_STORED], Factors()) is None
 
 
 @pytest.mark.parametrize(("moves", "expected"), [(True, "proved"), (False, "refuted")])

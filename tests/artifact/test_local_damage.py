@@ -20,36 +20,72 @@ def quantized(bits: float, group: int | None, shape: tuple[int, int]) -> Any:
     return replace(unreadable("w", shape, "int", (), bits, "made up"), group_size=group)
 
 
-def seen(edit: Callable[[Any], None], bits: float = 4, group: int | None = 32) -> Local:
+def seen(
+    edit: Callable[[Any], None], bits: float = 4, group: int | None = 32, kind: str = "int", compensated: bool = False
+) -> str | None:
+    """What is found of made-up weights after an edit, all of whose codes are the nearest to the parent's weights."""
     weights = np.random.default_rng(0).standard_normal((64, 128)).astype(np.float32)
     values = np.round(weights * 4) / 4
     edit(values)
-    found = Local()
-    found.add(quantized(bits, group, weights.shape), weights, Block(values))
-    return found
+    found, none = Local(), np.zeros_like(weights)
+    child = replace(quantized(bits, group, weights.shape), kind=kind)
+    found.add(child, weights, Block(values), none > 0, none, none[:, 0])
+    return found.problem(compensated=compensated)
 
 
 def test_rounding_leaves_no_damage() -> None:
     for bits in (2, 3, 4, 8):
-        assert seen(lambda values: None, bits).problem is None
+        assert seen(lambda values: None, bits) is None
 
 
 def test_one_emptied_group_is_seen() -> None:
     def empty(values: Any) -> None:
         values[3, 32:64] = 1e-6
 
-    assert "1 of 256 groups" in str(seen(empty).problem)
+    assert "1 of 256 groups" in str(seen(empty))
 
 
-def test_one_negated_row_and_two_swapped_are_seen() -> None:
+def cut(rows: slice, groups: int) -> Callable[[Any], None]:
+    def edit(values: Any) -> None:
+        values[rows, : 32 * groups] = np.sign(values[rows, : 32 * groups]) * 0.01
+
+    return edit
+
+
+def test_scales_that_serve_the_one_weight_that_counts_are_few() -> None:
+    """llama.cpp fits the scale of a block to the weight that an importance matrix counts, and cuts off the others."""
+    assert seen(cut(slice(3, 4), 1), kind="IQ4_NL") is None
+    assert "1 of 256 groups" in str(seen(cut(slice(3, 4), 1), kind="Q8_0"))
+    assert "2 of 256 groups" in str(seen(cut(slice(3, 5), 1), kind="IQ4_NL"))
+    assert "2 of 256 groups" in str(seen(cut(slice(3, 4), 2), kind="IQ4_NL"))
+
+
+def test_one_row_may_be_blown_up_by_compensation() -> None:
+    """Where one input is far larger than the others, GPTQ moves rows by many times what they held."""
+
+    def blow(rows: slice) -> Callable[[Any], None]:
+        def edit(values: Any) -> None:
+            away = np.random.default_rng(1).standard_normal(values[rows].shape)
+            values[rows] += 3 * away
+
+        return edit
+
+    assert seen(blow(slice(5, 6)), kind="gptq", compensated=True) is None
+    assert "1 of 64 rows" in str(seen(blow(slice(5, 6)), kind="gptq"))
+    assert "1 of 64 rows" in str(seen(blow(slice(5, 6)), kind="Q4_K"))
+    assert "2 of 64 rows" in str(seen(blow(slice(5, 7)), kind="gptq", compensated=True))
+
+
+@pytest.mark.parametrize("compensated", [True, False])
+def test_one_negated_row_and_two_swapped_are_seen(compensated: bool) -> None:
     def negate(values: Any) -> None:
         values[5] *= -1
 
     def swap(values: Any) -> None:
         values[[1, 2]] = values[[2, 1]]
 
-    assert "1 of 64 rows" in str(seen(negate).problem)
-    assert "2 of 64 rows" in str(seen(swap).problem)
+    assert "1 of 64 rows" in str(seen(negate, kind="gptq", compensated=compensated))
+    assert "2 of 64 rows" in str(seen(swap, kind="gptq", compensated=compensated))
 
 
 def test_a_column_of_padding_is_no_witness() -> None:

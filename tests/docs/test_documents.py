@@ -100,14 +100,33 @@ def test_every_key_of_the_policy_reference_is_one() -> None:
     assert keys and set(keys) <= known
 
 
+TUTORIALS = {
+    "first-release.md": (
+        "story/report.html",
+        ("refused skills version 2 at @champion", "exit code 3", "allowed skills version 2 at @champion",
+         "skills@champion moved from version 2 to version 1", "report.html written", "chain unbroken"),
+    ),
+    "strict-release.md": (
+        "strict/report.html",
+        ("the benchmark statement is signed by nobody", "not counted: benchmark, signed by nobody",
+         "ada asks for it, and has also measured or attached benchmark, kernels, task-eval",
+         "whose key has not the role waiver but approver",
+         "allowed with rollback-archive waived skills version 2 at @champion",
+         "the key of ben is revoked", "refused skills version 2 at @champion",
+         "allowed skills version 2 at @champion", "chain unbroken"),
+    ),
+}  # fmt: skip
+"""What a tutorial leaves behind, and what it says, in this order."""
+
+
 @pytest.mark.slow
-def test_the_tutorial_runs_as_it_stands(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", TUTORIALS)
+def test_the_tutorial_runs_as_it_stands(name: str, tmp_path: Path) -> None:
     """All its commands in one shell, on another port; Python blocks through the same interpreter."""
+    report, expected = TUTORIALS[name]
     port = str(free_port())
     script = ["set -eu"]
-    for language, content in blocks(
-        (DOCS / "tutorial" / "first-release.md").read_text(encoding="utf-8"), "bash", "python"
-    ):
+    for language, content in blocks((DOCS / "tutorial" / name).read_text(encoding="utf-8"), "bash", "python"):
         script.append(content if language == "bash" else f"python - <<'END'\n{content}END\n")
     text = "\n".join(script).replace(":5000", f":{port}").replace("--port 5000", f"--port {port}")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -124,11 +143,11 @@ def test_the_tutorial_runs_as_it_stands(tmp_path: Path) -> None:
         said.seek(0)
         out = said.read()
     assert code == 0, out[-6000:]
-    words = " ".join(out.split())
-    for expected in ("exit code 3", "refused skills version 2 at @champion", "allowed skills version 2 at @champion",
-                     "skills@champion moved from version 2 to version 1", "chain unbroken", "report.html written"):  # fmt: skip
-        assert expected in words, out[-6000:]
-    assert (tmp_path / "story" / "report.html").stat().st_size > 10_000
+    words, place = " ".join(out.split()), 0
+    for one in expected:
+        place = words.find(one, place)
+        assert place >= 0, f"{one}: {out[-9000:]}"
+    assert (tmp_path / report).stat().st_size > 10_000
 
 
 def test_shipped_policies_are_sound() -> None:

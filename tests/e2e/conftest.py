@@ -70,7 +70,7 @@ def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             info = qg.log_model(path, name=path.stem, parent=parent, target=target, registered_model_name=cast.model)
             uris.append(f"models:/{cast.model}/{info.registered_model_version}")
         qg.confirm_kernels(uris[1])
-        qg.benchmark(uris[1], rounds=5)
+        qg.benchmark(uris[1], rounds=7)
         qg.measure_fidelity(uris[1], cast.text)
         qg.evaluate(uris[1], cast.tasks)
         mlflow.MlflowClient().create_registered_model("protected")

@@ -125,3 +125,12 @@ def test_canonical_json_refuses_what_json_cannot_carry() -> None:
     for value in ({"a": float("nan")}, {"a": {1, 2}}, {"a": b"x"}):
         with pytest.raises(EvidenceError):
             canonical_json(value)
+
+
+def test_half_a_character_is_refused_and_not_a_crash(task_eval: Callable[..., TaskEval]) -> None:
+    """JSON can spell a lone surrogate; no bytes can."""
+    made = Statement.about(SUBJECT, task_eval([1], [1]), name="m").to_bytes()
+    for place, broken in ((b'"name":"m"', b'"name":"\\ud800"'), (b'"settings":{}', b'"settings":{"a":"\\ud800"}')):
+        assert place in made
+        with pytest.raises(EvidenceError):
+            parse_statement(made.replace(place, broken)).to_bytes()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as TrackingStore
 
 from mlflow_quantgov.artifact.manifest import build_manifest
 from mlflow_quantgov.flavor.layout import LINEAGE_FILE, MANIFEST_FILE, LineageRecord
@@ -27,11 +29,17 @@ rules:
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
-def database(request: pytest.FixtureRequest) -> str:
+def database(request: pytest.FixtureRequest) -> Iterator[str]:
     """URI of an empty database of each kind."""
     if request.param == "sqlite":
-        return str(request.getfixturevalue("new_sqlite_database")())
-    return str(request.getfixturevalue("new_postgres_database")())
+        yield str(request.getfixturevalue("new_sqlite_database")())
+        return
+    made = str(request.getfixturevalue("new_postgres_database")())
+    yield made
+    # MLflow keeps an engine, with its connections, for every address; a server has a hundred of them.
+    for kept in (RegistryStore._engine_map, TrackingStore._engine_map):
+        if (engine := kept.pop(made, None)) is not None:
+            engine.dispose()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from mlflow_quantgov.evidence.predicates import (
     Archive,
     ArchivedFile,
     Benchmark,
+    BenchmarkV1,
     Calibration,
     DataRecord,
     Drill,
@@ -31,6 +32,15 @@ from mlflow_quantgov.evidence.predicates import (
     TaskResult,
 )
 from mlflow_quantgov.evidence.predicates.benchmark import Speed
+from mlflow_quantgov.evidence.predicates.benchmark_v2 import (
+    Demand,
+    NotLoaded,
+    Resources,
+    Sample,
+    TimedLoad,
+    TimedRound,
+    Try,
+)
 from mlflow_quantgov.evidence.predicates.calibration import LayerRecord, Observation
 from mlflow_quantgov.evidence.predicates.fidelity import DocumentRecord
 from mlflow_quantgov.evidence.statement import Statement
@@ -127,10 +137,55 @@ def fidelity(tokens: int, identical: int) -> Fidelity:
     )  # fmt: skip
 
 
+FAST, SLOW = Sample(prefill=200.0, decode=20.0), Sample(prefill=100.0, decode=10.0)
+
+
+def timed(parent: Sample | None = SLOW, quantized: Sample = FAST, rounds: int = 9, **changes: Any) -> TimedLoad:
+    """The target's load, the same in every round."""
+    values = target().loads[0].model_dump() | {"ended": "narrow"} | changes
+    return TimedLoad(rounds=(TimedRound(first="parent", parent=parent, quantized=quantized),) * rounds, **values)
+
+
+def tried(*speeds: Speed, chosen: bool = True) -> Try:
+    """A configuration that ran in the heat."""
+    return Try(configuration="as stored, 2 threads", speeds=speeds, chosen=chosen)
+
+
+def resources(peak: int | None) -> Resources:
+    """A process with a tenth of a megabyte of libraries."""
+    return Resources(baseline_bytes=100_000, peak_bytes=peak, weight_bytes=peak)
+
+
 def benchmark(**changes: Any) -> Benchmark:
     """Twice as fast in half the memory."""
-    load = target().loads[0]
+    values: dict[str, Any] = {
+        "provenance": provenance(),
+        "target": "mine",
+        "target_digest": target().digest,
+        "demand": Demand(must_improve="both", phase="decode", width=0.1),
+        "fingerprint": MACHINE,
+        "parent": side(PARENT),
+        "quantized": side(MODEL),
+        "parent_tries": (tried(SLOW),),
+        "quantized_tries": (tried(FAST),),
+        "loads": (timed(),),
+        "parent_resources": resources(300_000),
+        "quantized_resources": resources(200_000),
+    }
+    return Benchmark.measured(**(values | changes))
+
+
+def benchmark_alone(**changes: Any) -> Benchmark:
+    """Of a version whose parent was killed for memory while it was loaded."""
+    lost = NotLoaded(cause="memory", error="its process was ended by SIGKILL", free_memory_bytes=2 * 10**9)
+    values: dict[str, Any] = {"parent_not_loaded": lost, "parent_tries": (), "loads": (timed(None),)}
+    return benchmark(**({"parent_resources": Resources()} | values | changes))
+
+
+def benchmark_v1(**changes: Any) -> BenchmarkV1:
+    """The same, as version 1 recorded it."""
     fast, slow = Speed(prefill=200.0, decode=20.0), Speed(prefill=100.0, decode=10.0)
+    load = target().loads[0].model_dump()
     values: dict[str, Any] = {
         "provenance": provenance(),
         "target": "mine",
@@ -138,18 +193,11 @@ def benchmark(**changes: Any) -> Benchmark:
         "fingerprint": MACHINE,
         "parent": side(PARENT),
         "quantized": side(MODEL),
-        "loads": (
-            Load(
-                batch=load.batch,
-                prompt_tokens=load.prompt_tokens,
-                output_tokens=load.output_tokens,
-                rounds=(Round(parent=slow, quantized=fast),) * 9,
-            ),
-        ),
+        "loads": (Load(rounds=(Round(parent=slow, quantized=fast),) * 9, **load),),
         "parent_resident_bytes": 100,
         "quantized_resident_bytes": 50,
     }
-    return Benchmark.measured(**(values | changes))
+    return BenchmarkV1.measured(**(values | changes))
 
 
 def kernels(**changes: Any) -> Kernels:
@@ -162,6 +210,7 @@ def kernels(**changes: Any) -> Kernels:
         "probed": True,
         "side": side(MODEL, kernel="CPU_REPACK"),
         "dequantized": False,
+        "fingerprint": MACHINE,
     }
     return Kernels.measured(**(values | changes))
 
@@ -276,7 +325,14 @@ def quantization(**changes: Any) -> Quantization:
 def model_facts(weights: str, **changes: Any) -> ModelFacts:
     """Files of one of the two models."""
     if weights == PARENT:
-        plain = {"format": "full-precision", "method": None, "bits": None, "quantized_parameters": 0, "layers": ()}
+        plain = {
+            "format": "full-precision",
+            "method": None,
+            "bits": None,
+            "quantized_parameters": 0,
+            "layers": (),
+            "size_bytes": 10**9,
+        }
         return ModelFacts(PARENT, digest("2"), digest("f"), quantization(**(plain | changes)), Structure("llama"))
     return ModelFacts(MODEL, digest("1"), digest("e"), quantization(**changes), Structure("llama"))
 

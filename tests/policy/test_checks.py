@@ -9,11 +9,16 @@ from typing import Any
 import pytest
 from releases import (
     CAPABILITIES,
+    FAST,
+    MACHINE,
     MODEL,
     NOW,
     PARENT,
+    SLOW,
     archive,
     benchmark,
+    benchmark_alone,
+    benchmark_v1,
     calibration,
     contents,
     digest,
@@ -25,22 +30,27 @@ from releases import (
     kernels,
     model_facts,
     provenance,
+    resources,
     side,
+    target,
     task,
     task_eval,
+    timed,
     watched,
 )
 
 from mlflow_quantgov.artifact.derivation.descent import Descent, LayerDescent, Trace
 from mlflow_quantgov.artifact.quantization import LayerQuantization
-from mlflow_quantgov.evidence.predicates import Load, Lookup, Predicate
+from mlflow_quantgov.evidence.predicates import Benchmark, Lookup, Predicate
+from mlflow_quantgov.evidence.predicates.benchmark_v2 import Cause, MustImprove, NotLoaded, Resources
 from mlflow_quantgov.evidence.predicates.fidelity import ENGAGED_TOKENS
 from mlflow_quantgov.policy.checks.clusters import clusters_of
+from mlflow_quantgov.policy.checks.floors import judge_floors
 from mlflow_quantgov.policy.decision import Decision
 from mlflow_quantgov.policy.engine import decide
 from mlflow_quantgov.policy.facts import Facts
 from mlflow_quantgov.policy.loader import load_policy, parse_policy
-from mlflow_quantgov.policy.schema import Policy
+from mlflow_quantgov.policy.schema import BenchmarkDemand, Floors, Policy
 from mlflow_quantgov.resources import policies_dir
 
 
@@ -50,7 +60,7 @@ def judge(facts: Facts, policy: Policy | None = None) -> Decision:
 
 def with_one(replacement: Predicate) -> list[Predicate]:
     """Everything measured, with one measurement replaced by another of its kind."""
-    return [replacement if type(one) is type(replacement) else one for one in contents()]
+    return [replacement if one.KIND == replacement.KIND else one for one in contents()]
 
 
 def refusals(decision: Decision) -> dict[str, tuple[str, str]]:
@@ -256,8 +266,7 @@ def test_the_row_of_the_kernel_table_is_the_gates_own() -> None:
     assert refusals(judge(facts_of(kernel=slow)))["kernel-support"][0] == "fail"
 
 
-SLOWER = benchmark().loads[0].rounds[0]
-SLOWER = SLOWER.model_copy(update={"parent": SLOWER.quantized, "quantized": SLOWER.parent})
+OTHER_LOAD = {"batch": 1, "prompt_tokens": 1, "output_tokens": 1}
 
 
 @pytest.mark.parametrize(
@@ -265,33 +274,119 @@ SLOWER = SLOWER.model_copy(update={"parent": SLOWER.quantized, "quantized": SLOW
     [
         (benchmark(target_digest=digest("9")), "missing", "no benchmark on mine"),
         (
-            benchmark(fingerprint=benchmark().fingerprint.model_copy(update={"cpu_model": "other"})),
+            benchmark(fingerprint=MACHINE.model_copy(update={"cpu_model": "other", "cores": 4})),
             "fail",
-            "another machine",
+            "another machine. CPU: other here, CPU on the target; cores: 4 here, 2 on the target",
+        ),
+        (
+            benchmark(fingerprint=None, hardware_unknown="what serves at http://far/v1 is not seen from here"),
+            "fail",
+            "The hardware is not known: what serves at http://far/v1",
         ),
         (benchmark(quantized=side(digest("9"))), "missing", "no benchmark"),
         (benchmark(quantized=side(MODEL, runtime="vllm")), "missing", "it ran in vllm"),
+        (benchmark(quantized=side(MODEL, runtime="openai")), "missing", "it ran in openai"),
         (benchmark(quantized=side(MODEL, dequantized=True)), "missing", "llama.cpp expanded the weights"),
         (benchmark(quantized=side(MODEL, dequantized=None)), "missing", "nobody recorded"),
         (benchmark(quantized=side(MODEL, version="2")), "missing", "versions 1 and 2"),
+        (benchmark(loads=(timed(**OTHER_LOAD),)), "missing", "was not timed"),
+        (benchmark(loads=(timed(FAST, SLOW),)), "fail", "Slower than its parent"),
+        (benchmark(loads=(timed(rounds=6),)), "inconclusive", "6 rounds are too few"),
+        (benchmark(quantized_resources=Resources()), "missing", "Memory was not measured"),
+        (benchmark(quantized_resources=resources(400_000)), "fail", "1.50 times"),
+        (benchmark_alone(), "missing", "the policy names no floors"),
         (
-            benchmark(loads=(Load(batch=1, prompt_tokens=1, output_tokens=1, rounds=benchmark().loads[0].rounds),)),
+            benchmark(provenance=provenance(imported=True), parent_tries=(), quantized_tries=()),
             "missing",
-            "was not timed",
+            "in which lossless configurations the parent was tried",
         ),
-        (
-            benchmark(loads=(benchmark().loads[0].model_copy(update={"rounds": (SLOWER,) * 9}),)),
-            "fail",
-            "Slower than its parent",
-        ),
-        (benchmark(quantized_resident_bytes=None), "missing", "resident memory"),
-        (benchmark(quantized_resident_bytes=150), "fail", "1.50 times"),
+        (benchmark_v1(), "missing", "not in its fastest lossless configuration"),
     ],
 )
 def test_benchmark(measured: Predicate, outcome: str, words: str) -> None:
     found = refusals(judge(facts_of(with_one(measured))))
     assert list(found) == ["benchmark"]
     assert found["benchmark"][0] == outcome and words in found["benchmark"][1]
+
+
+def test_a_benchmark_in_a_version_that_the_target_does_not_serve_with_does_not_count() -> None:
+    wanted = target().model_copy(update={"runtime_version": ">=2"})
+    old = benchmark(target_digest=wanted.digest)
+    new = benchmark(target_digest=wanted.digest, parent=side(PARENT, version="2"), quantized=side(MODEL, version="2"))
+    said = refusals(judge(facts_of(with_one(old), target=wanted)))["benchmark"]
+    assert said[0] == "missing" and "llama.cpp 1, the target serves with >=2" in said[1]
+    assert "benchmark" not in refusals(judge(facts_of(with_one(new), target=wanted)))
+
+
+def test_a_benchmark_of_endpoints_serves_any_runtime_and_is_labelled() -> None:
+    served = {"runtime": "openai", "dequantized": None, "behaviour": None}
+    measured = benchmark(
+        provenance=provenance(imported=True), parent=side(PARENT, **served), quantized=side(MODEL, **served),
+        parent_tries=(), quantized_tries=(),
+    )  # fmt: skip
+    decision = judge(facts_of(with_one(measured)))
+    assert not refusals(decision) and any("imported" in one and "benchmark" in one for one in decision.labels)
+    unseen = judge(facts_of(with_one(measured_again(measured, Resources()))))
+    (found,) = [one for one in unseen.checks if one.check == "benchmark"]
+    assert found.outcome == "missing" and "must_improve: speed" in found.fix
+
+
+def measured_again(content: Benchmark, resources: Resources) -> Benchmark:
+    """The same, with other resources of both sides."""
+    changed = content.model_copy(update={"parent_resources": resources, "quantized_resources": resources})
+    return changed.model_copy(update={"summary": changed.recompute()})
+
+
+@pytest.mark.parametrize(
+    ("must_improve", "cause", "floors", "outcome", "words"),
+    [
+        ("both", "refused", {"decode_tokens_per_second": 20}, "missing", "no ceiling for memory"),
+        ("both", "refused", {"decode_tokens_per_second": 20, "peak_memory_gb": 0.0001}, "pass", "0.0001 GB"),
+        ("memory", "refused", {"peak_memory_gb": 0.0001}, "pass", "0.0001 GB"),
+        ("speed", "refused", {"decode_tokens_per_second": 20}, "pass", "the runtime refused it"),
+        ("both", "memory", {"decode_tokens_per_second": 20}, "pass", "its memory ran out"),
+    ],
+)
+def test_floors_cover_what_the_target_asks_for(
+    must_improve: MustImprove, cause: Cause, floors: dict[str, float], outcome: str, words: str
+) -> None:
+    lost = NotLoaded(cause=cause, error="it said no", free_memory_bytes=10**9)
+    found = judge_floors(benchmark_alone(parent_not_loaded=lost), Floors(**floors), must_improve, "decode")
+    assert (found.outcome, words in found.reason) == (outcome, True), found.reason
+
+
+def test_memory_cannot_have_run_out_where_the_parent_would_have_fitted_four_times() -> None:
+    roomy = NotLoaded(cause="memory", error="killed", free_memory_bytes=8 * 10**9)
+    found = judge(facts_of(with_one(benchmark_alone(parent_not_loaded=roomy))))
+    assert "its files take 1 GB and 8.0 GB were free" in refusals(found)["benchmark"][1]
+
+
+@pytest.mark.parametrize(
+    ("floors", "outcome", "words"),
+    [
+        ({"decode_tokens_per_second": 20}, "pass", "20 to 20 against the floor 20"),
+        ({"decode_tokens_per_second": 21}, "fail", "decode, tokens/s at batch 1"),
+        ({"prefill_tokens_per_second": 21}, "missing", "no floor for decode"),
+        ({"decode_tokens_per_second": 20, "prefill_tokens_per_second": 300}, "fail", "prefill, tokens/s"),
+        ({"decode_tokens_per_second": 20, "time_to_first_token_ms": 640}, "pass", "640 to 640 against the ceiling 640"),
+        ({"decode_tokens_per_second": 20, "time_to_first_token_ms": 600}, "fail", "time to first token, ms"),
+        ({"decode_tokens_per_second": 20, "peak_memory_gb": 0.0001}, "pass", "0.0001 GB"),
+        ({"decode_tokens_per_second": 20, "peak_memory_gb": 0.00005}, "fail", "against the ceiling"),
+    ],
+)
+def test_floors_judge_a_version_whose_parent_does_not_load(floors: dict[str, float], outcome: str, words: str) -> None:
+    policy = load_policy()
+    demanded = policy.gates["full"].model_copy(update={"benchmark": BenchmarkDemand(floors=Floors(**floors))})
+    policy = policy.model_copy(update={"gates": policy.gates | {"full": demanded}})
+    checks = judge(facts_of(with_one(benchmark_alone())), policy).checks
+    (found,) = [one for one in checks if one.check == "benchmark"]
+    assert (found.outcome, words.lower() in found.reason.lower()) == (outcome, True), found.reason
+    assert "memory ran out with 2.0 GB free" in found.reason
+    assert any(
+        one.startswith("not compared with its parent") for one in judge(facts_of(with_one(benchmark_alone()))).labels
+    )
+    slow = facts_of(with_one(benchmark(loads=(timed(FAST, SLOW),))))
+    assert refusals(judge(slow, policy))["benchmark"][0] == "fail"  # floors excuse nobody whose parent runs
 
 
 @pytest.mark.parametrize(
@@ -301,6 +396,8 @@ def test_benchmark(measured: Predicate, outcome: str, words: str) -> None:
         (drill(manifest_digest=digest("9")), "missing", "no restore drill"),
         (drill(store="file:///elsewhere"), "missing", "no restore drill"),
         (drill(answered=False), "fail", "did not answer"),
+        (drill(prompt_sha256="1" * 64, answer_sha256="1" * 64), "fail", "not compared"),
+        (drill(verified_files=2), "fail", "verified 2 of the 1 files"),
         (drill(provenance=provenance(measured_at=NOW - timedelta(days=100))), "missing", "100 days old"),
     ],
 )

@@ -7,9 +7,10 @@ statement: the gate takes in the bytes where there is one, and a copy goes besid
 from __future__ import annotations
 
 from mlflow_quantgov.api.archiving import archive, drill, restore
-from mlflow_quantgov.api.deciding import attach, check, load_model, promote, report
+from mlflow_quantgov.api.deciding import attach, check, load_model, promote, report, waive
 from mlflow_quantgov.api.evaluating import evaluate, import_scores
 from mlflow_quantgov.api.measuring import assess_calibration, benchmark, confirm_kernels, measure_fidelity
+from mlflow_quantgov.api.measuring_all import Given, Measured, Step, measure_all
 from mlflow_quantgov.api.planning import EvaluationPlan, plan_evaluation
 from mlflow_quantgov.api.recipes import quantize, reproduce
 from mlflow_quantgov.api.training import record_training
@@ -17,7 +18,10 @@ from mlflow_quantgov.production.promotion import Rollback, rollback
 
 __all__ = [
     "EvaluationPlan",
+    "Given",
+    "Measured",
     "Rollback",
+    "Step",
     "archive",
     "assess_calibration",
     "attach",
@@ -28,6 +32,7 @@ __all__ = [
     "evaluate",
     "import_scores",
     "load_model",
+    "measure_all",
     "measure_fidelity",
     "plan_evaluation",
     "promote",
@@ -37,4 +42,5 @@ __all__ = [
     "reproduce",
     "restore",
     "rollback",
+    "waive",
 ]

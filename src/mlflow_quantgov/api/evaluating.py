@@ -15,7 +15,7 @@ from mlflow_quantgov.gate.client import find_gate
 from mlflow_quantgov.policy.loader import load_policy, parse_policy
 from mlflow_quantgov.policy.matching import gate_for, gated_destinations
 from mlflow_quantgov.policy.schema import Policy
-from mlflow_quantgov.versions import Pair, attach_content, pair_of, registered, runtime_of
+from mlflow_quantgov.versions import Pair, attach_content, pair_of, registered, runtime_of, signer_of
 
 
 def evaluate(
@@ -30,6 +30,7 @@ def evaluate(
     served: tuple[str | Path | None, str | Path | None] | None = None,
     repeats: int | None = None,
     progress: Progress | None = None,
+    key: str | Path | None = None,
 ) -> Statement:
     """Run lm-eval tasks on both sides, item by item, and attach the result.
 
@@ -50,12 +51,14 @@ def evaluate(
         repeats: Items of each task that the parent answers twice (its noise floor); None for 200 where its runtime is
             not deterministic, and none where it is.
         progress: Called with a message and a fraction from 0 to 1.
+        key: Private key file to sign with; None for `QUANTGOV_SIGNING_KEY`, and unsigned without it.
 
     Raises:
         UsageError: The folder does not exist or holds no tasks.
         UnreachableError: An endpoint does not answer.
         MissingExtraError: lm-eval or the runtime is not installed.
     """
+    signer = signer_of(key)
     pair = pair_of(uri)
     found = _measure(
         pair,
@@ -69,7 +72,7 @@ def evaluate(
         repeats=repeats,
         progress=progress,
     )
-    return attach_content(pair.quantized, pair.quantized_weights, found)
+    return attach_content(pair.quantized, pair.quantized_weights, found, signer)
 
 
 def run_pilot(
@@ -127,6 +130,7 @@ def import_scores(
     capabilities: dict[str, str] | None = None,
     metrics: dict[str, str] | None = None,
     capability: str | None = None,
+    key: str | Path | None = None,
 ) -> Statement:
     """Attach a task evaluation that was made elsewhere; it is labelled `imported`, since nobody saw those bytes run.
 
@@ -138,11 +142,13 @@ def import_scores(
         capabilities: Task name to capability, for tasks that do not say.
         metrics: Task name to metric, where not the first one.
         capability: What the lines of `jsonl` measure.
+        key: Private key file to sign with; None for `QUANTGOV_SIGNING_KEY`, and unsigned without it.
 
     Raises:
         UsageError: A file does not read.
         EvidenceError: The two sides were not asked the same questions.
     """
+    signer = signer_of(key)
     pair = pair_of(uri)
     weights: dict[str, Any] = {"parent_weights": pair.parent_weights, "quantized_weights": pair.quantized_weights}
     names: dict[str, Any] = {"capabilities": capabilities, "metrics": metrics}
@@ -160,7 +166,7 @@ def import_scores(
         from mlflow_quantgov.evidence.measure.task_eval_jsonl import from_jsonl
 
         found = from_jsonl(left, right, **weights, capability=capability or "")
-    return attach_content(pair.quantized, pair.quantized_weights, found)
+    return attach_content(pair.quantized, pair.quantized_weights, found, signer)
 
 
 def policy_in_force() -> Policy:

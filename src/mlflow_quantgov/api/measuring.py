@@ -16,6 +16,7 @@ from mlflow_quantgov.versions import (
     pair_of,
     parent_of,
     runtime_of,
+    signer_of,
     target_for,
 )
 
@@ -29,6 +30,7 @@ def measure_fidelity(
     quantized_logits: str | Path | None = None,
     served: tuple[str | Path, str | Path] | None = None,
     progress: Progress | None = None,
+    key: str | Path | None = None,
 ) -> Statement:
     """Measure KL divergence, same-top-token rate and perplexity against the parent, and attach the result.
 
@@ -43,6 +45,7 @@ def measure_fidelity(
         served: Descriptions of the endpoints that serve the parent and the quantized version, instead of running the
             files here: they must echo a prompt with its log-probabilities.
         progress: Called with a message and a fraction from 0 to 1; the first messages say what it will cost.
+        key: Private key file to sign with; None for `QUANTGOV_SIGNING_KEY`, and unsigned without it.
 
     Whatever did not run here is labelled `imported`.
 
@@ -51,6 +54,7 @@ def measure_fidelity(
         UnreachableError: An endpoint does not answer.
         EvidenceError: The sides cannot be compared, or one gives NaN.
     """
+    signer = signer_of(key)
     from mlflow_quantgov.evidence.measure import fidelity
 
     if (text is None) == (parent_logits is None):
@@ -91,7 +95,7 @@ def measure_fidelity(
             progress=progress,
             **weights,
         )
-    return attach_content(pair.quantized, pair.quantized_weights, found)
+    return attach_content(pair.quantized, pair.quantized_weights, found, signer)
 
 
 def assess_calibration(
@@ -104,6 +108,7 @@ def assess_calibration(
     tasks: str | Path | None = None,
     activations: bool = True,
     progress: Progress | None = None,
+    key: str | Path | None = None,
 ) -> Statement:
     """Record which data calibrated a version and how like production it is, and attach the result.
 
@@ -120,11 +125,13 @@ def assess_calibration(
             them, and the policy lets no such calibration pass.
         activations: Whether to compare what the parent's layers see, where the parent runs here.
         progress: Called with a message and a fraction from 0 to 1; the first messages say what it will cost.
+        key: Private key file to sign with; None for `QUANTGOV_SIGNING_KEY`, and unsigned without it.
 
     Raises:
         UsageError: A file does not exist or holds no documents.
         EvidenceError: A side has no document of two tokens, or a layer of the parent gives NaN.
     """
+    signer = signer_of(key)
     given = data if isinstance(data, CalibrationData) else CalibrationData(data)
     said = CalibrationData(
         given.data,
@@ -144,13 +151,18 @@ def assess_calibration(
             parent.artifact, parent.manifest().weights_digest, model.artifact, cache_folder(), progress=progress
         )
     found = said.assess(facts.quantization.calibration_data, model.artifact, layers)
-    return attach_content(model, facts.weights, found)
+    return attach_content(model, facts.weights, found, signer)
 
 
 def confirm_kernels(
-    uri: str, target: str | Path | Target | None = None, *, progress: Progress | None = None
+    uri: str,
+    target: str | Path | Target | None = None,
+    *,
+    progress: Progress | None = None,
+    key: str | Path | None = None,
 ) -> Statement:
-    """Look up which kernel serves a version on its target, probe the runtime here, and attach the result."""
+    """Look up which kernel serves a version on its target, probe the runtime here, and attach the result, signed by `key`."""
+    signer = signer_of(key)
     from mlflow_quantgov.evidence.measure import kernels
 
     model = local_model(uri)
@@ -163,24 +175,55 @@ def confirm_kernels(
         cache=cache_folder(),
         progress=progress,
     )
-    return attach_content(model, facts.weights, found)
+    return attach_content(model, facts.weights, found, signer)
 
 
 def benchmark(
-    uri: str, target: str | Path | Target | None = None, *, rounds: int = 5, progress: Progress | None = None
+    uri: str,
+    target: str | Path | Target | None = None,
+    *,
+    minutes: float = 10.0,
+    width: float = 0.1,
+    rounds: int | None = None,
+    served: tuple[str | Path, str | Path] | None = None,
+    progress: Progress | None = None,
+    key: str | Path | None = None,
 ) -> Statement:
-    """Time a version against its parent on this machine at the target's loads, and attach the result."""
+    """Time a version against its parent on this machine at the target's loads, and attach the result.
+
+    Each side first runs a short heat, and the fastest of its lossless configurations is taken. Then both are timed in
+    turn, until the interval of the ratio of their speeds is narrow or the time is up. The bounds hold whenever it ends.
+
+    Args:
+        uri: The quantized version.
+        target: A target, its name or its path; None for the one that the version was logged for.
+        minutes: For the rounds; the seven that give a bound are run however long they take.
+        width: Relative width of the interval at which rounds end: 0.1 is 0.95 to 1.05 of the ratio.
+        rounds: Exactly so many rounds instead, at least seven.
+        served: Descriptions of the endpoints that serve the parent and the quantized version, instead of running the
+            files here: the evidence is then labelled `imported`, and counts only from the machine that serves.
+        progress: Called with a message and a fraction from 0 to 1; the cost is said after the heats.
+        key: Private key file to sign with; None for `QUANTGOV_SIGNING_KEY`, and unsigned without it.
+
+    Raises:
+        ArtifactError: The quantized version does not load here; a parent that does not is recorded as such.
+        UnreachableError: An endpoint does not answer.
+        UsageError: A number is out of range, or a load does not fit into the models' context.
+    """
+    signer = signer_of(key)
     from mlflow_quantgov.evidence.measure import benchmark as measure
 
+    effort = measure.Effort(minutes=minutes, width=width, rounds=rounds)
     pair = pair_of(uri)
-    found = measure.run(
-        pair.parent.artifact,
-        pair.quantized.artifact,
-        target_for(pair.quantized, target),
-        parent_weights=pair.parent_weights,
-        quantized_weights=pair.quantized_weights,
-        rounds=rounds,
-        cache=cache_folder(),
-        progress=progress,
-    )
-    return attach_content(pair.quantized, pair.quantized_weights, found)
+    common: Any = {
+        "parent_weights": pair.parent_weights,
+        "quantized_weights": pair.quantized_weights,
+        "effort": effort,
+        "progress": progress,
+    }
+    chosen = target_for(pair.quantized, target)
+    if served is not None:
+        found = measure.run_served(Path(served[0]), Path(served[1]), chosen, **common)
+    else:
+        found = measure.run(pair.parent.artifact, pair.quantized.artifact, chosen, cache=cache_folder(), **common)
+    return attach_content(pair.quantized, pair.quantized_weights, found, signer)

@@ -13,6 +13,7 @@ from mlflow_quantgov.versions import (
     attach_content,
     pair_of,
     record_of,
+    signer_of,
 )
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def reproduce(
     calibration: str | Path | None = None,
     checkpoint: str | None = None,
     progress: Progress | None = None,
+    key: str | Path | None = None,
 ) -> Statement:
     """Run the recipe of a quantized version again on its parent, compare byte by byte, and attach what was found.
 
@@ -63,11 +65,13 @@ def reproduce(
         calibration: The calibration file, where the recipe names one.
         checkpoint: The trained checkpoint that was quantized, `models:/NAME/VERSION`; None for the parent itself.
         progress: Called with a message and a fraction from 0 to 1.
+        key: Private key file to sign with; None for `QUANTGOV_SIGNING_KEY`, and unsigned without it.
 
     Raises:
         UsageError: No recipe is known, it does not fit its quantizer, or another version of it is installed.
         MissingExtraError: The quantizer is not installed.
     """
+    signer = signer_of(key)
     from mlflow_quantgov.artifact.quantizers.recipe import Recipe, read_recipe
     from mlflow_quantgov.evidence.measure import reproduction
 
@@ -92,4 +96,4 @@ def reproduce(
         cache=cache_folder(),
         progress=progress,
     )
-    return attach_content(pair.quantized, pair.quantized_weights, found)
+    return attach_content(pair.quantized, pair.quantized_weights, found, signer)

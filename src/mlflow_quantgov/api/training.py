@@ -11,13 +11,20 @@ from mlflow_quantgov.evidence.measure.provenance import provenance
 from mlflow_quantgov.evidence.predicates import Training
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.flavor.download import local_model
-from mlflow_quantgov.versions import attach_content, pair_of, registered
+from mlflow_quantgov.versions import attach_content, pair_of, registered, signer_of
 
 _DIGEST = re.compile(r"^(sha256:)?[0-9a-f]{64}$")
 
 
 def record_training(
-    uri: str, checkpoint: str, *, run: str, steps: int, data: str | Path, code_version: str
+    uri: str,
+    checkpoint: str,
+    *,
+    run: str,
+    steps: int,
+    data: str | Path,
+    code_version: str,
+    key: str | Path | None = None,
 ) -> Statement:
     """State which training made the checkpoint that a version is rounded from, and attach the statement.
 
@@ -30,6 +37,7 @@ def record_training(
         steps: Optimizer steps.
         data: The training data: a file, or its digest (`sha256:...`) where it lies elsewhere.
         code_version: Commit or release of the training code.
+        key: Private key file to sign with; None for `QUANTGOV_SIGNING_KEY`, and unsigned without it.
 
     Raises:
         UsageError: The checkpoint is not registered, or something is left empty; the data is neither a file nor a digest.
@@ -41,7 +49,7 @@ def record_training(
             why="Whoever doubts the checkpoint must be able to find and repeat what made it.",
             fix=f"quantgov training {uri} --checkpoint {checkpoint} --run RUN --steps STEPS --data FILE --code VERSION",
         )
-    digest = _data_digest(data)
+    signer, digest = signer_of(key), _data_digest(data)
     pair = pair_of(uri)
     trained = local_model(checkpoint)
     name, version = registered(trained)
@@ -68,7 +76,7 @@ def record_training(
         data_digest=digest,
         code_version=code_version,
     )
-    return attach_content(pair.quantized, pair.quantized_weights, content)
+    return attach_content(pair.quantized, pair.quantized_weights, content, signer)
 
 
 def _data_digest(data: str | Path) -> str:

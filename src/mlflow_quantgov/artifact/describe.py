@@ -47,7 +47,7 @@ def rows(found: Quantization) -> dict[str, str]:
         "layers": _layers(found),
         "other weights": found.dtype if found.is_quantized else None,
         "parameters": _parameters(found),
-        "size": _size(found.size_bytes),
+        "size": size_words(found.size_bytes),
         "producer": found.producer,
         "calibration data": _CALIBRATION[found.calibration_required] if found.is_quantized else None,
         "calibrated on": ", ".join(found.calibration_data) or None,
@@ -93,9 +93,9 @@ def _parameters(found: Quantization) -> str:
     return f"{found.quantized_parameters:,} of {found.total_parameters:,} quantized ({share:.1%})"
 
 
-def _size(size: int) -> str:
+def size_words(size: int) -> str:
     """Bytes in a unit in which the number is readable."""
     for unit, least in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= least:
             return f"{size / least:,.1f} {unit}"
-    return f"{size} bytes"
+    return f"{size} byte{'s' if size != 1 else ''}"

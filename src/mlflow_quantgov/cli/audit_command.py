@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
+from rich.text import Text
 
 from mlflow_quantgov.cli.output import coloured, json_option, print_json, stdout
 
@@ -37,10 +40,17 @@ def log(model: str | None, limit: int, as_json: bool) -> None:
             str(row.get("model") or ""),
             str(row.get("version") or ""),
             str(row.get("destination") or ""),
-            coloured(str(row.get("decision") or "")),
+            _decision(row),
             f"{row.get('actor') or 'unknown'} ({row.get('actor_source') or 'not known how'})",
         )
     stdout.print(table)
+
+
+def _decision(row: dict[str, Any]) -> Text:
+    """What was decided, with what was waived for it in red."""
+    waived = row.get("waived") or ()
+    said = coloured(f" ({', '.join(waived)} waived)" if waived else "", as_="waived")
+    return Text.assemble(coloured(str(row.get("decision") or "")), said)
 
 
 @audit.command()

@@ -10,7 +10,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from mlflow_quantgov.cli.measuring import measure
+from mlflow_quantgov.cli.measuring import key_option, measure
 from mlflow_quantgov.cli.output import coloured, json_option, pairs_table, print_json, print_note, stdout
 from mlflow_quantgov.evidence.predicates.calibration import Calibration
 
@@ -27,6 +27,7 @@ EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 @click.option("--source", help="Where the calibration data came from, in words.")
 @click.option("--license", help="Licence of the calibration data.")
 @click.option("--no-activations", is_flag=True, help="With URI: do not run the parent to compare what its layers see.")
+@key_option
 @json_option
 def calibration(
     uri: str | None,
@@ -36,6 +37,7 @@ def calibration(
     source: str | None,
     license: str | None,
     no_activations: bool,
+    key: Path | None,
     as_json: bool,
 ) -> int:
     """With URI, record calibration data for a version; without, compare two files before quantizing.
@@ -57,6 +59,7 @@ def calibration(
                 tasks=tasks,
                 activations=not no_activations,
                 progress=progress,
+                key=key,
             ),
             as_json=as_json,
             show=lambda numbers: _print_tests(numbers["tests"]),

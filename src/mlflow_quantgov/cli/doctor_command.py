@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import click
 
@@ -67,6 +68,7 @@ def _registry() -> list[Finding]:
             f"{policy['name']} {policy['digest'][:19]}, mode {policy['mode']}",
             "set `mode: enforce` in the policy and restart the server" if observing else "",
         ),
+        _keys(status.get("keys")),
         Finding(
             "ledger",
             "pass" if chain["ok"] else "fail",
@@ -74,6 +76,18 @@ def _registry() -> list[Finding]:
             "" if chain["ok"] else "quantgov audit verify",
         ),
     ]
+
+
+def _keys(found: dict[str, Any] | None) -> Finding:
+    """Whose signatures are believed, and whether the policy asks for more than anybody can give."""
+    if not found:
+        return Finding("keys", "inconclusive", "this gate is of a version that knows no signatures")
+    said = f"{found['count']} trusted {found['digest'][:19]}" if found["count"] else "nobody's signature counts"
+    if not found["lacking"]:
+        return Finding("keys", "pass", said)
+    role = found["lacking"][0]
+    fix = f"quantgov keys trust NAME.pub.pem --name NAME --role {role}; quantgov server --keys keys.yaml ..."
+    return Finding("keys", "fail", f"{said}; the policy wants signatures by a {role}, and no key has that role", fix)
 
 
 def _versions() -> Finding:
@@ -100,6 +114,7 @@ def _extras() -> list[Finding]:
         "eval": ("lm_eval", "datasets"),
         "transformers": ("torch", "transformers"),
         "calibration": ("great_expectations",),
+        "sign": ("cryptography",),
     }
     return [
         Finding(f"extra [{extra}]", "inconclusive", f"{', '.join(absent)} is not installed; what needs it says so")

@@ -10,7 +10,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from mlflow_quantgov.cli.measuring import measure
+from mlflow_quantgov.cli.measuring import key_option, measure
 from mlflow_quantgov.cli.output import coloured, json_option, print_json, print_note, progress_bar, stdout
 from mlflow_quantgov.errors import UsageError
 from mlflow_quantgov.evidence.measure.progress import duration
@@ -62,6 +62,7 @@ def _two(name: str, metavar: str, text: str) -> Callable[[Callable[..., Any]], C
 @_two("--from-lm-eval", "PARENT_DIR QUANTIZED_DIR", "Take samples that lm-eval logged elsewhere.")
 @_two("--from-inspect", "PARENT.eval QUANTIZED.eval", "Take logs that Inspect wrote elsewhere.")
 @_two("--from-jsonl", "PARENT.jsonl QUANTIZED.jsonl", "Take lines {id, score, group, output} made elsewhere.")
+@key_option
 @json_option
 def evaluate(
     uri: str,
@@ -82,6 +83,7 @@ def evaluate(
     from_lm_eval: tuple[Path, Path] | None,
     from_inspect: tuple[Path, Path] | None,
     from_jsonl: tuple[Path, Path] | None,
+    key: Path | None,
     as_json: bool,
 ) -> None:
     """Run tasks on the version and its parent, item by item, and attach the scores.
@@ -133,6 +135,7 @@ def evaluate(
                 capabilities={} if plain else _pairs(capabilities),
                 metrics=_pairs(metrics),
                 capability=_single(capabilities) if plain else None,
+                key=key,
             ),
             as_json=as_json,
         )
@@ -165,6 +168,7 @@ def evaluate(
             limit=limit,
             repeats=repeats,
             progress=progress,
+            key=key,
             **common,
         ),
         as_json=as_json,

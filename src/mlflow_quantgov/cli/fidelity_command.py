@@ -8,7 +8,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from mlflow_quantgov.cli.measuring import measure
+from mlflow_quantgov.cli.measuring import key_option, measure
 from mlflow_quantgov.cli.output import json_option, pairs_table, print_fix, stdout
 from mlflow_quantgov.errors import one_line
 
@@ -28,6 +28,7 @@ _PATH = click.Path(path_type=Path)
     metavar="PARENT.yaml QUANTIZED.yaml",
     help="Ask the endpoints that these files describe, instead of running the models here.",
 )
+@key_option
 @json_option
 def fidelity(
     uri: str,
@@ -36,6 +37,7 @@ def fidelity(
     parent_logits: Path | None,
     quantized_logits: Path | None,
     served: tuple[Path, Path] | None,
+    key: Path | None,
     as_json: bool,
 ) -> None:
     """Measure KL divergence, same-top-token rate and perplexity against the parent.
@@ -54,6 +56,7 @@ def fidelity(
             quantized_logits=quantized_logits,
             served=served,
             progress=progress,
+            key=key,
         ),
         as_json=as_json,
         show=lambda numbers: _show(numbers, text),

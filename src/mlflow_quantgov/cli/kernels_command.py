@@ -1,10 +1,12 @@
-"""`quantgov kernels` and `quantgov benchmark`."""
+"""`quantgov kernels`: which kernel serves a version."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from mlflow_quantgov.cli.measuring import measure
+from mlflow_quantgov.cli.measuring import key_option, measure
 from mlflow_quantgov.cli.output import json_option, print_note
 from mlflow_quantgov.evidence.predicates import Kernels
 
@@ -12,30 +14,15 @@ from mlflow_quantgov.evidence.predicates import Kernels
 @click.command()
 @click.argument("uri")
 @click.option("--target", help="Name or path of a target; default: the version's own.")
+@key_option
 @json_option
-def kernels(uri: str, target: str | None, as_json: bool) -> None:
+def kernels(uri: str, target: str | None, key: Path | None, as_json: bool) -> None:
     """Look up the kernel for the target, and probe what the runtime here really selects."""
     from mlflow_quantgov import api
 
     statement = measure(
-        "kernels", lambda progress: api.confirm_kernels(uri, target, progress=progress), as_json=as_json
+        "kernels", lambda progress: api.confirm_kernels(uri, target, progress=progress, key=key), as_json=as_json
     )
     content = statement.content()
     if isinstance(content, Kernels) and content.not_probed_because:
         print_note(f"not probed here: {content.not_probed_because}", error=True)
-
-
-@click.command()
-@click.argument("uri")
-@click.option("--target", help="Name or path of a target; default: the version's own.")
-@click.option("--rounds", default=5, show_default=True, type=click.IntRange(3, 1000), help="Interleaved repetitions.")
-@json_option
-def benchmark(uri: str, target: str | None, rounds: int, as_json: bool) -> None:
-    """Time the version against its parent on this machine, at the target's loads."""
-    from mlflow_quantgov import api
-
-    measure(
-        "benchmark",
-        lambda progress: api.benchmark(uri, target, rounds=rounds, progress=progress),
-        as_json=as_json,
-    )

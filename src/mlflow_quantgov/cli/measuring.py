@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+import click
 
 from mlflow_quantgov.cli.output import print_json, print_note, print_statement, progress_bar
 from mlflow_quantgov.evidence.measure.progress import Progress
 from mlflow_quantgov.evidence.statement import Statement
+
+
+def key_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--key`; the command gets it as `key`."""
+
+    @click.option(
+        "--key",
+        type=click.Path(path_type=Path),
+        help="Private key file to sign the statement with; default: QUANTGOV_SIGNING_KEY, and unsigned without it.",
+    )
+    @functools.wraps(function)
+    def with_key(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return with_key
 
 
 def measure(

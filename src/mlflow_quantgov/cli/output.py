@@ -27,6 +27,10 @@ COLOURS = {
     "inconclusive": "yellow",
     "waived": "red",
     "not-applicable": "dim",
+    "valid": "green",
+    "expired": "red",
+    "revoked": "red",
+    "not-yet-valid": "yellow",
 }
 
 # No markup: names and reasons come from files and servers, and `[gguf]` in them is no style.
@@ -50,19 +54,19 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=str))
 
 
-def coloured(word: str, *, bold: bool = False) -> Text:
-    """An outcome in its colour; the word itself carries the meaning."""
-    return Text(word, style=f"{'bold ' if bold else ''}{COLOURS.get(word, '')}".strip())
+def coloured(word: str, *, bold: bool = False, as_: str | None = None) -> Text:
+    """An outcome in its colour, or in that of another word; the word itself carries the meaning."""
+    return Text(word, style=f"{'bold ' if bold else ''}{COLOURS.get(as_ or word, '')}".strip())
 
 
-def print_fix(fix: str) -> None:
+def print_fix(fix: str, *, word: str = "Fix:", error: bool = False) -> None:
     """A remedy on one line of its own, so that the command in it can be copied whole."""
-    stdout.print(Text("Fix:", style="bold"), fix, soft_wrap=True)
+    (stderr if error else stdout).print(Text(word, style="bold"), fix, soft_wrap=True)
 
 
 def print_note(text: str, *, word: str = "note", error: bool = False) -> None:
     """Something to know that decides nothing."""
-    (stderr if error else stdout).print(Text(word, style="yellow"), "", text)
+    (stderr if error else stdout).print(Text(word, style="yellow"), "", text, soft_wrap=error)
 
 
 def pairs_table(title: str, rows: dict[str, Any]) -> None:
@@ -124,6 +128,11 @@ def print_decision(decision: Decision) -> None:
     what_if = "  (what if)" if decision.what_if else ""
     stdout.print(
         coloured(verdict, bold=True),
+        *(
+            [coloured(f"with {' and '.join(decision.waived)} waived", bold=True, as_="waived")]
+            if decision.waived
+            else []
+        ),
         f"{decision.model} version {decision.version} at {decision.destination}",
         Text(f"policy {decision.policy_name} {decision.policy_digest[:19]}{what_if}", style="dim"),
         sep="  ",
@@ -149,7 +158,7 @@ def _answers(decision: Decision) -> Table:
     """The five answers; the table of checks above them has said why."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     for answer in decision.self_audit:
-        waived = " (waived)" if answer.waived else ""
+        waived = coloured(" (waived)" if answer.waived else "", as_="waived")
         table.add_row(Text.assemble(coloured(answer.answer), waived), answer.question)
     return table
 

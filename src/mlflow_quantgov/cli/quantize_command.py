@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from mlflow_quantgov.cli.measuring import measure
+from mlflow_quantgov.cli.measuring import key_option, measure
 from mlflow_quantgov.cli.output import json_option, pairs_table, print_json, print_note
 from mlflow_quantgov.evidence.predicates import Reproduction
 
@@ -40,14 +40,19 @@ def quantize(parent: Path, output: Path, recipe: Path, calibration: Path | None,
 @click.option("--recipe", type=click.Path(path_type=Path), help="YAML file; default: what was recorded at logging.")
 @click.option("--calibration", type=click.Path(path_type=Path), help="The file whose digest the recipe names.")
 @click.option("--checkpoint", help="The trained version that was quantized; default: the parent.")
+@key_option
 @json_option
-def reproduce(uri: str, recipe: Path | None, calibration: Path | None, checkpoint: str | None, as_json: bool) -> None:
+def reproduce(
+    uri: str, recipe: Path | None, calibration: Path | None, checkpoint: str | None, key: Path | None, as_json: bool
+) -> None:
     """Run a version's recipe again on its parent, and compare byte by byte. Exits with 1 where they differ."""
     from mlflow_quantgov import api
 
     statement = measure(
         "reproduce",
-        lambda progress: api.reproduce(uri, recipe, calibration=calibration, checkpoint=checkpoint, progress=progress),
+        lambda progress: api.reproduce(
+            uri, recipe, calibration=calibration, checkpoint=checkpoint, progress=progress, key=key
+        ),
         as_json=as_json,
     )
     content = statement.content()

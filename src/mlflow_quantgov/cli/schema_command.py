@@ -1,4 +1,4 @@
-"""`quantgov schema`: JSON Schemas for whoever makes statements, policies, targets or recipes elsewhere."""
+"""`quantgov schema`: JSON Schemas for whoever makes statements, policies, targets, recipes or kernel tables elsewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import click
 from mlflow_quantgov.artifact.quantizers.recipe import Recipe
 from mlflow_quantgov.cli.output import json_option, pairs_table, print_json
 from mlflow_quantgov.errors import UsageError, short
+from mlflow_quantgov.evidence.kernel_table import Table
 from mlflow_quantgov.evidence.predicates import PREDICATES
+from mlflow_quantgov.evidence.signing import TrustedKeys
 from mlflow_quantgov.evidence.targets import Target
 from mlflow_quantgov.policy.schema import Policy
 
@@ -17,6 +19,8 @@ _FILES: dict[str, tuple[Any, str]] = {
     "policy": (Policy, "the policy file"),
     "target": (Target, "a target file"),
     "recipe": (Recipe, "a recipe file"),
+    "keys": (TrustedKeys, "the file of trusted keys"),
+    "kernel-table": (Table, "a table of kernels"),
 }
 """Files that people write: the model, and words for it."""
 

@@ -10,22 +10,25 @@ from pathlib import Path
 
 import click
 
-from mlflow_quantgov.errors import UsageError
+from mlflow_quantgov.errors import UsageError, require
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.option("--policy", type=click.Path(path_type=Path), help="Policy file; default: the shipped default.yaml.")
+@click.option(
+    "--keys", type=click.Path(path_type=Path), help="File of trusted keys; default: nobody's signature counts."
+)
 @click.option("--backend-store-uri", default=DEFAULT_STORE, show_default=True, help="Database of MLflow and the gate.")
 @click.pass_context
-def server(context: click.Context, policy: Path | None, backend_store_uri: str) -> None:
+def server(context: click.Context, policy: Path | None, keys: Path | None, backend_store_uri: str) -> None:
     """Start a gated MLflow server; every other option is passed on to `mlflow server`."""
     command = build_command(backend_store_uri, context.args)
     check_options(context.args)
     check_database(backend_store_uri)
     check_address(context.args)
-    environment = build_environment(policy)
+    environment = build_environment(policy, keys)
     os.execve(command[0], command, environment)  # noqa: S606  (no shell; the server takes this process's place)
 
 
@@ -123,16 +126,22 @@ def _option(options: list[str], *names: str) -> str | None:
     return found
 
 
-def build_environment(policy: Path | None) -> dict[str, str]:
-    """This process's environment, with the policy checked and named.
+def build_environment(policy: Path | None, keys: Path | None = None) -> dict[str, str]:
+    """This process's environment, with policy and trusted keys checked and named.
 
     Raises:
-        PolicyError: The policy file is wrong; nothing is started.
+        PolicyError: One of the files is wrong; nothing is started.
+        MissingExtraError: There are keys, and `cryptography` is not installed.
     """
+    from mlflow_quantgov.evidence.signing import load_trusted_keys
     from mlflow_quantgov.policy.loader import load_policy
 
     environment = dict(os.environ)
     if policy is not None:
         environment["QUANTGOV_POLICY"] = str(policy.resolve())
+    if keys is not None:
+        environment["QUANTGOV_KEYS"] = str(keys.resolve())
     load_policy(environment.get("QUANTGOV_POLICY"))
+    if load_trusted_keys(environment.get("QUANTGOV_KEYS")).keys:
+        require("cryptography", extra="sign", purpose="verify signatures by trusted keys")
     return environment

@@ -91,11 +91,13 @@ def _parent(cast: Cast, target: Path, screen: Screen) -> str:
         info = qg.log_parent(cast.parent, name="parent", registered_model_name=cast.model, target=target)
     uri = f"models:/{cast.model}/{info.registered_model_version}"
     stored = qg.archive(uri).content().stated()
-    screen.say(f"{uri}: {stored['files']} files, {stored['size_bytes'] / 1e6:.1f} MB archived by digest.")
+    size, taken = (stored[key] / 1e6 for key in ("size_bytes", "stored_bytes"))
+    screen.say(f"{uri}: {stored['files']} files, {size:.1f} MB archived by digest, in {taken:.1f} MB.")
     drill = qg.drill(uri, prompt=cast.prompt).content().stated()
     _must(drill["outcome"] == "pass", "the restore drill failed")
     screen.say(
-        f"Drill: {drill['verified_files']} files restored and verified, the model loaded and answered.", good=True
+        f"Drill: {drill['verified_files']} files restored and verified, it loaded and answered as the original does.",
+        good=True,
     )
     return uri
 

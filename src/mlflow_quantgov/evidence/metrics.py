@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_quantgov.evidence.predicates import Benchmark, Calibration, FidelityV1, Predicate, TaskEval
+from mlflow_quantgov.evidence.predicates import Benchmark, BenchmarkV1, Calibration, FidelityV1, Predicate, TaskEval
 
 _NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
 _DIGEST_LENGTH = 36
@@ -54,9 +54,11 @@ def numbers_of(content: Predicate) -> list[Number]:
         names = {"quantized_perplexity": "perplexity", "parent_perplexity": "parent_perplexity"}
         names |= {key: key for key in ("kl_mean", "kl_p99", "same_top_rate")}
         return [Number(name, summary[key], data) for key, name in names.items() if key in summary]
-    if isinstance(content, Benchmark):
+    if isinstance(content, Benchmark | BenchmarkV1):
         memory = summary["memory_ratio"]
         found = [Number("memory_ratio", memory)] if memory else []
+        taken = summary.get("memory", {}).get("quantized")
+        found += [Number("memory_bytes", taken)] if taken else []
         return found + [number for load in summary["loads"] for number in _of_load(load, len(summary["loads"]) > 1)]
     return []
 
@@ -132,8 +134,11 @@ def _of_task(summary: dict[str, Any]) -> dict[str, float]:
 
 def _of_load(load: dict[str, Any], several: bool) -> list[Number]:
     where = f"/batch {load['batch']} of {load['prompt_tokens']} to {load['output_tokens']} tokens" if several else ""
-    return [
+    found = [
         Number(f"{phase}_{name}{where}", load[phase][key])
         for phase in ("prefill", "decode")
         for name, key in (("tokens_per_second", "quantized"), ("ratio_to_parent", "ratio"))
+        if load[phase][key] is not None
     ]
+    first = load.get("time_to_first_token_ms", {}).get("quantized", {}).get("p50")
+    return found + ([Number(f"time_to_first_token_ms{where}", first)] if first is not None else [])

@@ -22,14 +22,13 @@ def canonical_json(value: Any) -> bytes:
         EvidenceError: The value holds something that JSON cannot carry.
     """
     try:
-        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise EvidenceError(
             f"A statement holds a value that JSON cannot carry: {error}.",
             why="A statement is known by the digest of its bytes, so it must have one exact form.",
-            fix="Replace NaN and infinite numbers, and measure again.",
+            fix="Replace NaN, infinite numbers and halves of characters, and measure again.",
         ) from error
-    return text.encode()
 
 
 def sha256_digest(data: bytes) -> str:
@@ -139,18 +138,41 @@ def parse_statement(data: bytes, *, where: str = "the statement") -> Statement:
             why="Reading is bounded so that a hostile statement cannot exhaust the server.",
             fix="Evaluate fewer items per statement.",
         )
+    return statement_of(strict_json(data, where=where), where=where)
+
+
+def strict_json(data: bytes, *, where: str) -> Any:
+    """The one value that JSON text stands for.
+
+    Raises:
+        EvidenceError: Not JSON, an object that names a key twice, or a number that is none.
+    """
     try:
-        value = json.loads(data, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
-        statement = Statement.model_validate(value)
+        return json.loads(data, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        problem = _first_problem(error) if isinstance(error, ValidationError) else str(error)[:200]
-        raise EvidenceError(
-            f"{where} is not an in-toto statement: {problem}.",
-            why="Evidence that cannot be read cannot be judged.",
-            fix="quantgov schema",
-        ) from error
+        raise _unreadable(where, str(error)[:200]) from error
+
+
+def statement_of(value: Any, *, where: str) -> Statement:
+    """A statement from a JSON value, with everything that it claims recomputed.
+
+    Raises:
+        EvidenceError: It is not a statement, or its summary is not what its records give.
+    """
+    try:
+        statement = Statement.model_validate(value)
+    except ValidationError as error:
+        raise _unreadable(where, _first_problem(error)) from error
     statement.content()
     return statement
+
+
+def _unreadable(where: str, problem: str) -> EvidenceError:
+    return EvidenceError(
+        f"{where} is not an in-toto statement: {problem}.",
+        why="Evidence that cannot be read cannot be judged.",
+        fix="quantgov schema",
+    )
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

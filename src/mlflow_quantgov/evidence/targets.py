@@ -8,17 +8,41 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mlflow_quantgov.errors import UsageError
 from mlflow_quantgov.evidence.predicates.benchmark import Fingerprint
+from mlflow_quantgov.evidence.version_ranges import Specifier
 from mlflow_quantgov.resources import policies_dir
 from mlflow_quantgov.yaml_files import parse_yaml, read_yaml, validate
 
+Device = Literal[
+    "cpu", "cuda", "rocm", "xpu", "metal", "vulkan", "sycl", "opencl", "cann", "hexagon", "webgpu", "et", "endpoint"
+]
+"""What computes; `cuda` is NVIDIA, `rocm` AMD, `xpu` Intel, `cann` Ascend."""
+CpuFlag = Literal[
+    "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm", "sve"
+]
+"""Instruction sets for which runtimes choose other kernels, as Linux names them."""
+CPU_FLAGS: tuple[str, ...] = get_args(CpuFlag)
+COMPUTE_CAPABILITIES: dict[str, tuple[str, ...]] = {
+    "volta": ("7.0",),
+    "turing": ("7.5",),
+    "ampere": ("8.0", "8.6", "8.7"),
+    "ada": ("8.9",),
+    "hopper": ("9.0",),
+    "blackwell": ("10.0", "10.3"),
+    "blackwell-consumer": ("12.0", "12.1"),
+}
+"""Architecture of NVIDIA GPUs to the compute capabilities that it comes in."""
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,99}$"
+
+
+_LATER: dict[str, Any] = {"compute_capability": [], "cpu_flags": None}
+"""Keys of hardware that came after the first targets were pinned, with what they are where nothing is said."""
 
 
 class TargetLoad(BaseModel):
@@ -36,13 +60,32 @@ class Hardware(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    device: Literal["cpu", "cuda", "endpoint"]
+    device: Device
     architecture: str | None = None
     """Family of kernels: `x86_64`, `hopper` (see policies/kernels)."""
+    compute_capability: tuple[Annotated[str, Field(pattern=r"^\d{1,2}\.\d$")], ...] = ()
+    """Of the NVIDIA GPUs that it may run on; empty: all of its architecture."""
+    cpu_flags: tuple[CpuFlag, ...] | None = None
+    """Instruction sets that the CPU is sure to have; None: those of the fingerprint, or not known."""
     match: Literal["exact", "class"] = "exact"
     """`exact`: the whole fingerprint; `class`: CPU or GPU model."""
     fingerprint: Fingerprint | None = None
     """Captured on the machine; None in shipped templates, which then never serve the benchmark."""
+
+    @property
+    def instruction_sets(self) -> tuple[str, ...] | None:
+        """Those that decide kernels; None where nothing is known of the CPU."""
+        if self.cpu_flags is not None or self.fingerprint is None:
+            return self.cpu_flags
+        return self.fingerprint.cpu_flags
+
+    @model_validator(mode="after")
+    def _one_architecture(self) -> Hardware:
+        known = COMPUTE_CAPABILITIES.get(self.architecture or "", self.compute_capability)
+        strange = [one for one in self.compute_capability if one not in known]
+        if strange:
+            raise ValueError(f"no {self.architecture} has the compute capability {strange[0]}, but {', '.join(known)}")
+        return self
 
 
 class Target(BaseModel):
@@ -54,7 +97,7 @@ class Target(BaseModel):
     name: str = Field(pattern=NAME_PATTERN)
     description: str = ""
     runtime: str
-    runtime_version: str = ""
+    runtime_version: Specifier = ""
     """PEP 440 specifier; empty for any."""
     formats: tuple[str, ...] = Field(min_length=1)
     """Containers that the runtime loads and runs well, best first."""
@@ -69,7 +112,11 @@ class Target(BaseModel):
     @property
     def digest(self) -> str:
         """`sha256:<hex>` of the canonical JSON."""
-        text = json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
+        value = self.model_dump(mode="json", by_alias=True)
+        # Keys that came later count where they are set, so that earlier targets keep the digests that policies pin.
+        hardware = value["hardware"]
+        value["hardware"] = {key: one for key, one in hardware.items() if key not in _LATER or one != _LATER[key]}
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"))
         return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 

@@ -11,7 +11,10 @@ import mlflow
 import requests
 
 from mlflow_quantgov.errors import EvidenceError, QuantgovError, UnreachableError, UsageError, no_answer
+from mlflow_quantgov.evidence.signing import TrustedKeys
 from mlflow_quantgov.policy.decision import AuditAnswer, CheckResult, Decision
+from mlflow_quantgov.policy.facts import Evidence
+from mlflow_quantgov.policy.schema import Policy
 
 TIMEOUT_SECONDS = 600
 
@@ -26,6 +29,10 @@ class Gate(ABC):
     @abstractmethod
     def policy(self) -> dict[str, Any]:
         """`name`, `digest` and `text` of the policy in force."""
+
+    @abstractmethod
+    def keys(self) -> dict[str, Any]:
+        """`digest` and `text` of the trusted keys."""
 
     @abstractmethod
     def check(self, name: str, version: str, destination: str) -> Decision:
@@ -73,6 +80,10 @@ class HttpGate(Gate):
     def policy(self) -> dict[str, Any]:
         """See `Gate`."""
         return self._ask("GET", "policy")
+
+    def keys(self) -> dict[str, Any]:
+        """See `Gate`."""
+        return self._ask("GET", "keys")
 
     def check(self, name: str, version: str, destination: str) -> Decision:
         """See `Gate`."""
@@ -140,6 +151,7 @@ class StoreGate(Gate):
             "version": __version__,
             "store": "in process",
             "policy": {"name": policy.name, "digest": policy.digest, "mode": policy.mode},
+            "keys": keys_status(self._store.quantgov_policy(), self._store.quantgov_keys()),
         }
 
     def policy(self) -> dict[str, Any]:
@@ -147,14 +159,18 @@ class StoreGate(Gate):
         policy = self._store.quantgov_policy()
         return {"name": policy.name, "digest": policy.digest, "text": policy.text}
 
+    def keys(self) -> dict[str, Any]:
+        """See `Gate`."""
+        keys = self._store.quantgov_keys()
+        return {"digest": keys.digest, "text": keys.to_text()}
+
     def check(self, name: str, version: str, destination: str) -> Decision:
         """See `Gate`."""
         return self._store.quantgov_check(name, version, destination)
 
     def attach(self, name: str, version: str, statement: bytes) -> dict[str, Any]:
         """See `Gate`."""
-        taken = self._store.quantgov_take_in(name, version, statement)
-        return {"kind": taken.kind, "statement_digest": taken.digest, "subject": taken.subject, "attached": True}
+        return taken_in(self._store.quantgov_take_in(name, version, statement))
 
     def decision(self, decision_id: str) -> Decision | None:
         """See `Gate`."""
@@ -213,6 +229,30 @@ def require_gate(purpose: str) -> Gate:
     return gate
 
 
+def keys_status(policy: Policy, keys: TrustedKeys) -> dict[str, Any]:
+    """What a gate says of its trusted keys: digest, how many, and roles that its policy asks for and no key has."""
+    wanted = {role for gate in policy.gates.values() for role in gate.signed.values()}
+    return {
+        "digest": keys.digest,
+        "count": len(keys.keys),
+        "lacking": sorted(role for role in wanted if not keys.with_role(role)),
+    }
+
+
+def taken_in(one: Evidence) -> dict[str, Any]:
+    """What a gate answers to a statement that it has taken in."""
+    signers = [
+        {"key": by.key, "name": by.name, "roles": list(by.roles), "standing": by.standing} for by in one.signatures
+    ]
+    return {
+        "kind": one.kind,
+        "statement_digest": one.digest,
+        "subject": one.subject,
+        "attached": True,
+        "signed_by": signers,
+    }
+
+
 def _must_answer(uri: str) -> None:
     try:
         answer = requests.get(f"{uri.rstrip('/')}/health", timeout=10)
@@ -251,4 +291,7 @@ def decision_from_dict(data: dict[str, Any]) -> Decision:
         what_if=policy.get("what_if", False),
         labels=tuple(data.get("labels", ())),
         summary=data.get("summary", ""),
+        keys=data.get("keys", {}).get("digest", ""),
+        decided_at=data.get("decided_at", ""),
+        signatures=tuple(data.get("signatures", ())),
     )

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import mlflow
 from pydantic import ValidationError
 from sqlalchemy import Engine
-from sqlalchemy.orm import Session
 
 from mlflow_quantgov.artifact.derivation import Descent
 from mlflow_quantgov.artifact.inspect import inspect_model
@@ -22,12 +21,14 @@ from mlflow_quantgov.checkpoint import Checkpoint, examine, with_checkpoint
 from mlflow_quantgov.errors import ArtifactError, EvidenceError, QuantgovError
 from mlflow_quantgov.evidence.generic_sets import named_set
 from mlflow_quantgov.evidence.kernel_table import lookup
-from mlflow_quantgov.evidence.predicates import Predicate, Training
-from mlflow_quantgov.evidence.statement import MAX_STATEMENT_BYTES, parse_statement
+from mlflow_quantgov.evidence.predicates import Predicate, Training, Waiver
+from mlflow_quantgov.evidence.signing import NO_KEYS, TrustedKeys, read_attached
 from mlflow_quantgov.evidence.store import EVIDENCE_FOLDER, copy_name
 from mlflow_quantgov.flavor.download import model_artifact, search_versions
 from mlflow_quantgov.flavor.layout import LINEAGE_FILE, MANIFEST_FILE, LineageRecord, SavedModel
+from mlflow_quantgov.gate.actor import current_actor
 from mlflow_quantgov.gate.contents import loading_problem, other_problem, weights_below
+from mlflow_quantgov.gate.copies import copies_below, merged, unkept
 from mlflow_quantgov.gate.descent import Comparison, Found, descent_of, kinship_of
 from mlflow_quantgov.gate.intake import kept, take_in
 from mlflow_quantgov.gate.siblings import Siblings
@@ -70,44 +71,43 @@ class Gatherer:
     """Context manager that yields a session and commits; None on a client, which keeps nothing."""
     compares: Callable[[str], bool] = lambda name: False
     """Whether the weights of a registered model's versions are compared with their parents'."""
+    keys: TrustedKeys = NO_KEYS
+    """Whose signatures are believed."""
     least_bits: Callable[[str], float] = lambda name: 0.0
     """Width below which versions of a registered model have to show how they were trained."""
 
     def gather(self, name: str, version: str, requester: str | None = None) -> Facts:
         """Everything that is known about a version; what cannot be read is named in `problems`."""
-        gathering = _Gathering(self.registry, self.engine, self.sessions, self.compares(name), self.least_bits(name))
+        gathering = _Gathering(self, self.compares(name), self.least_bits(name))
         return gathering.gather(name, version, requester)
 
 
 class _Gathering:
     """One gathering: the files of a version are read and hashed once, however often it is met on the way."""
 
-    def __init__(
-        self,
-        registry: Registry,
-        engine: Engine | None,
-        sessions: Callable[[], Any] | None,
-        compares: bool,
-        least_bits: float,
-    ) -> None:
-        self.registry, self.engine, self.sessions, self.compares = registry, engine, sessions, compares
-        self.least_bits = least_bits
+    def __init__(self, by: Gatherer, compares: bool, least_bits: float) -> None:
+        self.registry, self.engine, self.sessions, self.keys = by.registry, by.engine, by.sessions, by.keys
+        self.compares, self.least_bits = compares, least_bits
         self._seen: dict[str, _Read] = {}
 
     def gather(self, name: str, version: str, requester: str | None = None) -> Facts:
         ref = self.registry.reference(name, version)
-        now = datetime.now(UTC)
+        facts = Facts(
+            name, version, "unknown", datetime.now(UTC), requester, created=ref.creation_time, keys=self.keys.digest
+        )
         try:
             found = self._read(ref)
         except QuantgovError as error:
-            return Facts(name, version, "unknown", now, requester, problems=(error.what,))
-        facts = Facts(name, version, found.role, now, requester, found.model, found.recorded, problems=found.problems)
+            return replace(facts, problems=(error.what,))
+        facts = replace(
+            facts, role=found.role, model=found.model, recorded_manifest=found.recorded, problems=found.problems
+        )
         if found.model is None:
             return facts
         lineage, parent_copies = self._lineage(name, ref, found)
         role: Role = "quantized" if lineage is not None or found.model.quantization.is_quantized else "parent"
         subjects = {found.model.weights} | ({lineage.parent.weights} if lineage and lineage.parent else set())
-        evidence, problems = self._evidence(ref, subjects, found.copies + parent_copies)
+        evidence, problems = self._evidence(ref, subjects, found.copies + parent_copies, facts.now)
         target = found.record.target if found.record else None
         facts = replace(
             facts,
@@ -145,7 +145,9 @@ class _Gathering:
         def stranger(other: VersionRef, model: ModelFacts) -> bool:
             return origin is None or self._compared(kinship_of, other, model, origin, parent).denied
 
-        found = Siblings(self.registry, self.sessions, self._read, self._may_have(parent.weights), stranger)
+        found = Siblings(
+            self.registry, self.sessions, self._read, self._may_have(parent.weights), stranger, self.keys, facts.now
+        )
         return found.of(ref, facts, self.least_bits)
 
     def _checkpoint(self, ref: VersionRef, facts: Facts, training: Predicate) -> Checkpoint:
@@ -189,7 +191,7 @@ class _Gathering:
             if found is None:
                 return _Read("unknown" if problem else "other", None, None, None, (), (problem,) if problem else ())
             recorded, record, problems = _own_files(root)
-            return _Read("quantized", facts_of(artifact, found), recorded, record, tuple(_copies(root)), problems)
+            return _Read("quantized", facts_of(artifact, found), recorded, record, tuple(copies_below(root)), problems)
 
     def _resolved(self, ref: VersionRef) -> VersionRef:
         """A version that is about to be created as a copy lies where the other one lies; then that is written down."""
@@ -284,31 +286,31 @@ class _Gathering:
         return may
 
     def _evidence(
-        self, ref: VersionRef, subjects: set[str], copies: tuple[tuple[str, bytes], ...]
+        self, ref: VersionRef, subjects: set[str], copies: tuple[tuple[str, bytes], ...], now: datetime
     ) -> tuple[list[Evidence], list[str]]:
         """Kept statements, and copies beside the model that nobody attached; altered copies are problems."""
         problems, sound = [], []
         for name, data in copies:
             try:
-                statement = parse_statement(data, where=name)
-                if copy_name(statement) != name:
-                    raise EvidenceError(f"{name} has been edited: its digest is now {statement.digest[:19]}.")
-                if statement.subject_digest in subjects:
-                    sound.append((name, data, Evidence(statement, statement.content(), statement.digest, None)))
+                attached = read_attached(data, where=name)
+                if copy_name(attached) != name:
+                    raise EvidenceError(f"{name} has been edited: its digest is now {attached.statement.digest[:19]}.")
+                if attached.statement.subject_digest in subjects:
+                    sound.append((name, data, unkept(attached, self.keys, now, name)))
             except EvidenceError as error:
                 problems.append(f"The copy {EVIDENCE_FOLDER}/{name} was altered: {error.what}")
         if self.sessions is None:
-            return [one for _, _, one in sound], problems
+            return merged([one for _, _, one in sound]), problems
         with self.sessions() as session:
-            _take_in_all(session, ref, subjects, sound)
-            return kept(session, subjects), problems
-
-
-def _take_in_all(
-    session: Session, ref: VersionRef, subjects: set[str], sound: list[tuple[str, bytes, Evidence]]
-) -> None:
-    for name, data, _ in sound:
-        take_in(session, ref, data, subjects, actor=None, actor_source=None, where=name)
+            for name, data, one in sound:
+                # A waiver lets something through, so it counts only where it was attached, while its signer looked on.
+                if one.kind == Waiver.KIND:
+                    continue
+                try:
+                    take_in(session, ref, data, subjects, self.keys, actor=None, actor_source=None, where=name)
+                except EvidenceError as error:
+                    problems.append(f"The copy {EVIDENCE_FOLDER}/{name} was not taken in: {error.what}")
+            return kept(session, subjects, self.keys, now), problems
 
 
 def _inspect(root: Path, artifact: Path) -> tuple[Inspection | None, str | None]:
@@ -338,12 +340,6 @@ def _own_files(root: Path) -> tuple[str | None, LineageRecord | None, tuple[str,
         return None, None, (f"The files under quantgov/ are wrong: {str(error)[:200]}",)
 
 
-def _copies(root: Path) -> Iterable[tuple[str, bytes]]:
-    for path in sorted((root / EVIDENCE_FOLDER).glob("*.json")):
-        if path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_STATEMENT_BYTES:
-            yield path.name, path.read_bytes()
-
-
 class ClientRegistry:
     """A registry as a plain MLflow client sees it."""
 
@@ -368,7 +364,13 @@ def reference_of(version: Any, location: str | None) -> VersionRef:
 
 
 def gather_client(
-    client: mlflow.MlflowClient, name: str, version: str, *, compares: bool = False, least_bits: float = 0.0
+    client: mlflow.MlflowClient,
+    name: str,
+    version: str,
+    *,
+    compares: bool = False,
+    keys: TrustedKeys = NO_KEYS,
+    least_bits: float = 0.0,
 ) -> Facts:
     """Facts through a plain client, for `qg.check` and reports where nothing is gated; nothing is kept.
 
@@ -377,7 +379,8 @@ def gather_client(
         name: Registered model.
         version: Its version.
         compares: Whether to compare the weights with the parent's; both models are then read whole.
+        keys: Whose signatures are believed.
         least_bits: Width below which a version has to show how it was trained; the checkpoint is then read too.
     """
-    gatherer = Gatherer(ClientRegistry(client), None, None, lambda _: compares, lambda _: least_bits)
-    return gatherer.gather(name, version)
+    gatherer = Gatherer(ClientRegistry(client), None, None, lambda _: compares, keys, lambda _: least_bits)
+    return gatherer.gather(name, version, current_actor()[0])

@@ -26,7 +26,7 @@ class Entry:
     """What is to be recorded."""
 
     kind: str
-    """`promotion`, `denial`, `alias-removed`, `deletion`, `rename`, `policy`, `inherited`, `statement`."""
+    """`promotion`, `denial`, `alias-removed`, `deletion`, `rename`, `policy`, `keys`, `inherited`, `statement`."""
     actor: str
     actor_source: str
     model: str | None = None
@@ -92,7 +92,7 @@ def verify(session: Session) -> Verification:
 
 
 def rows(session: Session, model: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
-    """Rows, newest first, without their bodies; `about` is what a statement is about (`task-eval`)."""
+    """Rows, newest first, without their bodies; `about` is what a statement is about (`task-eval`), `waived` the checks that were waived."""
     query = select(LedgerRow).order_by(desc(LedgerRow.seq)).limit(limit)
     if model is not None:
         query = query.where(LedgerRow.model == model)
@@ -108,6 +108,17 @@ def decision(session: Session, decision_id: str) -> dict[str, Any] | None:
     return {**body, "decision_id": row.decision_id}
 
 
+def newest_body(session: Session, kind: str) -> dict[str, Any]:
+    """The body of the newest row of a kind, with the row's policy digest where it names none; empty where there is none."""
+    row = session.execute(
+        select(LedgerRow).where(LedgerRow.kind == kind).order_by(desc(LedgerRow.seq)).limit(1)
+    ).scalar_one_or_none()
+    if row is None:
+        return {}
+    body: dict[str, Any] = json.loads(row.body)
+    return {"digest": row.policy_digest} | body
+
+
 def is_empty(session: Session) -> bool:
     """Whether nothing was ever recorded."""
     return session.execute(select(LedgerRow.seq).limit(1)).first() is None
@@ -116,8 +127,9 @@ def is_empty(session: Session) -> bool:
 def _public(row: LedgerRow) -> dict[str, Any]:
     names = ("seq", "decision_id", "created_at", "kind", "model", "version", "destination", "decision", "actor",
              "actor_source", "policy_digest", "row_hash")  # fmt: skip
-    about = json.loads(row.body).get("kind") if row.kind == "statement" else None
-    return {name: getattr(row, name) for name in names} | {"about": about}
+    body = json.loads(row.body) if row.kind in {"statement", "promotion", "denial"} else {}
+    about = body.get("kind") if row.kind == "statement" else None
+    return {name: getattr(row, name) for name in names} | {"about": about, "waived": body.get("waived", [])}
 
 
 def _hash(row: LedgerRow) -> str:

@@ -20,17 +20,18 @@ from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwar
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from mlflow_quantgov.errors import QuantgovError
+from mlflow_quantgov.errors import QuantgovError, require
+from mlflow_quantgov.evidence.signing import TrustedKeys, load_trusted_keys
 from mlflow_quantgov.flavor.download import search_versions
 from mlflow_quantgov.gate import ledger
 from mlflow_quantgov.gate.actor import current_actor
 from mlflow_quantgov.gate.facts import Gatherer, reference_of
 from mlflow_quantgov.gate.guards import Guards, Pointer
-from mlflow_quantgov.gate.intake import kept_digests, take_in
+from mlflow_quantgov.gate.intake import kept_marks, take_in
 from mlflow_quantgov.gate.ledger import Entry
 from mlflow_quantgov.gate.session import JoinedSessions
 from mlflow_quantgov.gate.sources import VersionRef
-from mlflow_quantgov.gate.tables import PolicyRow
+from mlflow_quantgov.gate.tables import KeysRow, PolicyRow
 from mlflow_quantgov.gate.upgrade import upgrade
 from mlflow_quantgov.policy.decision import Decision
 from mlflow_quantgov.policy.engine import decide
@@ -69,17 +70,26 @@ class _Gate(Guards, _Store):
     def __init__(self, db_uri: str, read_db_uri: str | None = None) -> None:
         super().__init__(db_uri, read_db_uri=read_db_uri)
         self._policy = load_policy(os.environ.get("QUANTGOV_POLICY"))
+        self._keys = load_trusted_keys(os.environ.get("QUANTGOV_KEYS"))
+        if self._keys.keys:
+            require("cryptography", extra="sign", purpose="verify signatures by trusted keys")
         self._sessions: JoinedSessions = JoinedSessions(self.ManagedSessionMaker)
         self.ManagedSessionMaker = self._sessions
         upgrade(self.engine)
-        self._gatherer = Gatherer(self, self.engine, self._sessions.transaction, self._compares, self._least_bits)
-        self._remember_policy()
+        self._gatherer = Gatherer(
+            self, self.engine, self._sessions.transaction, self._compares, self._keys, self._least_bits
+        )
+        self._remember_files()
 
     # What others in this process ask.
 
     def quantgov_policy(self) -> Policy:
         """The policy in force."""
         return self._policy
+
+    def quantgov_keys(self) -> TrustedKeys:
+        """The keys that are trusted."""
+        return self._keys
 
     def _compares(self, name: str) -> bool:
         return demands_weights(self._policy, name)
@@ -99,14 +109,17 @@ class _Gate(Guards, _Store):
         """Take in a statement about a version or its parent.
 
         Raises:
-            EvidenceError: Malformed, about other bytes, or its summary is not what its records give.
+            EvidenceError: Malformed, about other bytes, its summary is not what its records give, its signature does not
+                fit, or it is a waiver that nobody with the role has signed for this version.
         """
         facts = self.quantgov_facts(name, version)
         subjects = {one.weights for one in (facts.model, facts.lineage.parent if facts.lineage else None) if one}
         actor, source = current_actor()
         with self._sessions.transaction() as session:
-            taken = take_in(session, self.reference(name, version), data, subjects, actor=actor, actor_source=source)
-            body = {"statement": taken.digest, "kind": taken.kind, "subject": taken.subject}
+            ref = self.reference(name, version)
+            taken = take_in(session, ref, data, subjects, self._keys, actor=actor, actor_source=source)
+            signers = [{"key": one.key, "name": one.name, "standing": one.standing} for one in taken.signatures]
+            body = {"statement": taken.digest, "kind": taken.kind, "subject": taken.subject, "signed_by": signers}
             ledger.append(session, Entry("statement", actor, source, name, version, None, "recorded", None, body))
         return taken
 
@@ -255,15 +268,14 @@ class _Gate(Guards, _Store):
 
         destinations = gated_destinations(self._policy, name) or ["@champion"]
         ref = VersionRef(name, "new", source, 0)
-        pending, sessions = _Pending(self, ref), self._sessions.transaction
-        gatherer = Gatherer(pending, self.engine, sessions, self._compares, self._least_bits)
+        gatherer = replace(self._gatherer, registry=_Pending(self, ref))
         facts = gatherer.gather(name, "new", current_actor()[0])
         decisions = [decide(self._policy, facts, destination) for destination in destinations]
         return next((one for one in decisions if not one.allowed), decisions[0])
 
     def _same_evidence(self, session: Session, facts: Facts) -> bool:
         subjects = {one.weights for one in (facts.model, facts.lineage.parent if facts.lineage else None) if one}
-        return kept_digests(session, subjects) == frozenset(one.digest for one in facts.evidence)
+        return kept_marks(session, subjects) == frozenset(mark for one in facts.evidence for mark in one.marks)
 
     def _number(self, name: str, version: str) -> str:
         """The version's own spelling of its number: ` 2` and `02` name version 2, and are recorded as that."""
@@ -340,28 +352,29 @@ class _Gate(Guards, _Store):
         if session.get_bind().dialect.name != "sqlite":
             session.execute(select(SqlRegisteredModel).where(SqlRegisteredModel.name == name).with_for_update())
 
-    def _remember_policy(self) -> None:
-        """Keep each policy whole, and enter a change of policy and the pointers that were here before us."""
+    def _remember_files(self) -> None:
+        """Keep each policy and keys file whole, and enter a change of one and the pointers that were here before us."""
         actor, source = current_actor()
+        policy, keys, now = self._policy, self._keys, datetime.now(UTC)
         with self._sessions.transaction() as session:
             ledger.lock(session)  # several workers start at once
             if ledger.is_empty(session):
-                for name, held in self.all_gated_pointers(self._policy):
+                for name, held in self.all_gated_pointers(policy):
                     entry = Entry("inherited", actor, source, name, held.version, held.destination, "inherited",
-                                  self._policy.digest)  # fmt: skip
+                                  policy.digest)  # fmt: skip
                     ledger.append(session, entry)
-            if session.get(PolicyRow, self._policy.digest) is None:
-                now = datetime.now(UTC)
-                session.add(
-                    PolicyRow(
-                        digest=self._policy.digest, name=self._policy.name, text=self._policy.text, first_seen=now
-                    )
-                )
-                body = {"name": self._policy.name, "mode": self._policy.mode}
-                ledger.append(
-                    session,
-                    Entry("policy", actor, source, decision="recorded", policy_digest=self._policy.digest, body=body),
-                )
+            if session.get(PolicyRow, policy.digest) is None:
+                session.add(PolicyRow(digest=policy.digest, name=policy.name, text=policy.text, first_seen=now))
+            if keys.keys and session.get(KeysRow, keys.digest) is None:
+                session.add(KeysRow(digest=keys.digest, text=keys.to_text(), first_seen=now))
+            described = {"name": policy.name, "mode": policy.mode, "digest": policy.digest}
+            trusted = {"digest": keys.digest, "trusted": [one.model_dump(mode="json") for one in keys.keys]}
+            for kind, body in (("policy", described), ("keys", trusted)):
+                before = ledger.newest_body(session, kind)
+                # What was put back is a change too. Rows of before say the digest of a policy in a column of their own.
+                if before.get("digest", "") != body["digest"]:
+                    entry = Entry(kind, actor, source, decision="recorded", policy_digest=policy.digest, body=body)
+                    ledger.append(session, entry)
 
 
 class _Pending:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import Any, Protocol
 
 from mlflow.exceptions import MlflowException
@@ -12,8 +13,9 @@ from sqlalchemy.orm import Session
 
 from mlflow_quantgov.errors import EvidenceError, QuantgovError
 from mlflow_quantgov.evidence.predicates import TaskEval
-from mlflow_quantgov.evidence.statement import parse_statement
+from mlflow_quantgov.evidence.signing import TrustedKeys, read_attached
 from mlflow_quantgov.flavor.layout import LineageRecord
+from mlflow_quantgov.gate.copies import merged, unkept
 from mlflow_quantgov.gate.intake import kept
 from mlflow_quantgov.gate.sources import VersionRef
 from mlflow_quantgov.gate.tables import StatementRow
@@ -57,6 +59,8 @@ class Siblings:
         read: Callable[[VersionRef], Read],
         may_be: Callable[[VersionRef, str], bool],
         is_stranger: Callable[[VersionRef, ModelFacts], bool],
+        keys: TrustedKeys,
+        now: datetime,
     ) -> None:
         """Use a registry.
 
@@ -69,9 +73,12 @@ class Siblings:
                 reading it, and its evidence.
             is_stranger: Whether the weights of a version have nothing in common with the parent's, whatever was written
                 down at logging; reads both whole, and is asked last.
+            keys: Whose signatures are believed.
+            now: When it is asked.
         """
         self._registry, self._sessions, self._read = registry, sessions, read
         self._may_be, self._is_stranger = may_be, is_stranger
+        self._keys, self._now = keys, now
 
     def of(self, ref: VersionRef, facts: Facts, least_bits: float) -> tuple[Sibling, ...]:
         """Evaluated versions of the same parent whose narrowest matrix has at least so many bits.
@@ -104,7 +111,9 @@ class Siblings:
             # A number that was given away again after a deletion is another version.
             if ref is not None and ref.creation_time == created and self._may_be(ref, subject):
                 with self._sessions() as session:
-                    evidence = [one for one in kept(session, {subject}) if one.kind == TaskEval.KIND]
+                    evidence = [
+                        one for one in kept(session, {subject}, self._keys, self._now) if one.kind == TaskEval.KIND
+                    ]
                 yield ref, evidence
 
     def _beside(self, ref: VersionRef) -> Iterator[tuple[VersionRef, list[Evidence]]]:
@@ -113,8 +122,16 @@ class Siblings:
             found = self._files(other) if other.version != ref.version else None
             if found is None or found.model is None:
                 continue
-            evidence = [one for one in map(_parsed, found.copies) if one and one.subject == found.model.weights]
-            yield other, evidence
+            parsed = (self._parsed(name, data) for name, data in found.copies)
+            yield other, merged(one for one in parsed if one and one.subject == found.model.weights)
+
+    def _parsed(self, name: str, data: bytes) -> Evidence | None:
+        """A copy of a task evaluation; None for anything else, and for one that was altered."""
+        try:
+            found = unkept(read_attached(data, where=name), self._keys, self._now, name)
+        except EvidenceError:
+            return None
+        return found if isinstance(found.content, TaskEval) else None
 
     def _there(self, model: str, version: str) -> VersionRef | None:
         try:
@@ -152,13 +169,3 @@ def _compares_with(one: Evidence, parent: str) -> bool:
         and content.parent.weights == parent
         and content.quantized.weights == one.subject != parent
     )
-
-
-def _parsed(copy: tuple[str, bytes]) -> Evidence | None:
-    """A copy of a task evaluation; None for anything else, and for one that was altered."""
-    try:
-        statement = parse_statement(copy[1], where=copy[0])
-        content = statement.content()
-    except EvidenceError:
-        return None
-    return Evidence(statement, content, statement.digest, None) if isinstance(content, TaskEval) else None

@@ -52,6 +52,33 @@ class StatementRow(Base):
     received_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
+class SignatureRow(Base):
+    """One signature of a statement; the statement's own bytes stand in its row."""
+
+    __tablename__ = "quantgov_signatures"
+
+    digest: Mapped[str] = mapped_column(String(80), primary_key=True)
+    statement: Mapped[str] = mapped_column(String(80), index=True)
+    key: Mapped[str] = mapped_column(String(200))
+    """Id of the key that made it; where no trusted one did, what its writer says."""
+    signature: Mapped[bytes] = mapped_column(LargeBinary)
+    payload: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """What was signed, where that is the statement in another form than its canonical bytes."""
+    actor: Mapped[str | None] = mapped_column(String(300))
+    actor_source: Mapped[str | None] = mapped_column(String(40))
+    received_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class KeysRow(Base):
+    """Every file of trusted keys that was ever in force, whole."""
+
+    __tablename__ = "quantgov_keys"
+
+    digest: Mapped[str] = mapped_column(String(80), primary_key=True)
+    text: Mapped[str] = mapped_column(Text)
+    first_seen: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
 class PolicyRow(Base):
     """Every policy that was ever in force, whole."""
 

@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_quantgov.errors import QuantgovError, UsageError
 from mlflow_quantgov.evidence.statement import MAX_STATEMENT_BYTES
+from mlflow_quantgov.gate.client import keys_status, taken_in
 from mlflow_quantgov.version import __version__
 
 MAX_ROWS = 10_000
@@ -31,20 +32,25 @@ def build_api(store: Callable[[], Any]) -> Blueprint:
     def status() -> Response:
         policy = store().quantgov_policy()
         described = {"name": policy.name, "digest": policy.digest, "mode": policy.mode}
-        return jsonify(gated=True, version=__version__, policy=described, store=store().engine.dialect.name)
+        keys = keys_status(policy, store().quantgov_keys())
+        return jsonify(gated=True, version=__version__, policy=described, keys=keys, store=store().engine.dialect.name)
 
     @api.get("/policy")
     def policy() -> Response:
         found = store().quantgov_policy()
         return jsonify(name=found.name, digest=found.digest, text=found.text)
 
+    @api.get("/keys")
+    def keys() -> Response:
+        found = store().quantgov_keys()
+        return jsonify(digest=found.digest, text=found.to_text())
+
     @api.post("/statements")
     def statements() -> Response:
         if (request.content_length or 0) > 2 * MAX_STATEMENT_BYTES:
             raise UsageError("The request is too large.", why="At most 64 MB are taken in.", fix="evaluate fewer items")
         name, version, statement = _fields("name", "version", "statement")
-        taken = store().quantgov_take_in(name, version, statement.encode())
-        return jsonify(kind=taken.kind, statement_digest=taken.digest, subject=taken.subject, attached=True)
+        return jsonify(taken_in(store().quantgov_take_in(name, version, statement.encode())))
 
     @api.post("/check")
     def check() -> Response:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mlflow_quantgov.artifact.describe import headline, rows
+from mlflow_quantgov.pages.benchmark import benchmark_section
 from mlflow_quantgov.pages.calibration import calibration_section
 from mlflow_quantgov.pages.fidelity_plot import kl_plot
 from mlflow_quantgov.pages.plot import Interval, interval_plot, layer_plot
@@ -26,7 +27,8 @@ def render_report(facts: Facts, decision: Decision | None, *, title: str) -> str
     capabilities = _capabilities(decision)
     descent = facts.lineage.descent if facts.lineage else None
     again = reproductions(facts)
-    summaries = {one.kind: one.content.stated() for one in facts.evidence}
+    ranked = sorted(facts.evidence, key=lambda one: one.rank)
+    summaries = {one.kind: one.content.stated() for one in ranked}
     return render(
         "report.html",
         title=title,
@@ -35,8 +37,8 @@ def render_report(facts: Facts, decision: Decision | None, *, title: str) -> str
         plot=interval_plot([one["interval"] for one in capabilities]),
         capabilities=capabilities,
         fidelity=summaries.get("fidelity"),
-        kl_plot=kl_plot(next((one.content for one in reversed(facts.evidence) if one.kind == "fidelity"), None)),
-        benchmark=summaries.get("benchmark"),
+        kl_plot=kl_plot(next((one.content for one in reversed(ranked) if one.kind == "fidelity"), None)),
+        benchmark=benchmark_section(facts),
         calibration=calibration_section(facts),
         headline=headline(facts.model.quantization) if facts.model else None,
         described=rows(facts.model.quantization) if facts.model else {},

@@ -73,6 +73,17 @@ class Decision:
     """Things to know that decide nothing: `chosen by author: tasks`, `self-reported: task-eval`."""
     summary: str = ""
     """Why, where no check ran: the destination is open, or nobody named it."""
+    keys: str = ""
+    """Digest of the keys that were trusted; empty where nobody was."""
+    decided_at: str = ""
+    """UTC: the time with which expiries were compared."""
+    signatures: tuple[dict[str, Any], ...] = ()
+    """Of the statements that it rests on: `statement`, `key`, `name`, `roles`, `standing`, `received_at`."""
+
+    @property
+    def waived(self) -> tuple[str, ...]:
+        """Checks that would have refused, had nobody waived them."""
+        return tuple(check.check for check in self.checks if check.outcome == "waived")
 
     @property
     def exit_code(self) -> int:
@@ -98,6 +109,10 @@ class Decision:
             },
             "checks": [check.to_dict() for check in self.checks],
             "self_audit": [answer.to_dict() for answer in self.self_audit],
+            "waived": list(self.waived),
+            "keys": {"digest": self.keys},
+            "decided_at": self.decided_at,
+            "signatures": list(self.signatures),
             "labels": list(self.labels),
             "summary": self.summary,
         }
@@ -109,7 +124,8 @@ class Decision:
             report: Path or URL under which the whole decision can be read.
         """
         if self.allowed:
-            return f"quantgov allowed {self.model} version {self.version} at {self.destination}."
+            waived = f", with {' and '.join(self.waived)} waived" if self.waived else ""
+            return f"quantgov allowed {self.model} version {self.version} at {self.destination}{waived}."
         failed = [check for check in self.checks if check.refuses]
         reasons = "; ".join(
             f"({number}) {check.check} {check.outcome}: {check.reason}" for number, check in enumerate(failed, start=1)

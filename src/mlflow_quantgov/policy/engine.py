@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
+from functools import cache
 from importlib import metadata
+from typing import Any
 
+from mlflow_quantgov.evidence.predicates import Benchmark
+from mlflow_quantgov.policy import trust
 from mlflow_quantgov.policy.audit import answers
 from mlflow_quantgov.policy.checks import (
     approvals,
@@ -23,6 +28,7 @@ from mlflow_quantgov.policy.decision import CheckResult, Decision
 from mlflow_quantgov.policy.facts import Facts
 from mlflow_quantgov.policy.matching import fold, gate_for, gate_name, rule_for
 from mlflow_quantgov.policy.schema import Gate, Policy, Rule
+from mlflow_quantgov.policy.waivers import waive
 
 ENTRY_POINTS = "mlflow_quantgov.checks"
 OWN: dict[str, Check] = {
@@ -40,6 +46,11 @@ OWN: dict[str, Check] = {
         approvals,
     )
 }
+KINDS: dict[str, tuple[str, ...]] = {
+    module.NAME: module.KINDS
+    for module in (lineage, task_eval, calibration, bit_width, kernel_support, benchmark, rollback_archive)
+}
+"""Which evidence a check rests on."""
 # What a full-precision model is judged by: that it is what was logged, an allowed original, and can be brought back.
 PARENT_CHECKS = (identity.NAME, lineage.NAME, rollback_archive.NAME, approvals.NAME)
 
@@ -66,18 +77,32 @@ def decide(policy: Policy, facts: Facts, destination: str, *, what_if: bool = Fa
         if rule.other == "refuse":
             summary = "The policy lets only language models whose weights can be read through here."
         return _decision(policy, facts, destination, rule.other == "open", summary=summary, what_if=what_if)
-    checks = tuple(_run(check, gate, rule, facts) for check in _required(gate, facts))
-    labels = _labels(rule, facts, checks)
+    counted, aside = trust.set_aside(gate, facts)
+    checks = tuple(
+        trust.explain(_run(check, gate, rule, counted), KINDS.get(check, ()), gate, counted, aside)
+        for check in _required(gate, facts)
+    )
+    labels = _labels(rule, counted, checks) + tuple(trust.labels(counted, checks, aside, gate))
     chosen = [label for label in labels if label.startswith("chosen by author")]
     strict = () if gate.author_may_choose or not chosen else (_unpinned(chosen),)
-    checks = checks + strict
+    checks = trust.separation(gate, counted, checks, f"models:/{facts.name}/{facts.version}") + strict
+    checks = waive(checks, counted)
+    labels += tuple(
+        f"waived: {one.check} by {one.numbers['waiver']['by']}" for one in checks if one.outcome == "waived"
+    )
     allowed = bool(checks) and not any(check.refuses for check in checks)
     return _decision(policy, facts, destination, allowed, checks=checks, labels=labels, what_if=what_if)
 
 
 def all_checks() -> dict[str, Check]:
     """Our own checks, and those that third parties add by entry point."""
-    return {**{point.name: point.load() for point in metadata.entry_points(group=ENTRY_POINTS)}, **OWN}
+    return {**_of_others(), **OWN}
+
+
+@cache
+def _of_others() -> dict[str, Check]:
+    """Looked up once: what is installed does not change while a process runs, and the search reads a folder of packages."""
+    return {point.name: point.load() for point in metadata.entry_points(group=ENTRY_POINTS)}
 
 
 def _required(gate: Gate, facts: Facts) -> tuple[str, ...]:
@@ -107,7 +132,7 @@ def _unnamed(rule: Rule | None, facts: Facts, destination: str) -> str:
 
 
 def _labels(rule: Rule, facts: Facts, checks: tuple[CheckResult, ...]) -> tuple[str, ...]:
-    """What decides nothing by itself, and must be seen: who chose the yardstick, who vouches for a measurement."""
+    """What decides nothing by itself, and must be seen: who chose the yardstick, and what nobody saw run."""
     asked = {check.check for check in checks if check.outcome != "not-applicable"}
     pins = rule.yardsticks
     unpinned = [
@@ -121,12 +146,11 @@ def _labels(rule: Rule, facts: Facts, checks: tuple[CheckResult, ...]) -> tuple[
         if check in asked and not pinned
     ]
     labels = [f"chosen by author: {', '.join(unpinned)}"] if unpinned else []
-    digests = {digest for check in checks for digest in check.evidence}
-    used = [one for one in facts.evidence if one.digest in digests]
-    own = sorted({one.kind for one in used if one.signer is None or one.actor == facts.requester})
+    used = trust.used(facts, checks)
     imported = sorted({one.kind for one in used if one.content.provenance.imported})
-    labels += [f"self-reported: {', '.join(own)}"] if own else []
     labels += [f"imported: {', '.join(imported)}"] if imported else []
+    if any(isinstance(one.content, Benchmark) and one.content.parent_not_loaded for one in used):
+        labels.append("not compared with its parent: benchmark (the parent did not load where it was measured)")
     return tuple(labels)
 
 
@@ -160,4 +184,22 @@ def _decision(
         what_if=what_if,
         labels=labels,
         summary=summary,
+        keys=facts.keys,
+        decided_at=facts.now.isoformat(),
+        signatures=tuple(_signatures(facts, checks)),
     )
+
+
+def _signatures(facts: Facts, checks: tuple[CheckResult, ...]) -> Iterator[dict[str, Any]]:
+    """Who signed what a decision rests on, as it stood then."""
+    for one in trust.used(facts, checks):
+        for signature in one.signatures:
+            yield {
+                "statement": one.digest,
+                "kind": one.kind,
+                "key": signature.key,
+                "name": signature.name,
+                "roles": list(signature.roles),
+                "standing": signature.standing,
+                "received_at": signature.received_at.isoformat() if signature.received_at else None,
+            }

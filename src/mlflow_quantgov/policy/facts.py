@@ -11,6 +11,8 @@ from mlflow_quantgov.artifact.quantizers.recipe import Recipe
 from mlflow_quantgov.artifact.weights import json_digest
 from mlflow_quantgov.checkpoint import Checkpoint
 from mlflow_quantgov.evidence.predicates import Lookup, Predicate, Reproduction, Training
+from mlflow_quantgov.evidence.signing import Role as TrustRole
+from mlflow_quantgov.evidence.signing import Signature
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.targets import Target
 from mlflow_quantgov.lineage import Lineage, ModelFacts
@@ -29,8 +31,8 @@ class Evidence:
     """Who attached it; None for a statement found only as an artifact."""
     received_at: datetime | None = None
     """UTC, by the gate's clock; None where nothing is gated."""
-    signer: str | None = None
-    """Role-bearing key that signed it; None for unsigned."""
+    signatures: tuple[Signature, ...] = ()
+    """Who signed it, and what that is worth by the keys that are trusted now."""
 
     @property
     def kind(self) -> str:
@@ -41,6 +43,27 @@ class Evidence:
     def subject(self) -> str:
         """Weights digest that the statement is about."""
         return self.statement.subject_digest
+
+    def signed_by(self, role: TrustRole) -> Signature | None:
+        """The first valid signature by a key with a role."""
+        return next((one for one in self.signatures if one.is_valid and role in one.roles), None)
+
+    @property
+    def marks(self) -> frozenset[str]:
+        """What identifies it and its signatures, to see whether either has changed."""
+        return frozenset({self.digest, *(f"{self.digest} {one.received_at}" for one in self.signatures)})
+
+    @property
+    def rank(self) -> tuple[bool, datetime, datetime]:
+        """Sorts what counts last: see docs/adr/0005 and docs/adr/0012.
+
+        A statement that a measurer vouches for ranks above every other, by the date that the measurer signed; of the rest,
+        the one that the gate received last, whatever date it claims.
+        """
+        measured = self.content.provenance.measured_at
+        received = self.received_at or measured
+        vouched = self.signed_by("measurer") is not None
+        return vouched, measured if vouched else received, received
 
 
 @dataclass(frozen=True)
@@ -86,17 +109,18 @@ class Facts:
     generic_set: str | None = None
     """Generic calibration set that the files' own metadata name."""
     evidence: tuple[Evidence, ...] = ()
+    created: int | None = None
+    """When this version was created (MLflow's milliseconds), since its number may be given away again."""
+    keys: str = ""
+    """Digest of the keys that are trusted; empty where nobody is."""
     problems: tuple[str, ...] = field(default=())
     """Altered copies, unreadable files: each refuses by the identity check, and is shown whole."""
 
     def of_kind(self, kind: str, subject: str | None = None) -> tuple[Evidence, ...]:
-        """Evidence of a kind about a subject (default: this model's weights), newest last.
-
-        Newest is what the gate received last: when something was measured, its author says.
-        """
+        """Evidence of a kind about a subject (default: this model's weights), what counts most last."""
         digest = subject or (self.model.weights if self.model else None)
         found = [one for one in self.evidence if one.kind == kind and one.subject == digest]
-        return tuple(sorted(found, key=lambda one: one.received_at or one.content.provenance.measured_at))
+        return tuple(sorted(found, key=lambda one: one.rank))
 
 
 def narrowest_bits(found: Quantization) -> float | None:

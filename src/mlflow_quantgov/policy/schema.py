@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from mlflow_quantgov.evidence.predicates import TaskResult
+from mlflow_quantgov.evidence.predicates import PREDICATES, TaskResult
+from mlflow_quantgov.evidence.signing import Role
 
 CheckName = Literal[
     "identity",
@@ -123,6 +124,26 @@ class CalibrationDemand(_Part):
     """What the parent's layers see: `required`, or judged where the statement holds it."""
 
 
+class Floors(_Part):
+    """What a version has to reach alone, where its parent does not load on the machine that serves."""
+
+    prefill_tokens_per_second: float | None = Field(None, gt=0)
+    """Least speed of reading prompts, at every load."""
+    decode_tokens_per_second: float | None = Field(None, gt=0)
+    """Least speed of writing, all sequences of a batch together, at every load."""
+    time_to_first_token_ms: float | None = Field(None, gt=0)
+    """Most milliseconds to the first token (median), at every load."""
+    peak_memory_gb: float | None = Field(None, gt=0)
+    """Most memory that the model takes, in 10^9 bytes."""
+
+
+class BenchmarkDemand(_Part):
+    """What has to be shown of speed and memory, beyond being better than the parent."""
+
+    floors: Floors | None = None
+    """Absolute demands for a version whose parent was tried and does not load; None: such a version is not let through."""
+
+
 class Gate(_Part):
     """Which checks a destination requires, and how strictly."""
 
@@ -134,6 +155,8 @@ class Gate(_Part):
     """Whether tasks that only score choices may carry a capability alone (they barely move when a model breaks)."""
     calibration: CalibrationDemand = CalibrationDemand()
     """Views of calibration data that a pass needs."""
+    benchmark: BenchmarkDemand = BenchmarkDemand()
+    """Floors of speed for a version whose parent does not load on the target."""
     least_bits: float = 4
     """Below it, quantization-aware training, a budget and an earlier version at this width or more are required too."""
     budgets: dict[Width, Budget] = Field(default_factory=dict)
@@ -144,6 +167,10 @@ class Gate(_Part):
     drill_days: int = Field(90, ge=1)
     """Age at which a restore drill expires."""
     approvers: int = Field(0, ge=0)
+    signed: dict[str, Role] = Field(default_factory=dict)
+    """Kind of evidence (`*`: every other) to the role whose signature it needs; others need none."""
+    asked_by: Literal["anybody", "somebody-else"] = "anybody"
+    """`somebody-else`: than who has measured or attached what the decision rests on."""
     author_may_choose: bool = True
     """Whether yardsticks that are not pinned are accepted (and labelled)."""
 
@@ -151,6 +178,14 @@ class Gate(_Part):
         """What a narrowest width may cost: the budget of the largest width that is not above it; None where there is none."""
         width = max((one for one in self.budgets if one <= bits), default=None)
         return None if width is None else self.budgets[width]
+
+    @model_validator(mode="after")
+    def _kinds_exist(self) -> Gate:
+        known = {"*", *PREDICATES} - {"waiver"}
+        unknown = next((kind for kind in self.signed if kind not in known), None)
+        if unknown is not None:
+            raise ValueError(f"signed: {unknown[:100]!r} is no kind of evidence; known are {', '.join(sorted(known))}")
+        return self
 
 
 class Rule(_Part):

@@ -153,7 +153,6 @@ def measure(
                 _add_signs(found, weights, block.values, child.codebook)
             else:
                 _add_sums(found, weights, block.values)
-                found.local.add(child, weights, block)
                 _add_cells(found, child, weights, block, child.slack + factors.uncertainty)
     return found
 
@@ -227,7 +226,7 @@ def _add_cells(found: Measured, child: Matrix, weights: Floats, block: Block, sl
     found.far += int((outside & (np.abs(difference) > width + tolerance)).sum())
     found.outside_of_column += outside.sum(axis=0)
     past = np.where(outside, np.abs(difference) - np.where(difference > 0, above, below), np.float32(0))
-    found.local.add_cells(child, weights, outside, past, noise)
+    found.local.add(child, weights, block, outside, past, noise)
     unseen = unseen_step(weights, block)
     found.tolerance += float((tolerance if unseen is None else tolerance + unseen).sum(dtype=np.float64))
     sides = 1 - (np.isinf(below).astype(np.float32) + np.isinf(above)) / 2

@@ -21,7 +21,6 @@ from mlflow_quantgov.artifact.quantization import Inspection
 
 _ROUNDING = frozenset({"fp8", "finegrained_fp8", "fbgemm_fp8", "mxfp8"})
 _MODELOPT = frozenset({"modelopt", "modelopt_fp8", "modelopt_fp4", "modelopt_mixed", "modelopt_mxfp8"})
-_SILENT = object()
 _STATIC_PARTS = (*ACTIVATION_SCALES, *CACHE_SCALES, ".pre_quant_scale")
 
 
@@ -118,7 +117,8 @@ def _check(files: ArtifactFiles, layers: Layers, matrices: list[Scaled], block: 
     kinds = {FLOAT8.get(one.weight.dtype) for one in matrices} - {None}
     grouped = next((layer for layer in layers.found if layer.bits == 8 and layer.group_size), None)
     for place, claim in files.claims:
-        if grouped and claim.get("weight_block_size", _SILENT) is None and claim.get("quant_method") == "fp8":
+        denied = "weight_block_size" in claim and claim["weight_block_size"] is None
+        if grouped and denied and claim.get("quant_method") == "fp8":
             found = f"blocks of {grouped.group_size} (in {grouped.name[:100]})"
             raise files.contradiction(place, "no blocks (weight_block_size null)", found)
         fmt = claim.get("fmt")

@@ -14,7 +14,7 @@ from typing import Any
 from mlflow_quantgov.artifact.files import parse_json
 from mlflow_quantgov.artifact.formats.assemble import Claims, Layers, assemble, broken_layer, tells_width, used_bits
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
-from mlflow_quantgov.artifact.formats.torchao_config import check_kinds, claimed_groups
+from mlflow_quantgov.artifact.formats.torchao_config import check_kinds, claimed_groups, method_of, spelled
 from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization
 from mlflow_quantgov.artifact.tensors import Tensor
 from mlflow_quantgov.errors import ArtifactError
@@ -53,11 +53,11 @@ class TorchAo(Format):
         for one in found:
             layer, granularity = _layer(files, one)
             layers.add(layer, sorted(tensor.name for tensor in one.parts.values()), granularity)
-        method = _method(files.quantization_config)
+        method = method_of(files.quantization_config)
         widths = {layer.bits for layer in layers.found}
         claimed = _claimed_width(method)
         if claimed and claimed not in widths:
-            raise files.contradiction("config.json", f"{claimed:g} bit ({method})", _spelled(widths))
+            raise files.contradiction("config.json", f"{claimed:g} bit ({method})", spelled(widths))
         activations = [bits for one in found if (bits := _activation_bits(one))]
         kinds, dtypes = {one.kind for one in found}, {one.parts["qdata"].dtype for one in found}
         check_kinds(files, kinds, dtypes, widths, bool(activations))
@@ -235,14 +235,6 @@ def _activation_bits(one: Subclass) -> int | None:
     return 8 if named is not None and "int8" in str(named).lower() else None
 
 
-def _method(config: dict[str, Any]) -> str | None:
-    """Name of the torchao configuration, as the config gives it."""
-    quant_type = config.get("quant_type")
-    default = quant_type.get("default") if isinstance(quant_type, dict) else quant_type
-    name = default.get("_type") if isinstance(default, dict) else default
-    return name if isinstance(name, str) and name else None
-
-
 def _claimed_width(method: str | None) -> float | None:
     """Weight width that the configuration's name tells: 4 for `Int8DynamicActivationInt4WeightConfig`, none for `Intx`."""
     found = _WEIGHT_WIDTH.search(method or "")
@@ -253,7 +245,3 @@ def _spelled_kind(one: Subclass) -> str:
     return (
         f"the unknown torchao kind {one.kind[:100]!r}" if one.kind else "a torchao kind that its header does not name"
     )
-
-
-def _spelled(widths: set[float]) -> str:
-    return ", ".join(f"{width:g} bit" for width in sorted(widths))

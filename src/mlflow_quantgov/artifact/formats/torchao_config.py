@@ -23,12 +23,22 @@ def config_of(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     Args:
         config: `quantization_config`.
     """
-    quant_type = config.get("quant_type")
-    default = quant_type.get("default") if isinstance(quant_type, dict) else None
+    default = _default(config)
     if not isinstance(default, dict) or not isinstance(default.get("_type"), str):
         return "", {}
     fields = default.get("_data")
     return default["_type"], fields if isinstance(fields, dict) else {}
+
+
+def method_of(config: dict[str, Any]) -> str | None:
+    """Name of the configuration, as the config gives it, in old configs without fields.
+
+    Args:
+        config: `quantization_config`.
+    """
+    default = _default(config)
+    name = default.get("_type") if isinstance(default, dict) else default
+    return name if isinstance(name, str) and name else None
 
 
 def claimed_groups(config: dict[str, Any]) -> tuple[tuple[str, int | None], ...]:
@@ -62,9 +72,20 @@ def check_kinds(files: ArtifactFiles, kinds: set[str], dtypes: set[str], widths:
     stored = str(dtype.get("_data")) if isinstance(dtype, dict) else ""
     narrow, float8 = _NARROW.fullmatch(stored), _FLOAT8.get(stored.removeprefix("torch."))
     if narrow and float(narrow[1]) not in widths:
-        raise files.contradiction("config.json", stored, ", ".join(f"{width:g} bit" for width in sorted(widths)))
+        raise files.contradiction("config.json", stored, spelled(widths))
     if float8 and "Float8Tensor" in kinds and float8 not in dtypes:
         raise files.contradiction("config.json", stored, ", ".join(sorted(dtypes)))
+
+
+def spelled(widths: set[float]) -> str:
+    """Widths in words."""
+    return ", ".join(f"{width:g} bit" for width in sorted(widths))
+
+
+def _default(config: dict[str, Any]) -> Any:
+    """The configuration for all layers."""
+    quant_type = config.get("quant_type")
+    return quant_type.get("default") if isinstance(quant_type, dict) else quant_type
 
 
 def _family(name: str) -> str | None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+EXPANDED = 0.01
+"""Share of the quantized weights from which on their being expanded counts: less is rounding of bytes and paddings."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,14 @@ class RuntimeFacts:
     `imported` where somebody else's server runs it."""
     settings: dict[str, Any]
     """Threads, context length, compute dtype: whatever must be equal on both sides."""
+    expanded_share: float | None = None
+    """Of the quantized weights, those that were expanded on loading; None where the runtime cannot tell."""
+    emulated_share: float | None = None
+    """Of the quantized weights, those that a pass of one token expands again; None where the runtime cannot tell."""
+    operators: tuple[str, ...] = ()
+    """Operators that multiply with the quantized weights in that pass, commonest first, where the runtime can tell."""
+    instruction_sets: tuple[str, ...] | None = None
+    """Instruction sets that it was built for or says to use, as Linux names them; None where it does not say."""
     saw_bytes: bool = True
     """False where somebody else's server answers: evidence is then labelled `imported`."""
 
@@ -51,11 +62,50 @@ class Score:
 
 
 @dataclass(frozen=True)
+class RequestTiming:
+    """One request of a load, in seconds since it was sent."""
+
+    first: float
+    """Until its first token arrived."""
+    last: float
+    """Until its last one did."""
+
+
+@dataclass(frozen=True)
 class Timing:
     """One timed run of a load."""
 
     prefill_tokens_per_second: float
     decode_tokens_per_second: float
+    requests: tuple[RequestTiming, ...] = ()
+    """Of each request, where they run apart; empty where they are one batch, whose times follow from the speeds."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One way to run an artifact with the very numbers that it stores."""
+
+    name: str
+    """In words: `BF16 twin`, `as stored`."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """For `RuntimeAdapter.open`."""
+    weight_bytes: int | None = None
+    """About what its weights take in memory; None where nobody knows before loading."""
+    lossy: str | None = None
+    """Why it would change the numbers, so that it is no configuration of this artifact; None where it would not."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is really opened for a configuration."""
+
+    path: Path
+    settings: dict[str, Any]
+    """For `RuntimeAdapter.open`."""
+    twin: str | None = None
+    """What `RuntimeFacts.twin` is to say, where the path alone does not tell."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Further facts to record among the settings."""
 
 
 class Runtime(ABC):
@@ -179,3 +229,26 @@ class RuntimeAdapter(ABC):
             MissingExtraError: The runtime's library is not installed.
             ArtifactError: The files do not load.
         """
+
+    takes_threads = False
+    """Whether `open` takes `threads`, and the speed depends on it."""
+
+    def load_libraries(self, path: Path) -> None:  # noqa: B027 (a runtime without heavy libraries has nothing to do)
+        """Import what opening an artifact needs, so that neither the time nor the memory of that counts as the model's."""
+
+    def configurations(self, path: Path) -> list[Configuration]:
+        """Ways to run an artifact without loss, one of which is the fastest on this machine.
+
+        Raises:
+            ArtifactError: The files do not read.
+        """
+        return [Configuration("as stored")]
+
+    def prepare(self, path: Path, configuration: Configuration, cache: Path) -> Prepared:
+        """Make (or find in `cache`) what a configuration opens, so that opening it is loading and nothing else.
+
+        Raises:
+            ArtifactError: It cannot be made without loss.
+            MissingExtraError: A library that makes it is not installed.
+        """
+        return Prepared(path, configuration.settings)

@@ -12,19 +12,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_quantgov.artifact.quiet import quiet
-from mlflow_quantgov.artifact.runtimes.interface import Runtime, RuntimeAdapter, RuntimeFacts, Score, Timing
+from mlflow_quantgov.artifact.runtimes.interface import (
+    EXPANDED,
+    Configuration,
+    Runtime,
+    RuntimeAdapter,
+    RuntimeFacts,
+    Score,
+    Timing,
+)
+from mlflow_quantgov.artifact.runtimes.llama_cpp.safetensors_file import read_folder
+from mlflow_quantgov.artifact.runtimes.lossless import configurations_by_type
 from mlflow_quantgov.artifact.runtimes.pairs import batches, check_generation, check_room, encode_pairs
+from mlflow_quantgov.artifact.runtimes.transformers_operators import watch
 from mlflow_quantgov.artifact.runtimes.transformers_settings import TransformersSettings, read_settings
 from mlflow_quantgov.artifact.runtimes.transformers_weights import (
     EXTRAS,
     LIBRARIES,
     PURPOSE,
+    expanded_share,
     load,
     method_of,
     not_loaded,
     read_config,
     resident,
-    was_dequantized,
 )
 from mlflow_quantgov.errors import ArtifactError, UsageError, require
 
@@ -33,6 +44,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NAME = "transformers"
+_TYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 DEFAULT_CONTEXT = 2048
 
 
@@ -69,7 +81,9 @@ class TransformersRuntime(Runtime):
         except Exception as error:
             raise not_loaded(path, f"its first pass fails: {type(error).__name__}: {str(error)[:200]}") from error
         self._resident = resident(self._model)
-        self._dequantized = was_dequantized(path, self._resident)
+        self._expanded = expanded_share(path, self._resident)
+        with quiet():
+            self._operators = watch(self._model, lambda: self._forward([[self._start]]))
 
     def facts(self) -> RuntimeFacts:
         """What lies in memory after a first pass."""
@@ -85,11 +99,14 @@ class TransformersRuntime(Runtime):
             version=version,
             library=f"transformers {version}",
             kernel=self._resident.kernel,
-            dequantized=self._dequantized,
+            dequantized=(self._expanded or 0) > EXPANDED,
             resident_bytes=self._resident.bytes,
             parameter_types=dict(self._resident.types),
             twin="own-files",
             settings=settings,
+            expanded_share=self._expanded,
+            emulated_share=self._operators.expanded_share,
+            operators=self._operators.names,
         )
 
     def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
@@ -275,6 +292,7 @@ class TransformersAdapter(RuntimeAdapter):
     """transformers, with torch on this machine's CPU or GPU."""
 
     name = NAME
+    takes_threads = True
 
     def reason_not_loadable(self, path: Path) -> str | None:
         """None for a folder of safetensors with a config that transformers reads here without running its code."""
@@ -322,6 +340,26 @@ class TransformersAdapter(RuntimeAdapter):
                 fix=f"quantgov inspect {path}",
             )
         return TransformersRuntime(path, chosen)
+
+    def load_libraries(self, path: Path) -> None:
+        """Import torch, transformers and the library of the folder's quantization method."""
+        method = method_of(read_config(path))
+        for module in ("torch", "transformers", *LIBRARIES.get(method or "", ())):
+            with quiet():
+                require(module, extra=EXTRAS.get(method or "", "transformers"), purpose=PURPOSE)
+
+    def configurations(self, path: Path) -> list[Configuration]:
+        """Full precision in each type that holds every number; quantized weights as stored, and with the rest in float32."""
+        config = read_config(path)
+        if method_of(config) is not None:
+            stored = config.get("dtype") or config.get("torch_dtype")
+            wide = [Configuration("rest in float32", {"dtype": "float32"})] if stored != "float32" else []
+            return [Configuration("as stored", {"dtype": "auto"}), *wide]
+        tensors = read_folder(path)
+        return [
+            Configuration(_TYPES[one.name], {"dtype": _TYPES[one.name]}, one.weight_bytes, one.lossy)
+            for one in configurations_by_type(tensors, {tensor.dtype for tensor in tensors.values()})
+        ]
 
 
 def _is_installed(module: str) -> bool:

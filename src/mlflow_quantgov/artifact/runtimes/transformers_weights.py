@@ -6,6 +6,7 @@ import json
 import os
 from collections import Counter
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ class Resident:
     """Class of the parameter and storage type to number of tensors."""
     kernel: str | None
     """Module and storage type that hold most weights of the layers."""
+    widest_floats: dict[str, int]
+    """Module with tensors of its own to the number of values of its largest plain tensor of floats of 16 bit or more."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -105,45 +108,64 @@ def resident(model: Any) -> Resident:
     total = low = 0
     embeddings = {id(model.get_input_embeddings()), id(model.get_output_embeddings())}
     seen: set[int] = set()
-    for module in model.modules():
+    widest: dict[str, int] = {}
+    for module_name, module in model.named_modules():
         for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
             if id(tensor) in seen:
                 continue
             seen.add(id(tensor))
-            parts = _parts(tensor)
+            parts = parts_of(tensor)
+            floats = (part.numel() for part in parts if part.is_floating_point() and not is_low_bit(part))
+            widest[module_name] = max(widest.get(module_name, 0), *floats, 0)
             size = sum(part.nbytes for part in parts)
             total += size
-            low += sum(part.nbytes for part in parts if _storage(part).startswith(_LOW_BIT))
+            low += sum(part.nbytes for part in parts if is_low_bit(part))
             name = _type_name(tensor, parts)
             types[name] += 1
             if id(module) not in embeddings and tensor.dim() >= 2:
                 kernels[f"{type(module).__name__} {name}"] += size
     kernel = max(kernels, key=lambda name: kernels[name]) if kernels else None
-    return Resident(total, low, dict(types), kernel)
+    return Resident(total, low, dict(types), kernel, widest)
 
 
-def was_dequantized(path: Path, found: Resident) -> bool:
-    """Whether the artifact stores quantized weights of which less than half are still quantized in memory.
+def expanded_share(path: Path, found: Resident) -> float | None:
+    """Of the weights that the artifact stores quantized, the share that lies in memory as floats of 16 bit or more.
+
+    Layer by layer where the modules carry the names of the files; else by bytes, which cannot tell a matrix that is held twice.
 
     Args:
         path: The model folder.
         found: What lies in memory.
+
+    Returns:
+        None for a model that stores nothing quantized.
     """
     try:
         stored = inspect_model(path).quantization
     except ArtifactError:
-        return method_of(read_config(path)) is not None and not found.low_bit_bytes
+        return None if method_of(read_config(path)) is None else float(not found.low_bit_bytes)
     if not stored.is_quantized:
-        return False
-    return found.low_bit_bytes < 0.5 * stored.quantized_parameters * (stored.bits or 8) / 8
+        return None
+    sizes = {layer.name: prod(layer.shape) for layer in stored.layers}
+    known = {name: size for name, size in sizes.items() if name in found.widest_floats}
+    if sum(known.values()) > 0.5 * sum(sizes.values()):
+        expanded = sum(size for name, size in known.items() if found.widest_floats[name] >= size)
+        return expanded / sum(known.values())
+    expected = stored.quantized_parameters * (stored.bits or 8) / 8
+    return max(0.0, 1 - found.low_bit_bytes / expected)
 
 
-def _parts(tensor: Any) -> list[Any]:
+def parts_of(tensor: Any) -> list[Any]:
     """The plain tensors that a parameter consists of: itself, a subclass's parts, and bitsandbytes' side data."""
     flatten = getattr(tensor, "__tensor_flatten__", None)
     if flatten is not None:
         return [part for name in flatten()[0] if (part := getattr(tensor, name)) is not None]
     return [tensor, *_side_data(getattr(tensor, "quant_state", None))]
+
+
+def is_low_bit(tensor: Any) -> bool:
+    """Whether a plain tensor is of a type that holds quantized weights."""
+    return _storage(tensor).startswith(_LOW_BIT)
 
 
 def _side_data(state: Any) -> list[Any]:

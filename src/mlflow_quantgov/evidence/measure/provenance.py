@@ -17,13 +17,20 @@ RUNTIME_LIBRARIES = ("xllamacpp", "llama-cpp-python", "transformers", "torch", "
 
 def provenance(*distributions: str, imported: bool = False) -> Provenance:
     """Time, this package's version, and the versions of the libraries that took part."""
+    return Provenance(
+        measured_at=datetime.now(UTC), tool_version=__version__, libraries=installed(*distributions), imported=imported
+    )
+
+
+def installed(*distributions: str) -> dict[str, str]:
+    """Versions of those distributions that are installed."""
     libraries = {}
     for name in distributions:
         try:
             libraries[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return Provenance(measured_at=datetime.now(UTC), tool_version=__version__, libraries=libraries, imported=imported)
+    return libraries
 
 
 def side(weights: str, facts: RuntimeFacts, artifact: Path) -> Side:

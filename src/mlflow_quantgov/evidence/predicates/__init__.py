@@ -5,14 +5,15 @@ from __future__ import annotations
 from mlflow_quantgov.errors import EvidenceError
 from mlflow_quantgov.evidence.predicates.archive import Archive, ArchivedFile, Drill
 from mlflow_quantgov.evidence.predicates.base import Predicate, Provenance, Side
-from mlflow_quantgov.evidence.predicates.benchmark import Benchmark, Fingerprint, Load, Round
+from mlflow_quantgov.evidence.predicates.benchmark import BenchmarkV1, Fingerprint, Load, Round
+from mlflow_quantgov.evidence.predicates.benchmark_v2 import Benchmark
 from mlflow_quantgov.evidence.predicates.calibration import Calibration, DataRecord, Likeness
 from mlflow_quantgov.evidence.predicates.fidelity import DocumentRecord, Fidelity, FidelityV1
 from mlflow_quantgov.evidence.predicates.kernels import Kernels, Lookup
 from mlflow_quantgov.evidence.predicates.reproduction import Difference, MadePart, Reproduction
 from mlflow_quantgov.evidence.predicates.task_eval import Answer, TaskEval, TaskItem, TaskResult
 from mlflow_quantgov.evidence.predicates.training import Training, TrainingV1
-from mlflow_quantgov.evidence.predicates.waiver import Waiver
+from mlflow_quantgov.evidence.predicates.waiver import Waiver, WaiverV1
 
 PREDICATES: dict[str, type[Predicate]] = {
     predicate.KIND: predicate
@@ -29,7 +30,7 @@ PREDICATES: dict[str, type[Predicate]] = {
         Waiver,
     )
 }
-EARLIER: tuple[type[Predicate], ...] = (FidelityV1, TrainingV1)
+EARLIER: tuple[type[Predicate], ...] = (FidelityV1, BenchmarkV1, TrainingV1, WaiverV1)
 """Versions that are still read, and no longer written."""
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Archive",
     "ArchivedFile",
     "Benchmark",
+    "BenchmarkV1",
     "Calibration",
     "DataRecord",
     "Difference",
@@ -63,6 +65,7 @@ __all__ = [
     "Training",
     "TrainingV1",
     "Waiver",
+    "WaiverV1",
     "kind_of_type",
     "predicate_class",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -27,11 +27,31 @@ class Archive(Predicate):
     manifest_digest: Digest
     files: tuple[ArchivedFile, ...] = Field(min_length=1, max_length=100_000)
     stored_bytes: int = Field(ge=0)
+    """Bytes that the archive grew by; pieces that it held already cost none."""
+    pieces: int | None = Field(None, ge=0)
+    """Pieces into which the files were cut; None where whole files were stored, as before pieces were."""
+    new_pieces: int = Field(0, ge=0)
+    """Those that the archive did not hold, or held damaged."""
+    new_bytes: int = Field(0, ge=0)
+    """Bytes of the new pieces before they were coded."""
+    repaired_pieces: int = Field(0, ge=0)
+    """Damaged ones that were replaced."""
     summary: dict[str, Any]
 
     def recompute(self) -> dict[str, Any]:
-        """Number of files and bytes that the archive holds for this model."""
-        return {"files": len(self.files), "size_bytes": sum(file.size for file in self.files)}
+        """Files and bytes of this model, what they cost now, and what was saved: bytes that lay there already, and by coding."""
+        size = sum(file.size for file in self.files)
+        summary = {"files": len(self.files), "size_bytes": size}
+        if self.pieces is None:
+            return summary
+        return summary | {
+            "pieces": self.pieces,
+            "new_pieces": self.new_pieces,
+            "repaired_pieces": self.repaired_pieces,
+            "stored_bytes": self.stored_bytes,
+            "saved_by_deduplication": size - self.new_bytes,
+            "saved_by_compression": self.new_bytes - self.stored_bytes,
+        }
 
 
 class Drill(Predicate):
@@ -47,11 +67,19 @@ class Drill(Predicate):
     loaded: bool
     runtime: ShortText | None = None
     answered: bool
-    """Whether the restored model gave the recorded answer (or any answer, where none was recorded before)."""
+    """Whether the restored model gave the answer with which it was compared (any answer, where `prompt_sha256` is None)."""
     answer_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    prompt_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    """What it was asked; None in drills of the time before answers were compared."""
+    reproduced: Literal["recorded", "original"] | None = None
+    """Whose answer the restored model's equals: an earlier drill's, or that of the registry's own files, asked beside it."""
+    warnings: tuple[ShortText, ...] = ()
     summary: dict[str, Any]
 
     def recompute(self) -> dict[str, Any]:
-        """`pass` only if every file came back and the model loaded and answered."""
+        """`pass` only if every file came back, the model loaded and answered, and its answer was compared with another."""
         good = self.verified_files > 0 and not self.problems and self.loaded and self.answered
-        return {"outcome": "pass" if good else "fail", "verified_files": self.verified_files}
+        if self.prompt_sha256 is not None:
+            good = good and self.reproduced is not None and self.answer_sha256 is not None
+        summary = {"outcome": "pass" if good else "fail", "verified_files": self.verified_files}
+        return summary | ({"reproduced": self.reproduced} if self.reproduced else {})

@@ -6,7 +6,7 @@ from math import comb
 from statistics import median
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from mlflow_quantgov.evidence.predicates.base import Digest, Finite, Predicate, Record, ShortText, Side
 
@@ -14,18 +14,53 @@ LEVEL = 0.05
 
 
 class Fingerprint(Record):
-    """The hardware that measured; compared with the target's."""
+    """The hardware that measured, and the libraries that used it; compared with the target's."""
 
     machine: ShortText
     """Architecture, `x86_64`."""
     cpu_model: ShortText
+    cpu_id: ShortText | None = None
+    """Vendor, family, model and stepping (`AuthenticAMD 25/17/1`): clouds give many processors one name."""
     cpu_flags: tuple[ShortText, ...] = ()
     """Instruction sets that decide kernels (`avx2`, `avx512_vnni`, `amx_int8`)."""
     cores: int = Field(ge=1)
-    """Usable by this process, cgroup limits included."""
+    """Usable by this process, affinity and cgroup limits included."""
+    cpu_limit: Finite | None = Field(None, gt=0)
+    """CPUs by the cgroup's quota (2.5); None without one."""
     memory_bytes: int = Field(ge=0)
+    """Of the machine, or the cgroup's limit where that is lower."""
     accelerator: ShortText | None = None
     """GPU name; None where there is none."""
+    accelerators: int | None = Field(None, ge=0)
+    """GPUs that a process sees."""
+    accelerator_memory_bytes: int | None = Field(None, ge=0)
+    """Of one GPU."""
+    compute_capability: ShortText | None = None
+    """Of the GPU: `9.0`."""
+    driver: ShortText | None = None
+    """Version of the GPU's driver."""
+    system: ShortText | None = None
+    """Operating system with its release; recorded, never compared."""
+    libraries: dict[ShortText, ShortText] | None = None
+    """Distribution to version, of those that run models."""
+
+    @model_serializer(mode="wrap")
+    def _without_unknown(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Facts that nobody had to give are left out where nobody gave them: a digest over older ones stays what it was."""
+        return {key: value for key, value in write(self).items() if key not in _LATER or value is not None}
+
+
+_LATER = {
+    "cpu_id",
+    "cpu_limit",
+    "accelerators",
+    "accelerator_memory_bytes",
+    "compute_capability",
+    "driver",
+    "system",
+    "libraries",
+}
+"""Fields that came after statements and targets had been written."""
 
 
 class Speed(Record):
@@ -53,8 +88,8 @@ class Load(Record):
     rounds: tuple[Round, ...] = Field(min_length=3, max_length=1000)
 
 
-class Benchmark(Predicate):
-    """Interleaved rounds of both sides; ratios are recomputed from them."""
+class BenchmarkV1(Predicate):
+    """A benchmark as version 1 recorded it: rounds fixed in number, weights instead of peak memory. Still read, no longer written."""
 
     KIND: ClassVar[str] = "benchmark"
 

@@ -10,6 +10,7 @@ from mlflow_quantgov.policy.decision import CheckResult, Outcome
 from mlflow_quantgov.policy.facts import narrowest_bits
 
 NAME = "bit-width"
+KINDS = ("training", "task-eval")
 _WORST: tuple[Outcome, ...] = ("fail", "missing", "inconclusive")
 
 

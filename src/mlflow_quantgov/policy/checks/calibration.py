@@ -12,6 +12,7 @@ from mlflow_quantgov.policy.decision import CheckResult
 from mlflow_quantgov.policy.facts import Facts
 
 NAME = "calibration"
+KINDS = ("calibration",)
 
 
 def run(question: Question) -> CheckResult:

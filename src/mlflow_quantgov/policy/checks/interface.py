@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlflow_quantgov.errors import one_line
-from mlflow_quantgov.evidence.predicates import Benchmark, FidelityV1, Predicate, Side, TaskEval
+from mlflow_quantgov.evidence.predicates import Benchmark, BenchmarkV1, FidelityV1, Predicate, Side, TaskEval
 from mlflow_quantgov.lineage import ModelFacts
 from mlflow_quantgov.policy.decision import CheckResult, Outcome
 from mlflow_quantgov.policy.facts import Evidence, Facts
@@ -48,7 +48,7 @@ def is_about(side: Side | None, model: ModelFacts | None, content: Predicate) ->
     return side.behaviour == model.behaviour or (side.behaviour is None and content.provenance.imported)
 
 
-def compares(content: TaskEval | FidelityV1 | Benchmark, facts: Facts) -> bool:
+def compares(content: TaskEval | FidelityV1 | Benchmark | BenchmarkV1, facts: Facts) -> bool:
     """Whether a comparison is of this version with its parent, of two different models, and the quantized one ran as such.
 
     A runtime that expands the weights on loading runs something else than what will be served.
@@ -60,7 +60,7 @@ def not_measured(kind: str, facts: Facts, otherwise: str) -> str:
     """Why evidence of a kind does not count, where there is some of this very pair; else other words."""
     for one in reversed(facts.of_kind(kind)):
         content = one.content
-        if not isinstance(content, TaskEval | FidelityV1 | Benchmark) or _ran_quantized(content):
+        if not isinstance(content, TaskEval | FidelityV1 | Benchmark | BenchmarkV1) or _ran_quantized(content):
             continue
         if _is_of_this_pair(content, facts):
             if content.quantized.dequantized is None:
@@ -69,13 +69,13 @@ def not_measured(kind: str, facts: Facts, otherwise: str) -> str:
     return otherwise
 
 
-def _ran_quantized(content: TaskEval | FidelityV1 | Benchmark) -> bool:
+def _ran_quantized(content: TaskEval | FidelityV1 | Benchmark | BenchmarkV1) -> bool:
     """Records that were imported cannot know; they are labelled as such."""
     seen = content.quantized.dequantized
     return seen is False or (seen is None and content.provenance.imported)
 
 
-def _is_of_this_pair(content: TaskEval | FidelityV1 | Benchmark, facts: Facts) -> bool:
+def _is_of_this_pair(content: TaskEval | FidelityV1 | Benchmark | BenchmarkV1, facts: Facts) -> bool:
     parent = facts.lineage.parent if facts.lineage else None
     two = content.parent.weights != content.quantized.weights
     return two and is_about(content.quantized, facts.model, content) and is_about(content.parent, parent, content)

@@ -8,6 +8,7 @@ from mlflow_quantgov.policy.decision import CheckResult
 from mlflow_quantgov.policy.facts import reproductions
 
 NAME = "lineage"
+KINDS = ("reproduction",)
 ON_GRID = "on-k-bit-grid"
 
 

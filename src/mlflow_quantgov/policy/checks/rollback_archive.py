@@ -11,6 +11,7 @@ from mlflow_quantgov.policy.decision import CheckResult
 from mlflow_quantgov.policy.facts import Evidence
 
 NAME = "rollback-archive"
+KINDS = ("archive", "drill")
 
 
 def run(question: Question) -> CheckResult:
@@ -33,7 +34,9 @@ def run(question: Question) -> CheckResult:
     if not drills:
         reason = "Not measured: no restore drill has shown that they come back."
         return result(NAME, "missing", reason, f"quantgov drill {question.uri}")
-    problem = _drill_problem(question, drills[-1]) or _switch_problem(question, drills[-1], is_parent=own is not None)
+    problem = _drill_problem(question, drills[-1], archives[-1]) or _switch_problem(
+        question, drills[-1], is_parent=own is not None
+    )
     if problem is not None:
         return problem
     assert facts.target is not None
@@ -42,14 +45,18 @@ def run(question: Question) -> CheckResult:
     return result(NAME, "pass", reason, "", (archives[-1], drills[-1]))
 
 
-def _drill_problem(question: Question, newest: Evidence) -> CheckResult | None:
-    """The newest drill failed, or is too old to say anything."""
-    content = newest.content
-    assert isinstance(content, Drill)
+def _drill_problem(question: Question, newest: Evidence, archived: Evidence) -> CheckResult | None:
+    """The newest drill failed, brought back less than was archived, or is too old to say anything."""
+    content, files = newest.content, archived.content
+    assert isinstance(content, Drill) and isinstance(files, Archive)
     if content.recompute()["outcome"] != "pass":
-        problem = content.problems[0] if content.problems else "the restored model did not answer"
+        unsaid = "its answer was not compared" if content.answered else "the restored model did not answer"
+        problem = content.problems[0] if content.problems else unsaid
         fix = f"quantgov archive {question.uri}; quantgov drill {question.uri}"
         return result(NAME, "fail", f"The last restore drill failed: {problem}", fix, (newest,))
+    if content.verified_files != len(files.files):
+        reason = f"The last drill verified {content.verified_files} of the {len(files.files)} files that were archived."
+        return result(NAME, "fail", reason, f"quantgov drill {question.uri}", (newest, archived))
     age = question.facts.now - content.provenance.measured_at
     if age > timedelta(days=question.gate.drill_days):
         reason = f"The last drill is {age.days} days old."

@@ -12,6 +12,7 @@ from mlflow_quantgov.policy.decision import CheckResult, Outcome
 from mlflow_quantgov.policy.facts import Evidence
 
 NAME = "task-eval"
+KINDS = ("task-eval", "fidelity")
 
 
 def run(question: Question) -> CheckResult:
@@ -63,8 +64,14 @@ def newest_tasks(question: Question) -> tuple[dict[str, TaskResult], tuple[Evide
             if pinned and not any(pin.fits(task) for pin in pinned):
                 continue
             before = tasks.get(task.task)
-            # A look at a few of its items does not replace all of them.
-            if before is None or before.task_digest != task.task_digest or len(task.items) >= len(before.items):
+            # A look at a few of its items does not replace all of them, unless nobody vouches for those.
+            vouched = one.rank[0] and not (before and used[task.task].rank[0])
+            if (
+                vouched
+                or before is None
+                or before.task_digest != task.task_digest
+                or len(task.items) >= len(before.items)
+            ):
                 tasks[task.task] = task
                 used[task.task] = one
     return tasks, tuple({one.digest: one for one in used.values()}.values())

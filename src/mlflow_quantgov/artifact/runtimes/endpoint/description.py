@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 from dataclasses import dataclass, fields
@@ -49,6 +50,15 @@ class Endpoint:
         return urlunsplit(
             (parts.scheme, f"{host}:{parts.port}" if parts.port else host, parts.path.rstrip("/"), "", "")
         )
+
+    @property
+    def is_on_this_machine(self) -> bool:
+        """Whether its address is a loopback one. What listens there may be a tunnel; that cannot be seen."""
+        host = urlsplit(self.url).hostname or ""
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost" or host.endswith(".localhost")
 
     def key(self) -> str | None:
         """The key to send, if one is asked for.

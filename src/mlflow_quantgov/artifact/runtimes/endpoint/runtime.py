@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from mlflow_quantgov.artifact.runtimes.endpoint.answers import (
@@ -20,7 +20,7 @@ from mlflow_quantgov.artifact.runtimes.endpoint.answers import (
 )
 from mlflow_quantgov.artifact.runtimes.endpoint.client import Client
 from mlflow_quantgov.artifact.runtimes.endpoint.description import Endpoint
-from mlflow_quantgov.artifact.runtimes.interface import Runtime, RuntimeFacts, Score, Timing
+from mlflow_quantgov.artifact.runtimes.interface import RequestTiming, Runtime, RuntimeFacts, Score, Timing
 from mlflow_quantgov.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,6 +33,18 @@ MAX_TOGETHER = 64
 """Most requests at once."""
 _STOPS = 4
 """Stop strings that every server takes; further ones are cut here alone."""
+
+
+@dataclass(frozen=True)
+class _Streamed:
+    """Moments (`time.perf_counter`) and tokens of one answer."""
+
+    sent: float
+    first: float
+    """Arrival of the first text."""
+    last: float
+    read: int
+    written: int
 
 
 class EndpointRuntime(Runtime):
@@ -241,24 +253,26 @@ class EndpointRuntime(Runtime):
         prompts = [" ".join(str(words.randrange(10)) for _ in range(max(1, prompt_tokens // 2))) for _ in range(batch)]
         start = time.perf_counter()
         found = self._together(lambda index: self._streamed(prompts[index], output_tokens + 1), batch, batch)
-        first, last = max(one[0] for one in found), max(one[1] for one in found)
-        read, written = sum(one[2] for one in found), sum(one[3] - 1 for one in found)
+        first, last = max(one.first for one in found), max(one.last for one in found)
+        read, written = sum(one.read for one in found), sum(one.written - 1 for one in found)
         if read < 1 or written < 1 or last <= first:
             raise UsageError(
                 "The endpoint did not count its tokens, or wrote fewer than two.",
                 why="Speed is tokens per second.",
                 fix="use a server that answers `stream_options: {include_usage: true}`",
             )
-        return Timing(read / (first - start), written / (last - first))
+        requests = tuple(RequestTiming(one.first - one.sent, one.last - one.sent) for one in found)
+        return Timing(read / (first - start), written / (last - first), requests)
 
     def close(self) -> None:
         """Nothing to free: the server is not ours."""
 
-    def _streamed(self, prompt: str, max_tokens: int) -> tuple[float, float, int, int]:
-        """Arrival of the first and the last text, and tokens read and written."""
+    def _streamed(self, prompt: str, max_tokens: int) -> _Streamed:
+        """One answer, as its parts arrived."""
         path, asked = self._asked(prompt, max_tokens)
         asked |= {"stream": True, "stream_options": {"include_usage": True}, "ignore_eos": True}
         arrivals: list[float] = []
+        sent = time.perf_counter()
         usage: dict[str, Any] = {}
         for moment, event in self._client.stream(path, self._common() | asked):
             if event.get("choices"):
@@ -269,7 +283,7 @@ class EndpointRuntime(Runtime):
             raise nonsense("a streamed answer without events")
         counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
         read, written = (count if isinstance(count, int) else 0 for count in counts)
-        return arrivals[0], arrivals[-1], read, written
+        return _Streamed(sent, arrivals[0], arrivals[-1], read, written)
 
     def _asked(self, prompt: str, max_tokens: int) -> tuple[str, dict[str, Any]]:
         """Path and body of a request for an answer."""

@@ -6,13 +6,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mlflow_quantgov.artifact.runtimes.interface import RuntimeAdapter
+from mlflow_quantgov.artifact.runtimes.interface import Configuration, Prepared, RuntimeAdapter
+from mlflow_quantgov.artifact.runtimes.llama_cpp.binding import library
+from mlflow_quantgov.artifact.runtimes.llama_cpp.file_twin import file_twin, stored_tensors
 from mlflow_quantgov.artifact.runtimes.llama_cpp.libraries import find_library, reason_missing
 from mlflow_quantgov.artifact.runtimes.llama_cpp.runtime import NAME, LlamaRuntime, LlamaSettings
-from mlflow_quantgov.artifact.runtimes.llama_cpp.twin import TwinType, gguf_twin, reason_no_twin
+from mlflow_quantgov.artifact.runtimes.llama_cpp.safetensors_file import read_folder
+from mlflow_quantgov.artifact.runtimes.llama_cpp.twin import Twin, TwinType, gguf_twin, matrix_types, reason_no_twin
+from mlflow_quantgov.artifact.runtimes.lossless import configurations_by_type
 from mlflow_quantgov.artifact.runtimes.settings import bad_setting
 from mlflow_quantgov.artifact.runtimes.settings import read_settings as read_checked
-from mlflow_quantgov.errors import ArtifactError
+from mlflow_quantgov.errors import ArtifactError, MissingExtraError
 
 _TWIN_TYPES: tuple[TwinType, ...] = ("auto", "BF16", "F16", "F32")
 
@@ -21,6 +25,7 @@ class LlamaCppAdapter(RuntimeAdapter):
     """llama.cpp, as packed in `xllamacpp` or `llama-cpp-python`."""
 
     name = NAME
+    takes_threads = True
 
     def reason_not_loadable(self, path: Path) -> str | None:
         """None for a .gguf file, a folder with exactly one, or a Llama folder that a lossless twin can stand in for."""
@@ -73,8 +78,54 @@ class LlamaCppAdapter(RuntimeAdapter):
     @staticmethod
     def _open_twin(path: Path, cache: Path, settings: LlamaSettings, dtype: TwinType) -> LlamaRuntime:
         twin = gguf_twin(path, cache, dtype=dtype)
-        notes = {"twin_dtype": twin.proof.dtype, "twin_tensors_equal": twin.proof.tensors}
-        return LlamaRuntime(twin.path, settings, twin="lossless-twin", notes=notes)
+        return LlamaRuntime(twin.path, settings, twin="lossless-twin", notes=_notes(twin))
+
+    def load_libraries(self, path: Path) -> None:
+        """Load llama.cpp."""
+        library()
+
+    def configurations(self, path: Path) -> list[Configuration]:
+        """The file as it is, and a twin in each type that holds every number of the folder's or the file's matrices."""
+        if files := gguf_files(path):
+            return [Configuration("as stored"), *_file_twins(files[0])]
+        if reason_no_twin(path):
+            return [Configuration("as stored")]
+        tensors = read_folder(path)
+        matrices = {name: tensor for name, tensor in tensors.items() if len(tensor.shape) > 1}
+        return [
+            Configuration(f"{one.name} twin", {"twin_dtype": one.name}, one.weight_bytes, one.lossy)
+            for one in configurations_by_type(matrices, matrix_types(tensors))
+        ]
+
+    def prepare(self, path: Path, configuration: Configuration, cache: Path) -> Prepared:
+        """Write the twin, and prove it equal."""
+        settings = dict(configuration.settings)
+        dtype = settings.pop("twin_dtype", "auto")
+        if (files := gguf_files(path)) and dtype == "auto":
+            return Prepared(files[0], settings)
+        if files:
+            twin = file_twin(files[0], cache, dtype)
+            return Prepared(twin.path, settings, "lossless-twin", _notes(twin))
+        twin = gguf_twin(path, cache, dtype=dtype)
+        return Prepared(twin.path, settings, "lossless-twin", _notes(twin))
+
+
+def _notes(twin: Twin) -> dict[str, Any]:
+    return {"twin_dtype": twin.proof.dtype, "twin_tensors_equal": twin.proof.tensors}
+
+
+def _file_twins(file: Path) -> list[Configuration]:
+    """Other types of a full-precision file; none of one that is quantized, or where `gguf` is not installed."""
+    try:
+        tensors = {name: tensor for name, tensor in stored_tensors(file).items() if len(tensor.shape) > 1}
+    except (ArtifactError, MissingExtraError):
+        return []
+    kinds = matrix_types(tensors)
+    return [
+        Configuration(f"{one.name} twin", {"twin_dtype": one.name}, one.weight_bytes, one.lossy)
+        for one in configurations_by_type(tensors, kinds)
+        if kinds != {one.name}
+    ]
 
 
 def gguf_files(path: Path) -> list[Path]:

@@ -10,6 +10,12 @@ from dataclasses import dataclass
 _TYPE = re.compile(r"^llama_model_loader: - type\s+(\S+):\s+(\d+) tensors")
 _BUFFER = re.compile(r"^load_tensors:\s+(\S+) model buffer size =\s+([0-9.]+) MiB")
 _REPACK = re.compile(r"repack tensor \S+ with (\S+)")
+_FEATURE = re.compile(r"(\w+) = 1")
+_NAMES = {
+    "AVX2": "avx2", "AVX512": "avx512f", "AVX512_VNNI": "avx512_vnni", "AVX_VNNI": "avx_vnni", "AVX512_BF16": "avx512_bf16",
+    "AMX_INT8": "amx_int8", "DOTPROD": "asimddp", "MATMUL_INT8": "i8mm", "SVE": "sve",
+}  # fmt: skip
+"""Names of `llama_print_system_info` to those of Linux, of the instruction sets that decide kernels."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,16 @@ def read_load_log(lines: Iterable[str]) -> LoadLog:
         elif found := _REPACK.search(line):
             layouts[found[1]] += 1
     return LoadLog(dict(types), dict(buffers), dict(layouts))
+
+
+def instruction_sets(system_info: str) -> tuple[str, ...]:
+    """Instruction sets that the library was built for, as Linux names them, of those that decide kernels.
+
+    Args:
+        system_info: What `llama_print_system_info` returns, `CPU : AVX2 = 1 | AVX512 = 0 | ...`.
+    """
+    built = set(_FEATURE.findall(system_info))
+    return tuple(linux for name, linux in _NAMES.items() if name in built)
 
 
 def failure(lines: Iterable[str]) -> str:

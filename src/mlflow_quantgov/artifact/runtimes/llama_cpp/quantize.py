@@ -90,7 +90,7 @@ def quantize_gguf(
         raise UsageError(
             "Source and destination are the same file.", why="The parent would be lost.", fix="name another destination"
         )
-    reader = _read(source)
+    reader = read_full_precision(source)
     chosen = _types(reader, type, output_type or ("Q8_0" if type == "Q8_0" else "Q6_K"))
     destination.parent.mkdir(parents=True, exist_ok=True)
     temporary = destination.with_name(f".{destination.name}.{os.getpid()}.partial")
@@ -102,8 +102,13 @@ def quantize_gguf(
     return QuantizedFile(destination, type, dict(Counter(chosen.values())), destination.stat().st_size)
 
 
-def _read(source: Path) -> Any:
-    """Open a full-precision GGUF file."""
+def read_full_precision(source: Path) -> Any:
+    """Open a full-precision GGUF file.
+
+    Raises:
+        MissingExtraError: `gguf` is not installed.
+        ArtifactError: It does not read, or holds quantized tensors.
+    """
     gguf = require("gguf", extra="gguf", purpose="read and write GGUF files")
     try:
         reader = gguf.GGUFReader(source)
@@ -147,11 +152,7 @@ def _write(
     """Write metadata, then quantize and write tensor by tensor."""
     gguf = require("gguf", extra="gguf", purpose="read and write GGUF files")
     writer = gguf.GGUFWriter(path, str(reader.fields["general.architecture"].contents()))
-    for key, field in reader.fields.items():
-        if key.startswith("GGUF.") or key == "general.architecture" or key in _WRITTEN_ANEW:
-            continue
-        is_array = field.types[0] == gguf.GGUFValueType.ARRAY
-        writer.add_key_value(key, field.contents(), field.types[0], sub_type=field.types[-1] if is_array else None)
+    copy_metadata(reader, writer)
     writer.add_file_type(FILE_TYPES[type])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     for tensor in reader.tensors:
@@ -166,6 +167,16 @@ def _write(
     for tensor in reader.tensors:
         writer.write_tensor_data(quantized(_values(tensor), chosen[tensor.name], importance.get(tensor.name)))
     writer.close()
+
+
+def copy_metadata(reader: Any, writer: Any) -> None:
+    """Everything that a GGUF file says of itself, but its architecture and what types its tensors have."""
+    gguf = require("gguf", extra="gguf", purpose="read and write GGUF files")
+    for key, field in reader.fields.items():
+        if key.startswith("GGUF.") or key == "general.architecture" or key in _WRITTEN_ANEW:
+            continue
+        is_array = field.types[0] == gguf.GGUFValueType.ARRAY
+        writer.add_key_value(key, field.contents(), field.types[0], sub_type=field.types[-1] if is_array else None)
 
 
 def _values(tensor: Any) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from mlflow_quantgov.artifact.runtimes.llama_cpp import scoring
 from mlflow_quantgov.artifact.runtimes.llama_cpp.binding import LOAD_INTO_MEMORY, library
 from mlflow_quantgov.artifact.runtimes.llama_cpp.context import MAX_SEQUENCES, Context, Entry
 from mlflow_quantgov.artifact.runtimes.llama_cpp.generation import greedy
-from mlflow_quantgov.artifact.runtimes.llama_cpp.loadlog import failure, read_load_log
+from mlflow_quantgov.artifact.runtimes.llama_cpp.loadlog import failure, instruction_sets, read_load_log
 from mlflow_quantgov.artifact.runtimes.llama_cpp.vocabulary import Vocabulary
 from mlflow_quantgov.artifact.runtimes.pairs import check_room
 from mlflow_quantgov.errors import ArtifactError, UsageError
@@ -99,6 +99,7 @@ class LlamaRuntime(Runtime):
             parameter_types=dict(self._log.types),
             twin=self._twin,
             settings=settings | self._notes,
+            instruction_sets=instruction_sets(self._llama.system_info()),
         )
 
     def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:

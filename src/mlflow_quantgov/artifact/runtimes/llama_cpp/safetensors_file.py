@@ -34,6 +34,25 @@ class Stored:
             return (self.bits.astype(np.uint32) << 16).view(np.float32)
         return self.bits.view(np.float16 if self.dtype == "F16" else np.float32).astype(np.float32)
 
+    def holds(self, dtype: str) -> bool:
+        """Whether every value is one of another type (`BF16`, `F16`, `F32`) too, so that storing it there loses nothing."""
+        if dtype in {self.dtype, "F32"}:
+            return True
+        values = self.widened()
+        if dtype == "BF16":
+            return not bool((values.view(np.uint32) & 0xFFFF).any())
+        with np.errstate(over="ignore"):
+            back = values.astype(np.float16).astype(np.float32)
+        return bool(np.array_equal(back.view(np.uint32), values.view(np.uint32)))
+
+    def as_16_bit(self, dtype: str) -> NDArray[np.float16]:
+        """Its bits in `BF16` or `F16`, which must hold it; numpy has no bfloat16, so both are given as float16."""
+        if dtype == self.dtype:
+            return self.bits.view(np.float16)
+        if dtype == "BF16":
+            return (self.widened().view(np.uint32) >> 16).astype(np.uint16).view(np.float16)
+        return self.widened().astype(np.float16)
+
 
 def read_folder(folder: Path) -> dict[str, Stored]:
     """Map every tensor of every `*.safetensors` in a folder.

@@ -9,7 +9,7 @@ exact.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -102,9 +102,9 @@ def gguf_twin(folder: Path, cache: Path, *, dtype: TwinType = "auto") -> Twin:
     if reason:
         raise _no_twin(folder, reason)
     tensors = read_folder(folder)
-    kinds = {tensor.dtype for tensor in tensors.values() if len(tensor.shape) > 1}
-    stored = dtype if dtype != "auto" else kinds.pop() if len(kinds) == 1 else "F32"
-    if stored != "F32" and kinds - {stored}:
+    kinds = matrix_types(tensors)
+    stored = dtype if dtype != "auto" else next(iter(kinds)) if len(kinds) == 1 else "F32"
+    if not all(tensor.holds(stored) for tensor in tensors.values() if len(tensor.shape) > 1):
         held = "/".join(sorted(kinds))
         fix = "take F32, which holds all of them (source_type: F32 in a recipe), or leave the type out"
         raise _no_twin(folder, f"its tensors are {held}, and {stored} does not hold them exactly", fix)
@@ -117,6 +117,11 @@ def gguf_twin(folder: Path, cache: Path, *, dtype: TwinType = "auto") -> Twin:
         path.unlink(missing_ok=True)
         raise _no_twin(folder, f"the converted file differs in {', '.join(proof.differing[:3])}")
     return Twin(path, proof)
+
+
+def matrix_types(tensors: Mapping[str, Stored]) -> set[str]:
+    """Storage types of the matrices; vectors are always float32 in a twin."""
+    return {tensor.dtype for tensor in tensors.values() if len(tensor.shape) > 1}
 
 
 def prove_twin(folder: Path, path: Path) -> TwinProof:
@@ -247,7 +252,7 @@ def _write(folder: Path, tensors: dict[str, Stored], path: Path, stored: str) ->
 def _converted(tensors: dict[str, Stored], kinds: dict[str, str], heads: tuple[int, int]) -> Iterator[NDArray[Any]]:
     """Data of each tensor as llama.cpp wants it, one at a time."""
     for name, tensor in tensors.items():
-        data = tensor.widened() if kinds[name] == "F32" else tensor.bits.view(np.float16)
+        data = tensor.widened() if kinds[name] == "F32" else tensor.as_16_bit(kinds[name])
         rotary = _rotary_heads(name, heads)
         yield np.ascontiguousarray(permute(data, rotary) if rotary else data)
 

@@ -7,11 +7,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mlflow_quantgov.artifact.runtimes.interface import RuntimeAdapter
+from mlflow_quantgov.artifact.runtimes.interface import Configuration, Prepared, RuntimeAdapter
 from mlflow_quantgov.artifact.runtimes.onnxruntime.files import PURPOSE, read_onnx_folder
 from mlflow_quantgov.artifact.runtimes.onnxruntime.runtime import NAME, OnnxRuntime
 from mlflow_quantgov.artifact.runtimes.onnxruntime.settings import OnnxSettings, read_settings
 from mlflow_quantgov.artifact.runtimes.onnxruntime.twin import onnx_twin, reason_no_twin
+from mlflow_quantgov.artifact.runtimes.onnxruntime.twin_proof import OnnxTwin
 from mlflow_quantgov.errors import ArtifactError, require
 
 _ALWAYS = ("onnxruntime", "onnx", "tokenizers")
@@ -23,6 +24,7 @@ class OnnxRuntimeAdapter(RuntimeAdapter):
     """onnxruntime on this machine's CPU, with onnxruntime-genai where the folder was made for it."""
 
     name = NAME
+    takes_threads = True
 
     def reason_not_loadable(self, path: Path) -> str | None:
         """None for an ONNX decoder with a tokenizer.json, or a folder that an fp32 twin can stand in for."""
@@ -79,11 +81,32 @@ class OnnxRuntimeAdapter(RuntimeAdapter):
     @staticmethod
     def _open_twin(path: Path, cache: Path, settings: OnnxSettings) -> OnnxRuntime:
         twin = onnx_twin(path, cache)
-        notes: dict[str, Any] = {"twin_dtype": "F32", "twin_tensors_equal": twin.tensors}
-        if twin.differing:
-            notes["twin_tensors_equal"] -= len(twin.differing)
-            notes["twin_differs_in"] = ", ".join(twin.differing[:5])
-        return OnnxRuntime(twin.path, settings, twin=twin.kind, notes=notes)
+        return OnnxRuntime(twin.path, settings, twin=twin.kind, notes=_notes(twin))
+
+    def load_libraries(self, path: Path) -> None:
+        """Import onnxruntime and what reads a graph, with onnxruntime-genai where it is installed."""
+        for module in (*_ALWAYS, "onnxruntime_genai"):
+            if module in _ALWAYS or not _missing((module,)):
+                require(module, extra="onnx", purpose=PURPOSE)
+
+    def configurations(self, path: Path) -> list[Configuration]:
+        """The graph as it is, or the fp32 twin: on the CPU, onnxruntime multiplies in float32 alone."""
+        return [Configuration("as stored" if _is_onnx(path) else "F32 twin")]
+
+    def prepare(self, path: Path, configuration: Configuration, cache: Path) -> Prepared:
+        """Build the twin, and compare it with its source."""
+        if _is_onnx(path):
+            return Prepared(path, configuration.settings)
+        twin = onnx_twin(path, cache)
+        return Prepared(twin.path, configuration.settings, twin.kind, _notes(twin))
+
+
+def _notes(twin: OnnxTwin) -> dict[str, Any]:
+    notes: dict[str, Any] = {"twin_dtype": "F32", "twin_tensors_equal": twin.tensors}
+    if twin.differing:
+        notes["twin_tensors_equal"] -= len(twin.differing)
+        notes["twin_differs_in"] = ", ".join(twin.differing[:5])
+    return notes
 
 
 def _is_onnx(path: Path) -> bool:

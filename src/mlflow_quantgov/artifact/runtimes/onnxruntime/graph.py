@@ -9,6 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from mlflow_quantgov.artifact.runtimes.interface import EXPANDED
 from mlflow_quantgov.artifact.runtimes.onnxruntime.files import PURPOSE, not_loaded
 from mlflow_quantgov.errors import require
 
@@ -78,26 +79,42 @@ def read_weights(path: Path) -> Weights:
     return Weights(total, dict(types), quantized, direct, top)
 
 
-def ran_quantized(weights: Weights, ran: Mapping[str, int] | None) -> tuple[bool, str | None]:
-    """Whether quantized weights were expanded, and the kernel, by the operators that really ran.
+@dataclass(frozen=True)
+class Ran:
+    """What one pass did with the quantized matrices."""
+
+    expanded_share: float | None
+    """Of the matrices that are stored quantized, those that no quantized operator multiplied with; None without any."""
+    kernel: str | None
+    operators: tuple[str, ...] = ()
+    """Quantized operators that ran, commonest first; empty where nobody looked."""
+
+    @property
+    def dequantized(self) -> bool:
+        """Whether that counts."""
+        return (self.expanded_share or 0) > EXPANDED
+
+
+def ran_quantized(weights: Weights, ran: Mapping[str, int] | None) -> Ran:
+    """How many quantized matrices were expanded, and the kernel, by the operators that really ran.
 
     Args:
         weights: What the graph stores.
         ran: Operators that onnxruntime executed in one pass, after its own fusions, to their number; None where
             nobody looked, and the graph's own operators are what runs.
-
-    Returns:
-        True where less than half of the quantized matrices were multiplied as they are; and the kernel.
     """
+    if not weights.quantized:
+        return Ran(None, weights.kernel)
     if ran is None:
-        return weights.direct < weights.quantized / 2, weights.kernel
+        return Ran(1 - weights.direct / weights.quantized, weights.kernel)
     used = {op: count for op, count in ran.items() if op in QUANTIZED_OPS}
-    expanded = sum(used.values()) < weights.quantized / 2
-    if not weights.quantized or (weights.kernel or "").split(" ")[0] in used:
-        return expanded, weights.kernel
-    if expanded:
-        return True, "DequantizeLinear, MatMul" if "DequantizeLinear" in ran else "MatMul"
-    return False, max(sorted(used), key=lambda op: used[op])
+    names = tuple(sorted(used, key=lambda op: (-used[op], op)))
+    share = max(0.0, 1 - sum(used.values()) / weights.quantized)
+    if (weights.kernel or "").split(" ")[0] in used:
+        return Ran(share, weights.kernel, names)
+    if share > 0.5 or not names:
+        return Ran(share, "DequantizeLinear, MatMul" if "DequantizeLinear" in ran else "MatMul", names)
+    return Ran(share, names[0], names)
 
 
 def _graphs(graph: Any) -> Iterator[Any]:

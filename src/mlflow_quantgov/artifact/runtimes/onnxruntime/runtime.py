@@ -15,7 +15,7 @@ from mlflow_quantgov.artifact.runtimes.interface import Runtime, RuntimeFacts, S
 from mlflow_quantgov.artifact.runtimes.onnxruntime.engine import Engine
 from mlflow_quantgov.artifact.runtimes.onnxruntime.files import OnnxFolder, not_loaded, read_onnx_folder
 from mlflow_quantgov.artifact.runtimes.onnxruntime.genai import GenaiEngine
-from mlflow_quantgov.artifact.runtimes.onnxruntime.graph import Weights, ran_quantized, read_weights
+from mlflow_quantgov.artifact.runtimes.onnxruntime.graph import Ran, Weights, ran_quantized, read_weights
 from mlflow_quantgov.artifact.runtimes.onnxruntime.session import PROVIDER, SessionEngine
 from mlflow_quantgov.artifact.runtimes.onnxruntime.settings import OnnxSettings
 from mlflow_quantgov.artifact.runtimes.onnxruntime.vocabulary import Vocabulary
@@ -53,24 +53,24 @@ class OnnxRuntime(Runtime):
         self._template = folder.chat_template()
         self._length = settings.context or min(folder.trained_length or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
         self._weights = read_weights(folder.graph)
-        self._dequantized, self._kernel = self._look(folder, self._weights, settings)
+        self._ran = self._look(folder, self._weights, settings)
         genai = folder.is_genai and settings.engine != "session"
         self._engine: Engine | None = (GenaiEngine if genai else SessionEngine)(folder, settings)
         if not genai:
-            self._dequantized, self._kernel = ran_quantized(self._weights, self._engine.ran())
+            self._ran = ran_quantized(self._weights, self._engine.ran())
         try:
             self._size = int(self._open().logits([[self._vocabulary.start]]).shape[-1])
         except RuntimeError as error:
             raise not_loaded(path, f"its first pass fails: {' '.join(str(error).split())[:200]}") from error
 
     @staticmethod
-    def _look(folder: OnnxFolder, weights: Weights, settings: OnnxSettings) -> tuple[bool, str | None]:
+    def _look(folder: OnnxFolder, weights: Weights, settings: OnnxSettings) -> Ran:
         """By the graph alone; where that expands weights, onnxruntime's fusions are looked at in a session of its own.
 
         onnxruntime-genai does not say what it ran, and onnxruntime may fuse an expansion with the product behind it.
         """
         found = ran_quantized(weights, None)
-        if not found[0] or not folder.is_genai:
+        if not found.dequantized or not folder.is_genai:
             return found
         session = SessionEngine(folder, settings)
         try:
@@ -92,12 +92,14 @@ class OnnxRuntime(Runtime):
             runtime=NAME,
             version=version,
             library=engine.library,
-            kernel=f"{self._kernel} ({PROVIDER})" if self._kernel else None,
-            dequantized=self._dequantized,
+            kernel=f"{self._ran.kernel} ({PROVIDER})" if self._ran.kernel else None,
+            dequantized=self._ran.dequantized,
             resident_bytes=self._weights.bytes,
             parameter_types=dict(self._weights.types),
             twin=self._twin,
             settings=settings | self._notes,
+            expanded_share=self._ran.expanded_share,
+            operators=self._ran.operators,
         )
 
     def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:

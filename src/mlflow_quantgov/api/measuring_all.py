@@ -1,0 +1,242 @@
+"""Everything that a gate will ask of a version: planned from the gate's own decision, measured cheapest first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mlflow_quantgov.api.archiving import archive, drill
+from mlflow_quantgov.api.deciding import check
+from mlflow_quantgov.api.evaluating import evaluate
+from mlflow_quantgov.api.measuring import assess_calibration, benchmark, confirm_kernels, measure_fidelity
+from mlflow_quantgov.errors import QuantgovError
+from mlflow_quantgov.evidence.measure.progress import Progress
+from mlflow_quantgov.evidence.statement import Statement
+from mlflow_quantgov.policy.decision import CheckResult, Decision
+
+State = Literal["planned", "running", "attached", "error", "lacking", "not-run"]
+"""`lacking`: something has to be given first; `not-run`: a check had failed before."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the measurements need beside the version itself."""
+
+    tasks: str | Path | Sequence[str] | None = None
+    """Folder of lm-eval tasks, or names of tasks that lm-eval ships."""
+    text: str | Path | None = None
+    """Production-like documents for fidelity."""
+    calibration: str | Path | None = None
+    """What the quantizer saw."""
+    production: str | Path | None = None
+    """A sample of production traffic."""
+    store: str | None = None
+    """Archive; None for `QUANTGOV_ARCHIVE`."""
+    target: str | Path | None = None
+    """Target; None for the version's own."""
+    key: str | Path | None = None
+    """Private key that signs what is found."""
+
+
+@dataclass
+class Step:
+    """One measurement, and how far it has come."""
+
+    kind: str
+    """`kernels`, `benchmark`, ...: the kind of its statement."""
+    check: str
+    """The check that it may settle; empty where it decides nothing."""
+    state: State = "planned"
+    said: str = ""
+    """What it is doing, what it lacks, or why it failed."""
+    fix: str = ""
+    fraction: float = 0.0
+    seconds: float | None = None
+    outcome: str | None = None
+    """What its check says afterwards; None for one that decides nothing."""
+    statement: str | None = None
+    """Digest of the attached statement."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "kind": self.kind,
+            "check": self.check or None,
+            "state": self.state,
+            "said": self.said,
+            "fix": self.fix,
+            "seconds": self.seconds,
+            "outcome": self.outcome,
+            "statement_digest": self.statement,
+        }
+
+
+@dataclass
+class Measured:
+    """Every step, and what the gate says afterwards."""
+
+    decision: Decision
+    steps: list[Step] = field(default_factory=list)
+    stopped_by: CheckResult | None = None
+    """The check whose failure ended it; None where everything was tried."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "steps": [step.to_dict() for step in self.steps],
+            "stopped_by": self.stopped_by.check if self.stopped_by else None,
+            "decision": self.decision.to_dict(),
+        }
+
+
+Watch = Callable[[Measured], None]
+# From seconds to hours: what fails early spares the rest.
+_CHEAPEST_FIRST: tuple[tuple[str, str], ...] = (
+    ("kernels", "kernel-support"),
+    ("calibration", "calibration"),
+    ("archive", "rollback-archive"),
+    ("drill", "rollback-archive"),
+    ("benchmark", "benchmark"),
+    ("fidelity", ""),
+    ("task-eval", "task-eval"),
+)
+
+
+def measure_all(
+    uri: str,
+    given: Given,
+    *,
+    to: str = "@champion",
+    keep_going: bool = False,
+    again: bool = False,
+    watch: Watch | None = None,
+) -> Measured:
+    """Measure whatever the gate still misses for a destination, cheapest first, and attach each result.
+
+    A check that has failed ends it, since nothing that is measured afterwards would let the version through. What was
+    attached stays; called again, it goes on with what is missing.
+
+    Args:
+        uri: The quantized version, `models:/NAME/VERSION`.
+        given: Tasks, texts and other inputs; a measurement whose input is not there is said to lack it, and the
+            others run.
+        to: Destination whose gate is asked.
+        keep_going: Go on after a check has failed.
+        again: Measure what is settled already once more.
+        watch: Called whenever something has moved.
+
+    Returns:
+        The steps, and the decision after the last of them.
+    """
+    seen = watch or (lambda _: None)
+    found = Measured(check(uri, to))
+    found.steps = planned(found.decision, given, uri, again=again)
+    for step in found.steps:
+        if step.state == "lacking":
+            continue
+        found.stopped_by = None if keep_going else _failed(found.decision)
+        if found.stopped_by is not None:
+            step.state, step.said = "not-run", f"{found.stopped_by.check} has failed"
+            continue
+        _run(step, uri, given, lambda: seen(found))
+        if step.state == "attached" and step.check:
+            found.decision = check(uri, to)
+            step.outcome = next((one.outcome for one in found.decision.checks if one.check == step.check), None)
+        seen(found)
+    found.stopped_by = None if keep_going else _failed(found.decision)
+    return found
+
+
+def planned(decision: Decision, given: Given, uri: str, *, again: bool = False) -> list[Step]:
+    """What is to be measured for a decision, cheapest first; what lacks an input says so."""
+    checks = {one.check: one for one in decision.checks}
+    steps = []
+    for kind, name in _CHEAPEST_FIRST:
+        if not name:
+            wanted = given.text is not None and "task-eval" in checks
+        else:
+            asked = checks.get(name)
+            wanted = asked is not None and asked.outcome != "not-applicable" and (asked.refuses or again)
+        if not wanted:
+            continue
+        lacks, fix = _lacking(kind, given, uri)
+        steps.append(Step(kind, name, "lacking" if lacks else "planned", lacks, fix))
+    return steps
+
+
+def _lacking(kind: str, given: Given, uri: str) -> tuple[str, str]:
+    """What a measurement still needs, and the option that gives it."""
+    command = f"quantgov measure {uri} --all"
+    if kind == "task-eval" and given.tasks is None:
+        return "needs tasks", f"{command} --tasks DIR"
+    if kind == "calibration" and (given.calibration is None or given.production is None):
+        return (
+            "needs what the quantizer saw, and a sample of production",
+            f"{command} --calibration FILE --production FILE",
+        )
+    return "", ""
+
+
+def _failed(decision: Decision) -> CheckResult | None:
+    return next((one for one in decision.checks if one.outcome == "fail"), None)
+
+
+def _run(step: Step, uri: str, given: Given, moved: Callable[[], None]) -> None:
+    def progress(message: str, fraction: float) -> None:
+        step.said, step.fraction = message, fraction
+        moved()
+
+    step.state, began = "running", time.monotonic()
+    progress("", 0.0)
+    try:
+        statement = _MEASURES[step.kind](uri, given, progress)
+    except QuantgovError as error:
+        step.state, step.said, step.fix = "error", error.what, error.fix or ""
+    else:
+        step.state, step.said, step.statement = "attached", "", statement.digest
+    step.seconds = time.monotonic() - began
+
+
+def _kernels(uri: str, given: Given, progress: Progress) -> Statement:
+    return confirm_kernels(uri, given.target, progress=progress, key=given.key)
+
+
+def _calibration(uri: str, given: Given, progress: Progress) -> Statement:
+    assert given.calibration is not None, "planned only where it is given"
+    tasks = given.tasks if isinstance(given.tasks, str | Path) else None
+    return assess_calibration(uri, given.calibration, given.production, tasks=tasks, progress=progress, key=given.key)
+
+
+def _archive(uri: str, given: Given, progress: Progress) -> Statement:
+    return archive(uri, given.store, key=given.key)
+
+
+def _drill(uri: str, given: Given, progress: Progress) -> Statement:
+    return drill(uri, given.store, key=given.key)
+
+
+def _benchmark(uri: str, given: Given, progress: Progress) -> Statement:
+    return benchmark(uri, given.target, progress=progress, key=given.key)
+
+
+def _fidelity(uri: str, given: Given, progress: Progress) -> Statement:
+    return measure_fidelity(uri, given.text, progress=progress, key=given.key)
+
+
+def _task_eval(uri: str, given: Given, progress: Progress) -> Statement:
+    assert given.tasks is not None, "planned only where they are given"
+    return evaluate(uri, given.tasks, progress=progress, key=given.key)
+
+
+_MEASURES: Mapping[str, Callable[[str, Given, Progress], Statement]] = {
+    "kernels": _kernels,
+    "calibration": _calibration,
+    "archive": _archive,
+    "drill": _drill,
+    "benchmark": _benchmark,
+    "fidelity": _fidelity,
+    "task-eval": _task_eval,
+}
