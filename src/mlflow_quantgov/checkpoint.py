@@ -42,6 +42,11 @@ class Checkpoint:
     """Width below which every matrix has to have been trained."""
 
     @property
+    def named(self) -> tuple[str, str]:
+        """Where it is registered and which weights it holds, as the statement says: what tells two of them apart."""
+        return self.uri, self.claimed
+
+    @property
     def fault(self) -> tuple[Fault, str] | None:
         """The first thing that denies the claim, and in words; None where the bytes bear it out."""
         return self._by_itself() or self._against_the_original() or self._against_the_rounding()
@@ -168,4 +173,4 @@ def with_checkpoint(lineage: Lineage, checkpoint: Checkpoint) -> Lineage:
     found = checkpoint.descent
     assert found is not None
     told = replace(found, reason=found.reason.replace("the parent", "the checkpoint"))
-    return replace(lineage, level="numeric", problems=(), descent=told, through=checkpoint)
+    return replace(lineage, level="numeric", problems=(), descent=told, through=checkpoint, direct=lineage)

@@ -73,6 +73,8 @@ class Lineage:
     through: Checkpoint | None = None
     """The trained checkpoint that the weights are the rounding of, where they are not the parent's own; `descent` is then
     the comparison with it."""
+    direct: Lineage | None = None
+    """The link as it stands without that checkpoint, for gates that do not believe who names it."""
 
     @property
     def rounded_from(self) -> ModelFacts | None:

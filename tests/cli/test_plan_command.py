@@ -62,7 +62,11 @@ def test_optimized_first_then_fewest_bits_and_below_four_last() -> None:
     assert bits == [4, 4, 4, 5, 6, 8, 3, 2] and narrow == [False] * 6 + [True] * 2
     assert found.chosen is found.best[0]
     trained = qg.plan_release("cpu-llamacpp", choose=7)
-    assert any("bit-width also asks" in step.note for step in trained.steps)
+    (training,) = [step for step in trained.steps if step.checks == ("bit-width",)]
+    assert "bit-width also asks" in training.note and "a loss of 2.0% at 3 bit" in training.note
+    order = [step.title for step in trained.steps]
+    assert order.index(training.title) < order.index("Run your own tasks on both sides")
+    assert not any(step.checks == ("bit-width",) for step in found.steps)
 
 
 def test_what_differs_is_shown_in_columns_and_words_are_explained(capsys: pytest.CaptureFixture[str]) -> None:

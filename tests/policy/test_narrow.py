@@ -222,7 +222,7 @@ def test_whatever_is_unmet_is_said_and_the_first_on_the_way_is_mended_first() ->
     order = [
         check.reason.index(words) for words in ("evaluated first", "needs quantization-aware training", "not measured")
     ]
-    assert order == sorted(order) and check.fix.startswith("quantize the parent at 4 bit, quantgov log PATH --parent")
+    assert order == sorted(order) and check.fix.startswith("quantize the parent at 4 bit; quantgov log PATH --parent")
 
 
 def test_before_its_own_evaluation_the_order_is_kept_anyway() -> None:

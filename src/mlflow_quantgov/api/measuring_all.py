@@ -46,7 +46,7 @@ class Step:
     """One measurement, and how far it has come."""
 
     kind: str
-    """`kernels`, `benchmark`, ...: the kind of its statement."""
+    """`kernels`, `benchmark`, ...: the kind of its statement; or what people have to do first: see `_BY_PEOPLE`."""
     check: str
     """The check that it may settle; empty where it decides nothing."""
     state: State = "planned"
@@ -103,6 +103,8 @@ _CHEAPEST_FIRST: tuple[tuple[str, str], ...] = (
     ("fidelity", ""),
     ("task-eval", "task-eval"),
 )
+_BY_PEOPLE = {"budget": "budget", "wider": "wider-version", "training": "training"}
+"""What a version below the gate's least width needs and no measurement of it gives: condition of bit-width to a step."""
 
 
 def measure_all(
@@ -152,17 +154,26 @@ def measure_all(
 
 def planned(decision: Decision, given: Given, uri: str, *, again: bool = False) -> list[Step]:
     """What is to be measured for a decision, cheapest first; what lacks an input says so."""
-    checks = {one.check: one for one in decision.checks}
-    steps = []
+    checks, unmet = {one.check: one for one in decision.checks}, _unmet(decision)
+    steps = [
+        Step(kind, "bit-width", "lacking", unmet[condition]["reason"], unmet[condition]["fix"])
+        for condition, kind in _BY_PEOPLE.items()
+        if condition in unmet
+    ]
     for kind, name in _CHEAPEST_FIRST:
         if not name:
             wanted = given.text is not None and "task-eval" in checks
         else:
             asked = checks.get(name)
             wanted = asked is not None and asked.outcome != "not-applicable" and (asked.refuses or again)
+        if kind == "task-eval" and not wanted and unmet.keys() & {"within", "order"}:
+            name, wanted = "bit-width", True
         if not wanted:
             continue
         lacks, fix = _lacking(kind, given, uri)
+        if kind == "task-eval" and "wider" in unmet:
+            # Measured now it would count as the first, and had to be measured again.
+            lacks, fix = "waits until the wider version was evaluated", ""
         steps.append(Step(kind, name, "lacking" if lacks else "planned", lacks, fix))
     return steps
 
@@ -178,6 +189,12 @@ def _lacking(kind: str, given: Given, uri: str) -> tuple[str, str]:
             f"{command} --calibration FILE --production FILE",
         )
     return "", ""
+
+
+def _unmet(decision: Decision) -> dict[str, dict[str, str]]:
+    """What the width of a version still needs, by condition; empty where it is wide enough, or waived."""
+    asked = next((one for one in decision.checks if one.check == "bit-width" and one.refuses), None)
+    return {one["condition"]: one for one in asked.numbers.get("unmet", ())} if asked else {}
 
 
 def _failed(decision: Decision) -> CheckResult | None:

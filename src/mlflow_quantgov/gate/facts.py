@@ -22,7 +22,7 @@ from mlflow_quantgov.errors import ArtifactError, EvidenceError, QuantgovError
 from mlflow_quantgov.evidence.generic_sets import named_set
 from mlflow_quantgov.evidence.kernel_table import lookup
 from mlflow_quantgov.evidence.predicates import Predicate, Training, Waiver
-from mlflow_quantgov.evidence.signing import NO_KEYS, TrustedKeys, read_attached
+from mlflow_quantgov.evidence.signing import NO_KEYS, ROLES, TrustedKeys, read_attached
 from mlflow_quantgov.evidence.store import EVIDENCE_FOLDER, copy_name
 from mlflow_quantgov.flavor.download import model_artifact, search_versions
 from mlflow_quantgov.flavor.layout import LINEAGE_FILE, MANIFEST_FILE, LineageRecord, SavedModel
@@ -34,7 +34,16 @@ from mlflow_quantgov.gate.intake import kept, take_in
 from mlflow_quantgov.gate.siblings import Siblings
 from mlflow_quantgov.gate.sources import VersionRef, local_files, path_here
 from mlflow_quantgov.lineage import Lineage, ModelFacts, facts_of, prove, with_reproduction
-from mlflow_quantgov.policy.facts import Evidence, Facts, Role, Sibling, narrowest_bits, training_of, was_reproduced
+from mlflow_quantgov.policy.facts import (
+    Evidence,
+    Facts,
+    Role,
+    Sibling,
+    named_by,
+    narrowest_bits,
+    training_of,
+    was_reproduced,
+)
 
 _PARENT_URI = re.compile(r"^models:/(?P<name>[^/@]+)/(?P<version>\d+)$")
 
@@ -130,10 +139,13 @@ class _Gathering:
         lineage, bits = facts.lineage, narrowest_bits(facts.model.quantization) if facts.model else None
         if lineage is None or lineage.parent is None or bits is None or not lineage.reaches("structure"):
             return facts
-        narrow, training = bits < self.least_bits, training_of(facts)
-        if training is not None and (narrow or self.compares):
-            checkpoint = self._checkpoint(ref, facts, training.content)
-            facts = replace(facts, checkpoint=checkpoint, lineage=with_checkpoint(lineage, checkpoint))
+        narrow = bits < self.least_bits
+        stated = [training_of(facts, role) for role in (None, *ROLES)] if narrow or self.compares else []
+        named = {named_by(one): one.content for one in stated if one is not None}
+        checkpoints = tuple(self._checkpoint(ref, facts, content) for content in named.values())
+        if checkpoints:
+            link = with_checkpoint(lineage, checkpoints[0])
+            facts = replace(facts, checkpoint=checkpoints[0], other_checkpoints=checkpoints[1:], lineage=link)
         if narrow:
             facts = replace(facts, siblings=self._siblings(ref, facts, lineage.parent, str(lineage.parent_uri)))
         return facts

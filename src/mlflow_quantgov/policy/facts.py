@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
 from mlflow_quantgov.artifact.quantization import Quantization
 from mlflow_quantgov.artifact.quantizers.recipe import Recipe
 from mlflow_quantgov.artifact.weights import json_digest
-from mlflow_quantgov.checkpoint import Checkpoint
+from mlflow_quantgov.checkpoint import Checkpoint, with_checkpoint
 from mlflow_quantgov.evidence.predicates import Lookup, Predicate, Reproduction, Training
 from mlflow_quantgov.evidence.signing import Role as TrustRole
 from mlflow_quantgov.evidence.signing import Signature
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.targets import Target
-from mlflow_quantgov.lineage import Lineage, ModelFacts
+from mlflow_quantgov.lineage import Lineage, ModelFacts, with_reproduction
 
 Role = Literal["parent", "quantized", "other", "unknown"]
 
@@ -74,6 +74,8 @@ class Sibling:
     model: ModelFacts
     """Its own files."""
     evidence: tuple[Evidence, ...]
+    aside: tuple[Evidence, ...] = ()
+    """Evaluations that do not count under the gate that is asked, since nobody whom it believes has signed them."""
 
     @property
     def narrowest_bits(self) -> float | None:
@@ -104,6 +106,8 @@ class Facts:
     checkpoint: Checkpoint | None = None
     """What the newest training statement names, compared with parent and version; None where nobody states a training,
     or no gate asks for one."""
+    other_checkpoints: tuple[Checkpoint, ...] = ()
+    """What the newest training statement of each role names beside it: gates believe different people."""
     siblings: tuple[Sibling, ...] = ()
     """Evaluated versions of the same parent that are wide enough; gathered where this one is narrow."""
     generic_set: str | None = None
@@ -128,9 +132,41 @@ def narrowest_bits(found: Quantization) -> float | None:
     return None if found.bits is None else min((layer.bits for layer in found.layers), default=found.bits)
 
 
-def training_of(facts: Facts) -> Evidence | None:
-    """The training statement about these weights that was received last."""
-    return next((one for one in reversed(facts.of_kind(Training.KIND)) if isinstance(one.content, Training)), None)
+def training_of(facts: Facts, role: TrustRole | None = None) -> Evidence | None:
+    """The training statement about these weights that counts most; of those that somebody with a role signed, where one is given."""
+    for one in reversed(facts.of_kind(Training.KIND)):
+        if isinstance(one.content, Training) and (role is None or one.signed_by(role)):
+            return one
+    return None
+
+
+def named_by(training: Evidence | None) -> tuple[str, str] | None:
+    """Where the checkpoint of a training statement is registered, and which weights it says that it holds."""
+    content = training.content if training else None
+    return (content.checkpoint_uri, content.checkpoint) if isinstance(content, Training) else None
+
+
+def relinked(facts: Facts) -> Facts:
+    """The link to the parent by the evidence that is left: what rests on a statement that does not count is taken back.
+
+    The comparisons of weights stand, whoever asked for them.
+    """
+    wanted = named_by(training_of(facts))
+    known = (facts.checkpoint, *facts.other_checkpoints)
+    checkpoint = next((one for one in known if one is not None and one.named == wanted), None)
+    facts, lineage = replace(facts, checkpoint=checkpoint), facts.lineage
+    if lineage is None:
+        return facts
+    if lineage.through is not None and lineage.through.named != wanted and lineage.direct is not None:
+        lineage = lineage.direct
+    if checkpoint is not None:
+        lineage = with_checkpoint(lineage, checkpoint)
+    facts = replace(facts, lineage=lineage)
+    if lineage.level == "reproduced" and not was_reproduced(facts):
+        return replace(facts, lineage=replace(lineage, level="numeric"))
+    if lineage.level == "numeric" and was_reproduced(facts):
+        return replace(facts, lineage=with_reproduction(lineage))
+    return facts
 
 
 def reproductions(facts: Facts) -> tuple[Evidence, ...]:

@@ -84,11 +84,6 @@ def _log(gate: Gate, release: Release) -> Step:
     extra += " --calibration calib.jsonl" if release.calibrates and release.recipe else ""
     commands.append(f"quantgov log {release.made} \\\n    {options}{extra}")
     note = f"`log` prints the version's number; below it is {release.version}."
-    if release.bits < gate.least_bits:
-        note += (
-            f" {release.bits:g} bit is below the policy's {gate.least_bits:g}: bit-width also asks for a statement that the "
-            "parent was trained for it (quantgov schema training, quantgov attach)."
-        )
     return Step(
         "Log it against its parent", tuple(one for one in served if one in gate.checks), "seconds",
         tuple(commands), note,
@@ -141,6 +136,30 @@ def _benchmark(gate: Gate, release: Release) -> Step:
     return Step("Time both on the machine that will serve", ("benchmark",), "minutes", commands, note)
 
 
+def _bit_width(gate: Gate, release: Release) -> Step:
+    """What a width below the policy's least takes, before this version is evaluated; nothing above it."""
+    if release.bits >= gate.least_bits:
+        return Step("A wider version first", ("bit-width",), "", ())
+    budget = gate.budget_for(release.bits)
+    allowed = (
+        f"the policy allows a loss of {budget:.1%} at {release.bits:g} bit"
+        if budget is not None
+        else f"the policy has no budget for {release.bits:g} bit and refuses it: ask for one, or stay at {gate.least_bits:g}"
+    )
+    commands = (
+        f"quantgov evaluate models:/{release.model}/WIDER --tasks tasks/",
+        f"quantgov log-parent CHECKPOINT --name trained \\\n    --register {release.model}-trained",
+        f"quantgov training {release.version} \\\n    --checkpoint models:/{release.model}-trained/1 --run RUN \\\n"
+        "    --steps STEPS --data train.jsonl --code COMMIT",
+    )
+    note = (
+        f"Below {gate.least_bits:g} bit bit-width also asks for a version of the same parent at {gate.least_bits:g} bit or more "
+        "that was evaluated first (WIDER), and for quantization-aware training: what is quantized is then the registered "
+        f"CHECKPOINT, and the parent stays the original. Of quality {allowed}. docs/how-to/release-below-four-bit.md"
+    )
+    return Step("A wider version first, and the training", ("bit-width",), "a training", commands, note)
+
+
 def _task_eval(gate: Gate, release: Release) -> Step:
     wanted = ", ".join(f"{name} ({one.min_items} items or more)" for name, one in gate.capabilities.items())
     served = " \\\n    --served parent.yaml quantized.yaml" if release.served else ""
@@ -166,6 +185,7 @@ _MAKERS = {
     "rollback-archive": _archive,
     "calibration": _calibration,
     "benchmark": _benchmark,
+    "bit-width": _bit_width,
     "task-eval": _task_eval,
     "approvals": _approvals,
 }

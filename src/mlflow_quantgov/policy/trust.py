@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from mlflow_quantgov.evidence.predicates import Training
 from mlflow_quantgov.evidence.signing import Role, Signature
 from mlflow_quantgov.policy.checks.interface import result
 from mlflow_quantgov.policy.decision import CheckResult
-from mlflow_quantgov.policy.facts import Evidence, Facts, was_reproduced
+from mlflow_quantgov.policy.facts import Evidence, Facts, Sibling, relinked
 from mlflow_quantgov.policy.matching import fold
 from mlflow_quantgov.policy.schema import Gate
 
 ANONYMOUS = "anonymous"
 """Who asks without a name."""
-_MEASURING = {"evaluate", "fidelity", "calibration", "kernels", "benchmark", "archive", "drill", "reproduce"}
+_MEASURING = {
+    "evaluate": "task-eval", "fidelity": "fidelity", "calibration": "calibration", "kernels": "kernels",
+    "benchmark": "benchmark", "archive": "archive", "drill": "drill", "reproduce": "reproduction", "training": "training",
+}  # fmt: skip
+"""Command to the kind of what it attaches."""
 _STANDING = {
     "bad": "signed with a signature that does not fit it",
     "not-yet-valid": "signed by {who}, and received before that key was valid",
@@ -27,37 +32,39 @@ _STANDING = {
 def set_aside(gate: Gate, facts: Facts) -> tuple[Facts, tuple[Evidence, ...]]:
     """Facts with only the evidence that counts under a gate, and the rest.
 
-    Without a demand everything counts, in the order of `Evidence.rank`; then nothing is set aside.
+    Without a demand everything counts, in the order of `Evidence.rank`; then nothing is set aside. Evaluations of other
+    versions that a check reads (`Facts.siblings`) have to be signed like this one's, and stay with their version.
     """
     aside = tuple(one for one in facts.evidence if _lacks_signature(gate, one))
+    facts = replace(facts, siblings=tuple(_counted(gate, one) for one in facts.siblings))
     if not aside:
         return facts, ()
     gone = {one.digest for one in aside}
-    left = replace(facts, evidence=tuple(one for one in facts.evidence if one.digest not in gone))
-    if left.lineage is not None and left.lineage.level == "reproduced" and not was_reproduced(left):
-        # Nobody with the role says that the recipe gave the same bytes; the comparison of weights still stands.
-        left = replace(left, lineage=replace(left.lineage, level="numeric"))
-    return left, aside
+    return relinked(replace(facts, evidence=tuple(one for one in facts.evidence if one.digest not in gone))), aside
 
 
 def explain(
     found: CheckResult, kinds: Sequence[str], gate: Gate, facts: Facts, aside: Sequence[Evidence]
 ) -> CheckResult:
-    """A result that misses something, with what there is and does not count, and with a remedy that signs."""
-    wanted = sorted({role for role in (wanted_role(gate, kind) for kind in kinds) if role})
-    if found.outcome != "missing" or not wanted:
+    """A result that misses something, with what there is and does not count, and with a remedy that signs.
+
+    A training statement is named whatever else is wrong: the first thing to do is then to have it signed.
+    """
+    if not found.refuses:
         return found
+    kinds = [kind for kind in kinds if found.outcome == "missing" or kind == Training.KIND]
     subjects = {one.weights for one in (facts.model, facts.lineage.parent if facts.lineage else None) if one}
     newest = {one.kind: one for one in sorted(aside, key=lambda one: one.rank) if one.subject in subjects}
-    there = [
-        f"the {kind} statement is {why_not(newest[kind], wanted_role(gate, kind))}" for kind in kinds if kind in newest
-    ]
-    said = (
-        f" What there is does not count: {'; '.join(there)}. The policy wants it signed by a key with the role {wanted[0]}."
-        if there
-        else ""
-    )
-    return replace(found, reason=f"{found.reason}{said}", fix=_signing(found.fix))
+    there = [newest[kind] for kind in kinds if kind in newest]
+    said = f" What there is does not count: {uncounted(gate, there)}." if there else ""
+    return replace(found, reason=f"{found.reason}{said}", fix=signing(gate, found.fix))
+
+
+def uncounted(gate: Gate, aside: Sequence[Evidence]) -> str:
+    """Why some statements do not count, and whose signature each needs."""
+    there = [f"the {one.kind} statement is {why_not(one, wanted_role(gate, one.kind))}" for one in aside]
+    roles = sorted({role for one in aside if (role := wanted_role(gate, one.kind))})
+    return f"{'; '.join(there)}. The policy wants it signed by a key with the role {' or '.join(roles)}"
 
 
 def why_not(one: Evidence, role: Role | None) -> str:
@@ -103,9 +110,10 @@ def may_be_author(one: Evidence, requester: str | None) -> bool:
 
 
 def used(facts: Facts, checks: Iterable[CheckResult]) -> list[Evidence]:
-    """Evidence that some checks rest on."""
+    """Evidence that some checks rest on, also where it is about another version."""
     digests = {digest for check in checks for digest in check.evidence}
-    return [one for one in facts.evidence if one.digest in digests]
+    others = (one for sibling in facts.siblings for one in sibling.evidence)
+    return [one for one in (*facts.evidence, *others) if one.digest in digests]
 
 
 def labels(facts: Facts, checks: Sequence[CheckResult], aside: Sequence[Evidence], gate: Gate) -> list[str]:
@@ -121,6 +129,11 @@ def labels(facts: Facts, checks: Sequence[CheckResult], aside: Sequence[Evidence
     found += [f"signed by {name}: {', '.join(sorted(kinds))}" for name, kinds in sorted(vouched.items())]
     found += [f"signed by an untrusted key: {', '.join(sorted(untrusted))}"] if untrusted else []
     ignored = [f"{one.kind}, {why_not(one, wanted_role(gate, one.kind))}" for one in aside]
+    ignored += [
+        f"{one.kind} of {sibling.uri}, {why_not(one, wanted_role(gate, one.kind))}"
+        for sibling in facts.siblings
+        for one in sibling.aside
+    ]
     ignored += [f"{one.kind}, received later and vouched for by nobody" for one in _outranked(facts, mine)]
     return found + [f"not counted: {words}" for words in dict.fromkeys(ignored)]
 
@@ -149,16 +162,23 @@ def _lacks_signature(gate: Gate, one: Evidence) -> bool:
     return role is not None and one.signed_by(role) is None
 
 
+def _counted(gate: Gate, sibling: Sibling) -> Sibling:
+    """Another version with only those of its evaluations that count, and the rest beside them."""
+    aside = tuple(one for one in sibling.evidence if _lacks_signature(gate, one))
+    gone = {one.digest for one in aside}
+    return replace(sibling, evidence=tuple(one for one in sibling.evidence if one.digest not in gone), aside=aside)
+
+
 def _valid(one: Evidence) -> list[Signature]:
     return [signature for signature in one.signatures if signature.is_valid]
 
 
-def _signing(fix: str) -> str:
-    """A remedy whose measuring commands sign."""
+def signing(gate: Gate, fix: str) -> str:
+    """A remedy whose commands sign what the gate wants signed; its parts are separated by semicolons."""
     parts = [part.strip() for part in fix.split(";")]
-    signed = [f"{part} --key NAME.key.pem" if _measures(part.split()) else part for part in parts]
-    return "; ".join(signed)
+    return "; ".join(f"{part} --key NAME.key.pem" if _must_sign(gate, part.split()) else part for part in parts)
 
 
-def _measures(words: Sequence[str]) -> bool:
-    return len(words) > 1 and words[0] == "quantgov" and words[1] in _MEASURING
+def _must_sign(gate: Gate, words: Sequence[str]) -> bool:
+    kind = _MEASURING.get(words[1]) if len(words) > 1 and words[0] == "quantgov" else None
+    return kind is not None and wanted_role(gate, kind) is not None and "--key" not in words

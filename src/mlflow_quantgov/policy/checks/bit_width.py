@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlflow_quantgov.errors import one_line
 from mlflow_quantgov.policy.checks import narrow
 from mlflow_quantgov.policy.checks.interface import Question, result
 from mlflow_quantgov.policy.decision import CheckResult, Outcome
 from mlflow_quantgov.policy.facts import narrowest_bits
+from mlflow_quantgov.policy.trust import signing
 
 NAME = "bit-width"
 KINDS = ("training", "task-eval")
@@ -40,7 +42,18 @@ def run(question: Question) -> CheckResult:
     if not unmet:
         kept = " ".join(one.reason for one in conditions)
         return result(NAME, "pass", f"{bits:g} bit{some}, below {least:g}. {kept}", "", evidence, **numbers)
+    numbers["unmet"] = [_shown(question, one) for one in unmet]
     worst = next(outcome for outcome in _WORST if any(one.outcome == outcome for one in unmet))
     reason = f"{bits:g} bit{some} is below {least:g}. {' '.join(one.reason for one in unmet)}"
     # The first that is unmet on the way is what to do next.
     return result(NAME, worst, reason, unmet[0].fix, evidence, **numbers)
+
+
+def _shown(question: Question, one: narrow.Condition) -> dict[str, str]:
+    """What is unmet, for whoever measures one thing after the other."""
+    return {
+        "condition": one.name,
+        "outcome": one.outcome,
+        "reason": one_line(one.reason),
+        "fix": one_line(signing(question.gate, one.fix)),
+    }

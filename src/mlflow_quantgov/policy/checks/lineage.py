@@ -8,7 +8,7 @@ from mlflow_quantgov.policy.decision import CheckResult
 from mlflow_quantgov.policy.facts import reproductions
 
 NAME = "lineage"
-KINDS = ("reproduction",)
+KINDS = ("reproduction", "training")
 ON_GRID = "on-k-bit-grid"
 
 

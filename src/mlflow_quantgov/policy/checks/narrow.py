@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from mlflow_quantgov.checkpoint import Fault
 from mlflow_quantgov.evidence.predicates import TaskResult, Training
@@ -16,8 +16,9 @@ from mlflow_quantgov.policy.checks.capability import Verdict, judge
 from mlflow_quantgov.policy.checks.interface import Question, not_measured
 from mlflow_quantgov.policy.checks.task_eval import newest_tasks
 from mlflow_quantgov.policy.decision import Outcome
-from mlflow_quantgov.policy.facts import Evidence, Sibling, training_of
+from mlflow_quantgov.policy.facts import Evidence, Sibling, named_by, training_of
 from mlflow_quantgov.policy.schema import Capability
+from mlflow_quantgov.policy.trust import uncounted
 
 _REGISTER = "quantgov log-parent CHECKPOINT --name NAME-trained --register NAME"
 _LATENT = f"register the latent full-precision weights of the training: {_REGISTER}"
@@ -47,6 +48,8 @@ _FIXES: dict[Fault, tuple[Outcome, str]] = {
 class Condition:
     """One thing that a narrow version must show."""
 
+    name: Literal["budget", "wider", "order", "training", "within"]
+    """`order`: a wider version was evaluated, after this one; `budget`: the policy itself says too little."""
     outcome: Outcome
     reason: str
     fix: str = ""
@@ -71,7 +74,7 @@ def _unbudgeted(question: Question, bits: float) -> Condition:
     lowest = min(question.gate.budgets, default=None)
     known = f"; the lowest is for {lowest:g} bit" if lowest is not None else ""
     fix = f"stay at {question.gate.least_bits:g} bit, or ask for a budget in the policy's gate: budgets: {{{bits:g}: 0.02}}"
-    return Condition("missing", f"The policy gives no quality budget for {bits:g} bit{known}.", fix)
+    return Condition("budget", "missing", f"The policy gives no quality budget for {bits:g} bit{known}.", fix)
 
 
 def _wider_was_measured(question: Question) -> Condition:
@@ -80,7 +83,7 @@ def _wider_was_measured(question: Question) -> Condition:
     least = f"{gate.least_bits:g} bit or more"
     own = _gating(question, newest_tasks(question))
     late: list[Sibling] = []
-    partly: list[str] = []
+    partly: list[tuple[str, str]] = []
     for sibling in facts.siblings:
         if (sibling.narrowest_bits or 0) < gate.least_bits:
             continue
@@ -90,24 +93,29 @@ def _wider_was_measured(question: Question) -> Condition:
             said = ", ".join(f"{name} {verdict.outcome}" for name, verdict in verdicts.items())
             reason = f"{sibling.uri} at {sibling.narrowest_bits:g} bit was evaluated first ({said})."
             numbers = {"first": {"version": sibling.uri, "bits": sibling.narrowest_bits} | _outcomes(verdicts)}
-            return Condition("pass", reason, "", evidence, numbers)
+            return Condition("wider", "pass", reason, "", evidence, numbers)
         everything, _ = _judged(question, sibling, lambda _: True)
         if everything and all(_is_measured(one, gate.capabilities[name]) for name, one in everything.items()):
             late.append(sibling)
         else:
             short = [name for name, one in everything.items() if not _is_measured(one, gate.capabilities[name])]
-            partly.append(f"{sibling.uri} was evaluated without {', '.join(short) or 'the capabilities of this gate'}")
+            said = f"without {', '.join(short) or 'the capabilities of this gate'}"
+            if sibling.aside:
+                rest = f"what there is does not count: {uncounted(gate, sibling.aside[-1:])}"
+                said = f"{said}, and {rest}" if everything else f"and {rest}"
+            partly.append((sibling.uri, said))
     if late:
         reason = f"{late[0].uri} was evaluated only after this version: the order is to start at {least} and to measure that."
-        return Condition("missing", reason, f"quantgov evaluate {question.uri} --tasks tasks/")
+        return Condition("order", "missing", reason, f"quantgov evaluate {question.uri} --tasks tasks/")
     if partly:
-        uri = partly[0].split(" ", 1)[0]
-        reason = f"No version of the same parent at {least} was evaluated whole: {partly[0]}."
-        return Condition("missing", reason, f"quantgov evaluate {uri} --tasks tasks/, then this version again")
+        uri, said = partly[0]
+        reason = f"No version of the same parent at {least} was evaluated whole: {uri} was evaluated {said}."
+        fix = f"quantgov evaluate {uri} --tasks tasks/; quantgov evaluate {question.uri} --tasks tasks/"
+        return Condition("wider", "missing", reason, fix)
     parent = facts.lineage.parent_uri if facts.lineage else None
     log = f"quantgov log PATH --parent {parent or 'models:/NAME/VERSION'} --target TARGET --name NAME --register {facts.name}"
-    fix = f"quantize the parent at {gate.least_bits:g} bit, {log}, then quantgov evaluate models:/{facts.name}/VERSION --tasks tasks/"
-    return Condition("missing", f"No version of the same parent at {least} was evaluated first.", fix)
+    fix = f"quantize the parent at {gate.least_bits:g} bit; {log}; quantgov evaluate models:/{facts.name}/VERSION --tasks tasks/"
+    return Condition("wider", "missing", f"No version of the same parent at {least} was evaluated first.", fix)
 
 
 def _gating(question: Question, found: tuple[dict[str, TaskResult], tuple[Evidence, ...]]) -> tuple[Evidence, ...]:
@@ -158,23 +166,24 @@ def _trained(question: Question) -> Condition:
     if stated is None or not isinstance(stated.content, Training):
         old = bool(facts.of_kind(Training.KIND))
         why = "where its checkpoint is registered is not stated" if old else "none is recorded for these weights"
-        return Condition("missing", f"It needs quantization-aware training, and {why}.", record)
+        return Condition("training", "missing", f"It needs quantization-aware training, and {why}.", record)
     content, found = stated.content, facts.checkpoint
     numbers: dict[str, Any] = {
         "training": {"run": content.run, "steps": content.steps, "checkpoint": content.checkpoint_uri}
     }
-    if found is None or (found.uri, found.claimed) != (content.checkpoint_uri, content.checkpoint):
+    if found is None or found.named != named_by(stated):
         reason = f"The checkpoint {content.checkpoint_uri} was not compared with the parent, which has to be proved up to structure."
-        return Condition("missing", reason, f"quantgov check {question.uri} --to @champion", (stated,), numbers)
+        fix = f"quantgov check {question.uri} --to @champion"
+        return Condition("training", "missing", reason, fix, (stated,), numbers)
     if found.kinship is not None and (least := found.kinship.farthest) is not None:
         numbers["training"] |= {"moved_by": found.kinship.distance, "least_correlation": least.correlation}
     if (fault := found.fault) is not None:
         outcome, fix = _FIXES[fault[0]]
-        return Condition(outcome, fault[1], fix or record, (stated,), numbers)
+        return Condition("training", outcome, fault[1], fix or record, (stated,), numbers)
     assert found.kinship is not None
     moved = f"which moved its weights by {found.kinship.distance:.1%} of their norm"
     reason = f"It is the rounding of {found.uri}, trained from the original for {content.steps:,} steps (run {content.run}), {moved}."
-    return Condition("pass", reason, "", (stated,), numbers)
+    return Condition("training", "pass", reason, "", (stated,), numbers)
 
 
 def _within(question: Question, bits: float, budget: float) -> Condition:
@@ -182,6 +191,7 @@ def _within(question: Question, bits: float, budget: float) -> Condition:
     gate, fix = question.gate, f"quantgov evaluate {question.uri} --tasks tasks/"
     if not gate.capabilities:
         return Condition(
+            "budget",
             "missing",
             f"The budget for {bits:g} bit is one of capabilities, and the policy's gate names none.",
             "add capabilities to the gate in the policy",
@@ -189,7 +199,7 @@ def _within(question: Question, bits: float, budget: float) -> Condition:
     tasks, evidence = newest_tasks(question)
     if not tasks:
         why = not_measured("task-eval", question.facts, "no task evaluation against the original")
-        return Condition("missing", f"Whether it stays within the budget is not measured: {why}.", fix)
+        return Condition("within", "missing", f"Whether it stays within the budget is not measured: {why}.", fix)
     judged = {
         name: judge(name, _at(wanted, budget), tasks, scored_only=gate.scored_only)
         for name, wanted in gate.capabilities.items()
@@ -199,10 +209,12 @@ def _within(question: Question, bits: float, budget: float) -> Condition:
     worst = next((one for one in order if any(verdict.outcome == one for verdict in judged.values())), None)
     if worst is None:
         reason = f"Every capability stays within the budget of {budget:.1%} for {bits:g} bit."
-        return Condition("pass", reason, "", evidence, numbers)
+        return Condition("within", "pass", reason, "", evidence, numbers)
     reasons = "; ".join(verdict.reason for verdict in judged.values() if verdict.outcome == worst)
     remedy = f"train longer, or stay at {gate.least_bits:g} bit" if worst == "fail" else fix
-    return Condition(worst, f"The budget for {bits:g} bit is {budget:.1%}: {reasons}.", remedy, evidence, numbers)
+    return Condition(
+        "within", worst, f"The budget for {bits:g} bit is {budget:.1%}: {reasons}.", remedy, evidence, numbers
+    )
 
 
 def _at(wanted: Capability, budget: float) -> Capability:
