@@ -68,8 +68,9 @@ def test_another_kernel_than_the_table_promises_is_not_a_pass() -> None:
     ("depends_on", "fix"),
     [
         (("cpu_flags",), "quantgov targets capture mine"),
-        (("runtime_version",), "runtime_version"),
-        (("compute_capability",), "compute_capability"),
+        (("cpu_flags",), "; quantgov log PATH --target mine.yaml"),
+        (("runtime_version",), "state runtime_version in mine.yaml"),
+        (("compute_capability",), "state compute_capability under hardware in mine.yaml"),
         ((), "quantgov kernels"),
     ],
 )

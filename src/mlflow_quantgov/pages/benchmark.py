@@ -10,13 +10,12 @@ from mlflow_quantgov.policy.facts import Facts
 
 
 def benchmark_section(facts: Facts) -> dict[str, Any] | None:
-    """What the newest benchmark says, ready for its template; None where there is none."""
-    found = facts.of_kind("benchmark") or tuple(one for one in facts.evidence if one.kind == "benchmark")
-    content = found[-1].content if found else None
+    """What the benchmark that counts most says, ready for its template; None where there is none."""
+    content = _counting(facts)
+    if content is None:
+        return None
     if isinstance(content, BenchmarkV1):
         return _of_version_1(content)
-    if not isinstance(content, Benchmark):
-        return None
     summary = content.stated()
     resources = [] if content.provenance.imported else [("Load and memory", resource_rows(summary))]
     sides = (("parent", content.parent_tries), ("quantized version", content.quantized_tries))
@@ -31,6 +30,17 @@ def benchmark_section(facts: Facts) -> dict[str, Any] | None:
             if tries
         ],
     }
+
+
+def _counting(facts: Facts) -> Benchmark | BenchmarkV1 | None:
+    """By rank, one on the declared target before one on another; of other weights only where these have none."""
+    own, target = facts.model.weights if facts.model else None, facts.target.digest if facts.target else None
+    found = [
+        (one.subject == own, content.target_digest == target, one.rank, content)
+        for one in facts.evidence
+        if isinstance(content := one.content, Benchmark | BenchmarkV1)
+    ]
+    return max(found, key=lambda one: one[:3])[-1] if found else None
 
 
 def _of_version_1(content: BenchmarkV1) -> dict[str, Any]:

@@ -100,11 +100,15 @@ def _unknown(
     if lookup.depends_on:
         reason = f"Not measured: the target {target.name} does not say enough: {lookup.source}."
         if "cpu_flags" in lookup.depends_on:
-            fix = f"quantgov targets capture mine --from {target.name}, and log it with --target mine.yaml"
+            settles = f"quantgov targets capture mine --from {target.name}"
         elif "runtime_version" in lookup.depends_on:
-            fix = f"state runtime_version in a copy of the target {target.name}, and log it with --target"
+            settles = f"state runtime_version in mine.yaml, a copy of the target {target.name}"
         else:
-            fix = f"state compute_capability under hardware in a copy of the target {target.name}, and log it with --target"
+            settles = f"state compute_capability under hardware in mine.yaml, a copy of the target {target.name}"
+        # The target is the version's own: another one means another version.
+        fix = (
+            f"{settles}; quantgov log PATH --target mine.yaml --parent ... --name ... --register {question.facts.name}"
+        )
         return result(NAME, "missing", reason, fix, newest, **summary)
     said = f"the kernel table has no row for these weights ({lookup.row}: {lookup.source})"
     return result(NAME, "missing", f"Not measured: {said}.", fix, newest, **summary)
