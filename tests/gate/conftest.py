@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,14 @@ from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Regi
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as TrackingStore
 
 from mlflow_quantgov.artifact.manifest import build_manifest
+from mlflow_quantgov.evidence.signing import TrustedKeys, load_signer, make_key, write_trusted_keys
 from mlflow_quantgov.flavor.layout import LINEAGE_FILE, MANIFEST_FILE, LineageRecord
 from mlflow_quantgov.gate import descent
 from mlflow_quantgov.gate.registry_store import open_store
+
+sys.path.insert(0, str(Path(__file__).parent))
+from narrow_releases import POLICY as NARROW
+from narrow_releases import Registry, original, trained, trusted, written
 
 ARTIFACTS = Path(__file__).parents[1] / "data" / "artifacts"
 POLICY = """
@@ -106,3 +112,32 @@ def gated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _mlflow_tables: Path)
         return store
 
     return make
+
+
+@pytest.fixture
+def registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_sqlite_database: Callable[[], str], logged: Callable[..., str]
+) -> Callable[..., Registry]:
+    """A store with the original as version 1 of `parents` and its trained checkpoint as version 1 of `trained`."""
+    descent._made.clear()
+
+    def open_one(
+        level: str = "structure",
+        budgets: str = "{3: 0.02, 2: 0.02}",
+        database: str | None = None,
+        signed: str = "{}",
+    ) -> Registry:
+        policy = tmp_path / "policy.yaml"
+        policy.write_text(NARROW.replace("LEVEL", level).replace("BUDGETS", budgets).replace("SIGNED", signed))
+        monkeypatch.setenv("QUANTGOV_POLICY", str(policy))
+        people = {name: load_signer(make_key(name, tmp_path / "people")[0]) for name in ("ada", "bob", "eve")}
+        keys = TrustedKeys(keys=(trusted(people, "ada", "measurer"), trusted(people, "bob", "approver")))
+        write_trusted_keys(tmp_path / "keys.yaml", keys)
+        monkeypatch.setenv("QUANTGOV_KEYS", str(tmp_path / "keys.yaml"))
+        store = open_store(f"quantgov:{database or new_sqlite_database()}")
+        found = Registry(store, logged, tmp_path, people)
+        found.register("parents", written(tmp_path / "1", original()))
+        found.register("trained", written(tmp_path / "trained", trained()))
+        return found
+
+    return open_one
