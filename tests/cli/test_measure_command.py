@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,50 @@ def test_what_cannot_run_says_which_option_it_lacks() -> None:
     assert "--calibration FILE --production FILE" in steps["calibration"].fix
     assert "--tasks DIR" in steps["task-eval"].fix
     assert "fidelity" not in steps
+
+
+def below_four(*conditions: str, outcome: Outcome = "missing", **others: Outcome) -> Decision:
+    """A version whose width still needs something."""
+    unmet = [{"condition": one, "outcome": "missing", "reason": f"{one}!", "fix": f"mend {one}"} for one in conditions]
+    width = CheckResult("bit-width", outcome, "said", numbers={"unmet": unmet})
+    return replace(decision(**others), checks=(width, *decision(**others).checks))
+
+
+def test_below_four_bit_what_people_have_to_do_stands_first() -> None:
+    steps = planned(below_four("budget", "wider", "training", "within", task_eval="missing"), EVERYTHING, URI)
+    assert [(one.kind, one.check, one.state, one.said, one.fix) for one in steps[:3]] == [
+        ("budget", "bit-width", "lacking", "budget!", "mend budget"),
+        ("wider-version", "bit-width", "lacking", "wider!", "mend wider"),
+        ("training", "bit-width", "lacking", "training!", "mend training"),
+    ]
+    # Measured before the wider version, it had to be measured again.
+    assert (steps[-1].kind, steps[-1].state) == ("task-eval", "lacking") and "wider version" in steps[-1].said
+    (alone,) = planned(below_four("training"), Given(), URI)
+    assert (alone.kind, alone.state) == ("training", "lacking")
+
+
+@pytest.mark.parametrize("condition", ["within", "order"])
+def test_an_evaluation_that_only_the_width_still_needs_is_planned(condition: str) -> None:
+    (step,) = planned(below_four(condition), Given(tasks="tasks"), URI)
+    assert (step.kind, step.check, step.state) == ("task-eval", "bit-width", "planned")
+    both = planned(below_four(condition, task_eval="inconclusive"), Given(tasks="tasks"), URI)
+    assert [(one.kind, one.check) for one in both] == [("task-eval", "task-eval")]
+
+
+def test_a_width_that_passes_or_is_waived_plans_nothing() -> None:
+    assert kinds(below_four(outcome="pass")) == kinds(below_four("training", outcome="waived")) == []
+
+
+@pytest.mark.slow
+def test_a_version_below_four_bit_is_told_what_it_lacks(run: Run, skills: Path, tmp_path: Path) -> None:
+    log(run, quantize_gguf(gguf_twin(skills, tmp_path).path, tmp_path / "Q2_K.gguf", "Q2_K").path)
+    code, out, _ = run("measure", URI, "--all", "--tasks", str(DEMO), "--json")
+    steps = {step["kind"]: step for step in json.loads(out)["steps"]}
+    assert {steps[kind]["state"] for kind in ("wider-version", "training", "task-eval")} == {"lacking"}
+    assert "budget" not in steps and "evaluated first" in steps["wider-version"]["said"]
+    assert steps["training"]["fix"].startswith(f"quantgov training {URI} --checkpoint")
+    code, out, _ = run("measure", URI, "--all")
+    assert "wider-version" in out and f"Fix: quantgov training {URI}" in out, out
 
 
 def test_all_must_be_said(command: Run) -> None:

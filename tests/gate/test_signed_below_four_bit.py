@@ -195,8 +195,3 @@ def test_where_nothing_is_gated_the_signatures_of_the_copies_count(registry: Ope
     assert decision.allowed is (signer == "ada"), decision.one_line()
     if not signer:
         assert "the task-eval statement is signed by nobody" in decision.one_line()
-
-
-def test_without_a_demand_nobody_has_to_sign(registry: Open) -> None:
-    found = registry("numeric")
-    found.promote(release(found))
