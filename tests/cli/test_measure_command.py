@@ -95,12 +95,12 @@ def test_a_width_that_passes_or_is_waived_plans_nothing() -> None:
 @pytest.mark.slow
 def test_a_version_below_four_bit_is_told_what_it_lacks(run: Run, skills: Path, tmp_path: Path) -> None:
     log(run, quantize_gguf(gguf_twin(skills, tmp_path).path, tmp_path / "Q2_K.gguf", "Q2_K").path)
-    code, out, _ = run("measure", URI, "--all", "--tasks", str(DEMO), "--json")
+    _, out, _ = run("measure", URI, "--all", "--tasks", str(DEMO), "--json")
     steps = {step["kind"]: step for step in json.loads(out)["steps"]}
     assert {steps[kind]["state"] for kind in ("wider-version", "training", "task-eval")} == {"lacking"}
     assert "budget" not in steps and "evaluated first" in steps["wider-version"]["said"]
     assert steps["training"]["fix"].startswith(f"quantgov training {URI} --checkpoint")
-    code, out, _ = run("measure", URI, "--all")
+    _, out, _ = run("measure", URI, "--all")
     assert "wider-version" in out and f"Fix: quantgov training {URI}" in out, out
 
 

@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import mlflow
 import pytest
 
 import mlflow_quantgov as qg
 from mlflow_quantgov.errors import QuantgovError
-from mlflow_quantgov.evidence.signing import load_signer, make_key, read_attached
+from mlflow_quantgov.evidence.signing import load_signer, make_key
+from mlflow_quantgov.gate.facts import gather_client
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import descent_parents as parents
@@ -92,13 +94,13 @@ def test_what_cannot_be_stated_is_one_clear_line(run: Run, change: dict[str, str
 
 @pytest.mark.slow
 def test_it_is_signed_by_a_key(run: Run, tmp_path: Path) -> None:
-    key, _ = make_key("ada", tmp_path / "people")
+    key = make_key("ada", tmp_path / "people")[0]
     said = ["training", "models:/chat/3", "--checkpoint", "models:/chat/2", *STATED, "--data", "data.jsonl"]
     code, out, err = run(*said, "--key", str(key))
     assert code == 0, out + err
-    (copy,) = [one for one in tmp_path.rglob("training-*.dsse.json")]
-    attached = read_attached(copy.read_bytes())
-    assert attached.envelope is not None and attached.envelope.fits(load_signer(key).public)
+    facts = gather_client(mlflow.MlflowClient(), "chat", "3")
+    (signature,) = [one for found in facts.evidence if found.kind == "training" for one in found.signatures]
+    assert (signature.key, signature.standing) == (load_signer(key).public.id, "untrusted")
     code, _, err = run(*said, "--key", str(tmp_path / "nobody.pem"))
     assert code == 2 and "Traceback" not in err
 

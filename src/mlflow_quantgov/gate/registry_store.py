@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlflow.exceptions import MlflowException
@@ -37,7 +38,13 @@ from mlflow_quantgov.policy.decision import Decision
 from mlflow_quantgov.policy.engine import decide
 from mlflow_quantgov.policy.facts import Evidence, Facts
 from mlflow_quantgov.policy.loader import load_policy
-from mlflow_quantgov.policy.matching import creation_gated, demanded_bits, demands_weights, destination_kind
+from mlflow_quantgov.policy.matching import (
+    creation_gated,
+    demanded_bits,
+    demands_weights,
+    destination_kind,
+    gated_destinations,
+)
 from mlflow_quantgov.policy.schema import Policy
 
 SCHEME = "quantgov:"
@@ -76,8 +83,9 @@ class _Gate(Guards, _Store):
         self._sessions: JoinedSessions = JoinedSessions(self.ManagedSessionMaker)
         self.ManagedSessionMaker = self._sessions
         upgrade(self.engine)
+        sessions, compares = self._sessions.transaction, partial(demands_weights, self._policy)
         self._gatherer = Gatherer(
-            self, self.engine, self._sessions.transaction, self._compares, self._keys, self._least_bits
+            self, self.engine, sessions, compares, self._keys, partial(demanded_bits, self._policy)
         )
         self._remember_files()
 
@@ -90,12 +98,6 @@ class _Gate(Guards, _Store):
     def quantgov_keys(self) -> TrustedKeys:
         """The keys that are trusted."""
         return self._keys
-
-    def _compares(self, name: str) -> bool:
-        return demands_weights(self._policy, name)
-
-    def _least_bits(self, name: str) -> float:
-        return demanded_bits(self._policy, name)
 
     def quantgov_facts(self, name: str, version: str) -> Facts:
         """Everything that is known about a version."""
@@ -264,8 +266,6 @@ class _Gate(Guards, _Store):
 
     def _judge_creation(self, name: str, source: str) -> Decision:
         """The decision on a version that does not exist yet: it must be good enough for every gated destination."""
-        from mlflow_quantgov.policy.matching import gated_destinations
-
         destinations = gated_destinations(self._policy, name) or ["@champion"]
         ref = VersionRef(name, "new", source, 0)
         gatherer = replace(self._gatherer, registry=_Pending(self, ref))
