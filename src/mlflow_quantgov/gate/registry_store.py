@@ -38,13 +38,7 @@ from mlflow_quantgov.policy.decision import Decision
 from mlflow_quantgov.policy.engine import decide
 from mlflow_quantgov.policy.facts import Evidence, Facts
 from mlflow_quantgov.policy.loader import load_policy
-from mlflow_quantgov.policy.matching import (
-    creation_gated,
-    demanded_bits,
-    demands_weights,
-    destination_kind,
-    gated_destinations,
-)
+from mlflow_quantgov.policy.matching import creation_gated, demanded_bits, demands_weights, destination_kind
 from mlflow_quantgov.policy.schema import Policy
 
 SCHEME = "quantgov:"
@@ -266,6 +260,8 @@ class _Gate(Guards, _Store):
 
     def _judge_creation(self, name: str, source: str) -> Decision:
         """The decision on a version that does not exist yet: it must be good enough for every gated destination."""
+        from mlflow_quantgov.policy.matching import gated_destinations
+
         destinations = gated_destinations(self._policy, name) or ["@champion"]
         ref = VersionRef(name, "new", source, 0)
         gatherer = replace(self._gatherer, registry=_Pending(self, ref))
