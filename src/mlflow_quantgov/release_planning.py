@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -231,11 +232,16 @@ def _recipe(one: Suggestion) -> dict[str, Any] | None:
     """What `quantgov quantize` takes; the installed version, or a reminder to name one."""
     if one.quantizer is None:
         return None
+    return {"quantizer": one.quantizer, "version": _version(one.quantizer), "arguments": dict(one.arguments)}
+
+
+@cache
+def _version(quantizer: str) -> str | None:
+    """The installed one, looked up once: a plan asks for it with every way to quantize."""
     try:
-        version = metadata.version(find_quantizer(one.quantizer).distribution)
+        return metadata.version(find_quantizer(quantizer).distribution)
     except metadata.PackageNotFoundError:
-        version = None
-    return {"quantizer": one.quantizer, "version": version, "arguments": dict(one.arguments)}
+        return None
 
 
 def _rank(target: Target) -> Any:

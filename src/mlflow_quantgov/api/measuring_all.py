@@ -13,9 +13,13 @@ from mlflow_quantgov.api.deciding import check
 from mlflow_quantgov.api.evaluating import evaluate
 from mlflow_quantgov.api.measuring import assess_calibration, benchmark, confirm_kernels, measure_fidelity
 from mlflow_quantgov.errors import QuantgovError
+from mlflow_quantgov.evidence.measure.fingerprint import differences, this_machine
 from mlflow_quantgov.evidence.measure.progress import Progress
 from mlflow_quantgov.evidence.statement import Statement
+from mlflow_quantgov.evidence.targets import Target
+from mlflow_quantgov.flavor.download import local_model
 from mlflow_quantgov.policy.decision import CheckResult, Decision
+from mlflow_quantgov.versions import declared_target
 
 State = Literal["planned", "running", "attached", "error", "lacking", "not-run"]
 """`lacking`: something has to be given first; `not-run`: a check had failed before."""
@@ -56,7 +60,7 @@ class Step:
     fraction: float = 0.0
     seconds: float | None = None
     outcome: str | None = None
-    """What its check says afterwards; None for one that decides nothing."""
+    """What its check says afterwards; None for one that decides nothing, and where more is to come for the check."""
     statement: str | None = None
     """Digest of the attached statement."""
 
@@ -135,8 +139,10 @@ def measure_all(
     """
     seen = watch or (lambda _: None)
     found = Measured(check(uri, to))
-    found.steps = planned(found.decision, given, uri, again=again)
-    for step in found.steps:
+    target = declared_target(local_model(uri)) if given.target is None else None
+    found.steps = planned(found.decision, given, uri, again=again, target=target)
+    seen(found)
+    for place, step in enumerate(found.steps):
         if step.state == "lacking":
             continue
         found.stopped_by = None if keep_going else _failed(found.decision)
@@ -144,7 +150,9 @@ def measure_all(
             step.state, step.said = "not-run", f"{found.stopped_by.check} has failed"
             continue
         _run(step, uri, given, lambda: seen(found))
-        if step.state == "attached" and step.check:
+        # An archive without its drill is no answer yet: what a check says is asked once nothing more is to come for it.
+        rest = {one.check for one in found.steps[place + 1 :] if one.state == "planned"}
+        if step.state == "attached" and step.check and step.check not in rest:
             found.decision = check(uri, to)
             step.outcome = next((one.outcome for one in found.decision.checks if one.check == step.check), None)
         seen(found)
@@ -152,8 +160,19 @@ def measure_all(
     return found
 
 
-def planned(decision: Decision, given: Given, uri: str, *, again: bool = False) -> list[Step]:
-    """What is to be measured for a decision, cheapest first; what lacks an input says so."""
+def planned(
+    decision: Decision, given: Given, uri: str, *, again: bool = False, target: Target | None = None
+) -> list[Step]:
+    """What is to be measured for a decision, cheapest first; what lacks an input says so.
+
+    Args:
+        decision: The gate's, before anything is measured.
+        given: Inputs.
+        uri: The version, for remedies.
+        again: Measure what is settled already once more.
+        target: The version's own, whose machine is asked for before minutes of timing that would not count; None where
+            another is given.
+    """
     checks, unmet = {one.check: one for one in decision.checks}, _unmet(decision)
     steps = [
         Step(kind, "bit-width", "lacking", unmet[condition]["reason"], unmet[condition]["fix"])
@@ -170,15 +189,15 @@ def planned(decision: Decision, given: Given, uri: str, *, again: bool = False) 
             name, wanted = "bit-width", True
         if not wanted:
             continue
-        lacks, fix = _lacking(kind, given, uri)
+        lacks, fix = _lacking(kind, given, uri, target)
         if kind == "task-eval" and "wider" in unmet:
             # Measured now it would count as the first, and had to be measured again.
-            lacks, fix = "waits until the wider version was evaluated", ""
+            lacks, fix = "waits until the wider version was evaluated", f"quantgov measure {uri} --all --tasks DIR"
         steps.append(Step(kind, name, "lacking" if lacks else "planned", lacks, fix))
     return steps
 
 
-def _lacking(kind: str, given: Given, uri: str) -> tuple[str, str]:
+def _lacking(kind: str, given: Given, uri: str, target: Target | None) -> tuple[str, str]:
     """What a measurement still needs, and the option that gives it."""
     command = f"quantgov measure {uri} --all"
     if kind == "task-eval" and given.tasks is None:
@@ -188,6 +207,8 @@ def _lacking(kind: str, given: Given, uri: str) -> tuple[str, str]:
             "needs what the quantizer saw, and a sample of production",
             f"{command} --calibration FILE --production FILE",
         )
+    if kind == "benchmark" and target is not None:
+        return _elsewhere(target, command)
     return "", ""
 
 
@@ -195,6 +216,20 @@ def _unmet(decision: Decision) -> dict[str, dict[str, str]]:
     """What the width of a version still needs, by condition; empty where it is wide enough, or waived."""
     asked = next((one for one in decision.checks if one.check == "bit-width" and one.refuses), None)
     return {one["condition"]: one for one in asked.numbers.get("unmet", ())} if asked else {}
+
+
+def _elsewhere(target: Target, command: str) -> tuple[str, str]:
+    """Why minutes of timing on this machine would not count for a target."""
+    if target.hardware.fingerprint is None:
+        capture = f"quantgov targets capture mine --from {target.name}"
+        again = "quantgov log PATH --target mine.yaml --parent ... --name ... --register ..."
+        return f"the target {target.name} is a template without a captured machine", f"{capture}; {again}"
+    differing = differences(target, this_machine())
+    return (
+        (f"not on this machine: {'; '.join(differing)}", f"on the target's machine: {command}")
+        if differing
+        else ("", "")
+    )
 
 
 def _failed(decision: Decision) -> CheckResult | None:
@@ -207,7 +242,7 @@ def _run(step: Step, uri: str, given: Given, moved: Callable[[], None]) -> None:
         moved()
 
     step.state, began = "running", time.monotonic()
-    progress("", 0.0)
+    progress("fetching the files", 0.0)
     try:
         statement = _MEASURES[step.kind](uri, given, progress)
     except QuantgovError as error:
@@ -228,11 +263,11 @@ def _calibration(uri: str, given: Given, progress: Progress) -> Statement:
 
 
 def _archive(uri: str, given: Given, progress: Progress) -> Statement:
-    return archive(uri, given.store, key=given.key)
+    return archive(uri, given.store, progress=progress, key=given.key)
 
 
 def _drill(uri: str, given: Given, progress: Progress) -> Statement:
-    return drill(uri, given.store, key=given.key)
+    return drill(uri, given.store, progress=progress, key=given.key)
 
 
 def _benchmark(uri: str, given: Given, progress: Progress) -> Statement:

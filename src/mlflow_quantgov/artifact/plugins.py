@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Generic, TypeVar
 
 from mlflow_quantgov.errors import UsageError
 
 Plugin = TypeVar("Plugin")
+
+
+def entry_points(group: str) -> tuple[importlib.metadata.EntryPoint, ...]:
+    """Those of a group that are installed.
+
+    Looked up once for each search path: the search reads a file of every package, and what is installed does not change
+    while a process runs.
+    """
+    return _entry_points(group, tuple(sys.path))
+
+
+@cache
+def _entry_points(group: str, path: tuple[str, ...]) -> tuple[importlib.metadata.EntryPoint, ...]:
+    return tuple(importlib.metadata.entry_points(group=group))
 
 
 @dataclass(frozen=True)
@@ -59,7 +75,7 @@ class Plugins(Generic[Plugin]):
         return found
 
     def _references(self) -> dict[str, str]:
-        found = importlib.metadata.entry_points(group=self.group)
+        found = entry_points(self.group)
         return dict(self.own) | {entry.name: entry.value for entry in found if entry.name not in self.own}
 
     def _broken(self, problem: str) -> UsageError:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -99,8 +100,31 @@ def _view(*, quiet: bool) -> Iterator[Watch | None]:
     elif not stderr.is_terminal:
         yield _Lines()
     else:
-        with Live(console=stderr, transient=True, refresh_per_second=8) as live:
-            yield lambda found: live.update(_table(found.steps, stderr.width))
+        moving = _Moving()
+        with Live(moving, console=stderr, transient=True, refresh_per_second=4):
+            yield moving
+
+
+class _Moving:
+    """The table as it stands at every refresh, and under it, over the whole width, what the running one is doing."""
+
+    def __init__(self) -> None:
+        self._steps: list[Step] | None = None
+        self._began: dict[str, float] = {}
+
+    def __call__(self, found: Measured) -> None:
+        for step in found.steps:
+            if step.state == "running":
+                self._began.setdefault(step.kind, time.monotonic())
+        self._steps = found.steps
+
+    def __rich__(self) -> Group:
+        if self._steps is None:
+            return Group(Text("Asking the gate what is missing ...", style="dim"))
+        running = [step for step in self._steps if step.state == "running"]
+        table = _table(self._steps, {step.kind: time.monotonic() - self._began[step.kind] for step in running})
+        said = [f"{step.kind}: {step.said if step.fraction < 1 else 'attaching what was found'}" for step in running]
+        return Group(table, *(Text(one, style="dim", no_wrap=True, overflow="ellipsis") for one in said))
 
 
 class _Lines:
@@ -121,16 +145,23 @@ class _Lines:
             stderr.print(f"  {step.kind}  {_STATES[step.state][0]}{said.rstrip()}")
 
 
-def _table(steps: list[Step], width: int) -> Group:
-    """Every step in a line; under the one that runs, what it is doing."""
+def _table(steps: list[Step], running: Mapping[str, float]) -> Table:
+    """Every step in a line.
+
+    Args:
+        steps: The measurements.
+        running: Seconds for which those have run that are at it.
+    """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("measurement", "state", "check", ""):
+    for column in ("measurement", "state", "outcome", "time"):
         table.add_column(column, no_wrap=True)
-    table.columns[-1].no_wrap = False
+    table.add_column("")
     for step in steps:
         word, style = _STATES[step.state]
-        table.add_row(step.kind, Text(word, style=style), _outcome(step), _detail(step, width))
-    return Group(table)
+        seconds = running.get(step.kind, step.seconds)
+        took = "" if seconds is None else duration(seconds)
+        table.add_row(step.kind, Text(word, style=style), _outcome(step), Text(took, style="dim"), _detail(step))
+    return table
 
 
 def _outcome(step: Step) -> Text:
@@ -139,23 +170,31 @@ def _outcome(step: Step) -> Text:
     return Text("decides nothing" if not step.check and step.state == "attached" else "", style="dim")
 
 
-def _detail(step: Step, width: int) -> Text | Group:
-    if step.state == "running":
-        bar = ProgressBar(total=1.0, completed=step.fraction, width=min(30, max(10, width // 4)))
-        return Group(bar, Text(step.said, style="dim"))
-    took = duration(step.seconds) if step.seconds is not None and step.state == "attached" else ""
-    return Text(took or step.said, style="dim")
+def _detail(step: Step) -> Table | Text:
+    """How far it is, or why it is not there."""
+    if step.state != "running":
+        return Text(step.said, style="dim")
+    # A bar ends without a line end, so that it needs a cell of its own.
+    bar = Table.grid(padding=(0, 1, 0, 0))
+    bar.add_row(ProgressBar(total=1.0, completed=step.fraction, width=30), Text(f"{step.fraction:.0%}", style="dim"))
+    return bar
 
 
 def _print(found: Measured) -> None:
     if not found.steps:
         stdout.print("Nothing is left to measure.")
     else:
-        stdout.print(_table(found.steps, stdout.width))
-    for step in found.steps:
-        if step.fix and step.state in {"error", "lacking"}:
-            print_fix(step.fix)
+        stdout.print(_table(found.steps, {}))
+    mends: dict[str, str] = {}
+    for step in (one for one in found.steps if one.fix):
+        kind = step.check or step.kind
+        # What a narrow width needs is done one after the other; elsewhere the first remedy is what to do next.
+        mends[kind] = (
+            f"{mends[kind]}; {step.fix}" if kind == "bit-width" and kind in mends else mends.get(kind, step.fix)
+        )
+    for kind in mends.keys() - {check.check for check in found.decision.checks}:
+        print_fix(mends[kind])
     if found.stopped_by is not None:
         print_note(f"stopped, as {found.stopped_by.check} has failed; --keep-going measures the rest all the same")
     stdout.print()
-    print_decision(found.decision)
+    print_decision(found.decision, mends)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -122,8 +122,13 @@ def _plain_progress() -> Callable[[str, float], None]:
     return report
 
 
-def print_decision(decision: Decision) -> None:
-    """Verdict, checks with their remedies, and the five answers."""
+def print_decision(decision: Decision, remedies: Mapping[str, str] | None = None) -> None:
+    """Verdict, checks with their remedies, and the five answers.
+
+    Args:
+        decision: The decision.
+        remedies: Check to a better remedy than its own, where more is known than the gate knows.
+    """
     verdict = "allowed" if decision.allowed else "refused"
     what_if = "  (what if)" if decision.what_if else ""
     stdout.print(
@@ -146,8 +151,10 @@ def print_decision(decision: Decision) -> None:
         for check in decision.checks:
             table.add_row(check.check, coloured(check.outcome), check.reason)
         stdout.print(table)
-    for fix in dict.fromkeys(check.fix for check in decision.checks if check.refuses and check.fix):
-        print_fix(fix)
+    fixes = ((remedies or {}).get(check.check, check.fix) for check in decision.checks if check.refuses)
+    for fix in dict.fromkeys(fixes):
+        if fix:
+            print_fix(fix)
     if decision.self_audit:
         stdout.print(_answers(decision))
     for label in decision.labels:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from functools import cache
-from importlib import metadata
 from typing import Any
 
+from mlflow_quantgov.artifact.plugins import entry_points
 from mlflow_quantgov.evidence.predicates import Benchmark
 from mlflow_quantgov.policy import trust
 from mlflow_quantgov.policy.audit import answers
@@ -101,8 +101,8 @@ def all_checks() -> dict[str, Check]:
 
 @cache
 def _of_others() -> dict[str, Check]:
-    """Looked up once: what is installed does not change while a process runs, and the search reads a folder of packages."""
-    return {point.name: point.load() for point in metadata.entry_points(group=ENTRY_POINTS)}
+    """Loaded once: what is installed does not change while a process runs."""
+    return {point.name: point.load() for point in entry_points(ENTRY_POINTS)}
 
 
 def _required(gate: Gate, facts: Facts) -> tuple[str, ...]:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import importlib.metadata
-
 import pytest
 
 from mlflow_quantgov.artifact.runtimes import registry
@@ -21,14 +19,14 @@ class OtherAdapter(LlamaCppAdapter):
         return None if path.suffix == ".other" else "it is no .other file"
 
 
-def entry_points(monkeypatch, **values):
-    entries = [importlib.metadata.EntryPoint(name, value, GROUP) for name, value in values.items()]
-    real = importlib.metadata.entry_points
-    monkeypatch.setattr(
-        importlib.metadata,
-        "entry_points",
-        lambda **query: entries if query.get("group") == GROUP else real(**query),
-    )
+def install(monkeypatch, folder, **values):
+    """A package on the search path that brings these entry points."""
+    info = folder / "quantgov_runtime_example-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: quantgov-runtime-example\nVersion: 1.0\n")
+    lines = [f"{name} = {value}" for name, value in values.items()]
+    (info / "entry_points.txt").write_text("\n".join([f"[{GROUP}]", *lines]) + "\n")
+    monkeypatch.syspath_prepend(str(folder))
 
 
 def test_our_own_runtimes_are_found_by_name():
@@ -57,7 +55,11 @@ def test_third_parties_add_theirs_but_cannot_take_our_names(monkeypatch, tmp_pat
     ours = f"{OtherAdapter.__module__}:OtherAdapter"
     monkeypatch.setitem(__import__("sys").modules, OtherAdapter.__module__, __import__("types").SimpleNamespace(
         OtherAdapter=OtherAdapter, NotOne=dict))  # fmt: skip
-    entry_points(monkeypatch, **{"other": ours, "llama.cpp": ours, "not-one": ours.replace("OtherAdapter", "NotOne")})
+    install(
+        monkeypatch,
+        tmp_path / "site",
+        **{"other": ours, "llama.cpp": ours, "not-one": ours.replace("OtherAdapter", "NotOne")},
+    )
     (tmp_path / "x.other").write_bytes(b"")
     assert registry.runtime_for(tmp_path / "x.other").name == "other"
     assert registry.find_runtime("llama.cpp").name == "llama.cpp"
@@ -65,8 +67,8 @@ def test_third_parties_add_theirs_but_cannot_take_our_names(monkeypatch, tmp_pat
         registry.find_runtime("not-one")
 
 
-def test_an_entry_point_that_does_not_import_is_a_clear_error(monkeypatch):
-    entry_points(monkeypatch, broken="no_such_module_here:Adapter")
+def test_an_entry_point_that_does_not_import_is_a_clear_error(monkeypatch, tmp_path):
+    install(monkeypatch, tmp_path / "site", broken="no_such_module_here:Adapter")
     with pytest.raises(UsageError, match="does not load"):
         registry.find_runtime("broken")
 

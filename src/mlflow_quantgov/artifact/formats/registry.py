@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import metadata
 
 from mlflow_quantgov.artifact.formats.adapter import Adapter
 from mlflow_quantgov.artifact.formats.auto_round import AutoRound
@@ -23,6 +22,7 @@ from mlflow_quantgov.artifact.formats.quanto import Quanto
 from mlflow_quantgov.artifact.formats.side_configs import check_agreement
 from mlflow_quantgov.artifact.formats.torchao import TorchAo
 from mlflow_quantgov.artifact.formats.unread import format_of_tensors, is_unread_claim, only_cache, unread
+from mlflow_quantgov.artifact.plugins import entry_points
 from mlflow_quantgov.errors import ArtifactError, UsageError
 
 ENTRY_POINTS = "mlflow_quantgov.formats"
@@ -82,7 +82,7 @@ def _unfulfilled(files: ArtifactFiles, claimed: str | None) -> ArtifactError:
 
 
 def _third_party() -> Iterator[Format]:
-    for point in metadata.entry_points(group=ENTRY_POINTS):
+    for point in entry_points(ENTRY_POINTS):
         try:
             reader = point.load()()
         except Exception as error:
