@@ -34,7 +34,7 @@ def main() -> int:
     qg.archive(uri)
     qg.drill(uri, prompt=cast.prompt)
     qg.confirm_kernels(uri)
-    qg.benchmark(uri)
+    qg.benchmark(uri, rounds=9)
     qg.measure_fidelity(uri, cast.text)
     qg.evaluate(uri, cast.tasks)
     decision = qg.promote(uri, "@champion")

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import fcntl
+import io
 import json
+import os
+import pty
 import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from mlflow_quantgov.api import Given
+from mlflow_quantgov.api import Given, Measured, Step
 from mlflow_quantgov.api.measuring_all import planned
 from mlflow_quantgov.artifact.runtimes.llama_cpp import gguf_twin, quantize_gguf
+from mlflow_quantgov.cli.measure_command import _Moving
+from mlflow_quantgov.evidence.measure.fingerprint import this_machine
+from mlflow_quantgov.evidence.targets import find_target
 from mlflow_quantgov.policy.decision import CheckResult, Decision, Outcome
 
 DEMO = Path(__file__).parents[2] / "src" / "mlflow_quantgov" / "demo" / "tasks" / "skills"
@@ -61,50 +74,51 @@ def test_what_cannot_run_says_which_option_it_lacks() -> None:
     assert "fidelity" not in steps
 
 
-def below_four(*conditions: str, outcome: Outcome = "missing", **others: Outcome) -> Decision:
-    """A version whose width still needs something."""
-    unmet = [{"condition": one, "outcome": "missing", "reason": f"{one}!", "fix": f"mend {one}"} for one in conditions]
-    width = CheckResult("bit-width", outcome, "said", numbers={"unmet": unmet})
-    return replace(decision(**others), checks=(width, *decision(**others).checks))
+def test_no_minutes_of_timing_where_they_would_not_count() -> None:
+    template = find_target("cpu-llamacpp")
+
+    def benchmark(**changes: object) -> Step:
+        here = this_machine().model_copy(update=changes)
+        hardware = template.hardware.model_copy(update={"fingerprint": here})
+        declared = template.model_copy(update={"name": "mine", "hardware": hardware})
+        (found,) = planned(decision(benchmark="missing"), Given(), URI, target=declared)
+        return found
+
+    (found,) = planned(decision(benchmark="missing"), Given(), URI, target=template)
+    assert found.state == "lacking" and "template without a captured machine" in found.said
+    assert found.fix.startswith("quantgov targets capture mine --from cpu-llamacpp; quantgov log ")
+    assert benchmark().state == "planned"
+    assert benchmark(cores=99).state == "lacking" and "99" in benchmark(cores=99).said
+    assert f"on the target's machine: quantgov measure {URI} --all" in benchmark(cores=99).fix
 
 
-def test_below_four_bit_what_people_have_to_do_stands_first() -> None:
-    steps = planned(below_four("budget", "wider", "training", "within", task_eval="missing"), EVERYTHING, URI)
-    assert [(one.kind, one.check, one.state, one.said, one.fix) for one in steps[:3]] == [
-        ("budget", "bit-width", "lacking", "budget!", "mend budget"),
-        ("wider-version", "bit-width", "lacking", "wider!", "mend wider"),
-        ("training", "bit-width", "lacking", "training!", "mend training"),
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_the_moving_table_fits_its_terminal_and_says_what_runs_on_a_line_of_its_own(width: int) -> None:
+    def shown(found: Measured | None) -> list[str]:
+        screen = Console(width=width, record=True, file=io.StringIO())
+        if found is not None:
+            view(found)
+        screen.print(view)
+        return [line.rstrip() for line in screen.export_text().splitlines()]
+
+    view = _Moving()
+    assert shown(None) == ["Asking the gate what is missing ..."]
+    said = "round 7: decode x1.34 (0.83 to 1.67), prefill x1.21 (1.02 to 1.44); 3 minutes left"
+    steps = [
+        Step("kernels", "kernel-support", "attached", seconds=4.0, outcome="pass"),
+        Step("archive", "rollback-archive", "attached", seconds=17.0),
+        Step("benchmark", "benchmark", "running", said, fraction=0.42),
+        Step("task-eval", "task-eval", "lacking", "needs tasks"),
     ]
-    # Measured before the wider version, it had to be measured again.
-    assert (steps[-1].kind, steps[-1].state) == ("task-eval", "lacking") and "wider version" in steps[-1].said
-    (alone,) = planned(below_four("training"), Given(), URI)
-    assert (alone.kind, alone.state) == ("training", "lacking")
-
-
-@pytest.mark.parametrize("condition", ["within", "order"])
-def test_an_evaluation_that_only_the_width_still_needs_is_planned(condition: str) -> None:
-    (step,) = planned(below_four(condition), Given(tasks="tasks"), URI)
-    assert (step.kind, step.check, step.state) == ("task-eval", "bit-width", "planned")
-    both = planned(below_four(condition, task_eval="inconclusive"), Given(tasks="tasks"), URI)
-    assert [(one.kind, one.check) for one in both] == [("task-eval", "task-eval")]
-
-
-def test_a_width_that_passes_or_is_waived_plans_nothing() -> None:
-    assert kinds(below_four(outcome="pass")) == kinds(below_four("training", outcome="waived")) == []
-
-
-@pytest.mark.slow
-def test_a_version_below_four_bit_is_told_what_it_lacks(run: Run, skills: Path, tmp_path: Path) -> None:
-    log(run, quantize_gguf(gguf_twin(skills, tmp_path).path, tmp_path / "Q2_K.gguf", "Q2_K").path)
-    _, out, _ = run("measure", URI, "--all", "--tasks", str(DEMO), "--json")
-    steps = {step["kind"]: step for step in json.loads(out)["steps"]}
-    assert {steps[kind]["state"] for kind in ("wider-version", "training", "task-eval")} == {"lacking"}
-    assert "budget" not in steps and "evaluated first" in steps["wider-version"]["said"]
-    assert steps["training"]["fix"].startswith(f"quantgov training {URI} --checkpoint")
-    _, out, _ = run("measure", URI, "--all")
-    said = " ".join(out.split())
-    assert "wider-version cannot run" in said and "training cannot run" in said, said
-    assert re.search(rf"Fix: quantize the parent at 4 bit; .*; quantgov training {URI} ", said), said
+    lines = shown(Measured(MISSING, steps))
+    assert [len(line) <= width for line in lines] == [True] * 6
+    assert re.fullmatch(r"kernels +attached +pass +4 s", lines[1]) and re.fullmatch(
+        r"archive +attached +17 s", lines[2]
+    )
+    assert re.fullmatch(r"benchmark +running +1 s +\S+ +42%", lines[3]) and lines[4].endswith("needs tasks")
+    assert lines[5].startswith("benchmark: round 7: decode x1.34") and (width < 100 or lines[5].endswith(said))
+    steps[2].fraction = 1.0
+    assert shown(Measured(MISSING, steps))[5] == "benchmark: attaching what was found"
 
 
 def test_all_must_be_said(command: Run) -> None:
@@ -136,8 +150,9 @@ def test_everything_is_measured_and_then_nothing_is_left(
     code, out, _ = run(*command)
     found = json.loads(out)
     states = {step["kind"]: step["state"] for step in found["steps"]}
-    # A shipped target is a template: no machine matches it, and the benchmark says so or is attached and does not count.
-    assert code in {0, 2} and {states[kind] for kind in ("kernels", "archive", "drill", "task-eval")} == {"attached"}
+    # A shipped target is a template: no machine matches it, and nothing is timed.
+    assert code == 0 and states.pop("benchmark") == "lacking"
+    assert states == dict.fromkeys(("kernels", "archive", "drill", "task-eval"), "attached")
     by_check = {step["check"]: step["outcome"] for step in found["steps"] if step["state"] == "attached"}
     decided = {one["check"]: one["outcome"] for one in found["decision"]["checks"]}
     assert by_check["kernel-support"] == decided["kernel-support"] == "pass"
@@ -162,3 +177,51 @@ def test_a_check_that_has_failed_spares_the_rest(run: Run, skills: Path, tmp_pat
     assert {step["state"] for step in found["steps"]} <= {"not-run", "lacking"}
     code, out, _ = run("measure", "models:/skills/3", "--all", "--tasks", str(DEMO))
     assert "format-fit has failed" in " ".join(out.split()) and "--keep-going" in out
+
+
+def in_a_terminal(folder: Path, *arguments: str, interrupt: str | None = None) -> tuple[int, str]:
+    """Exit code, and all that came over a terminal 100 columns wide; Ctrl-C once some words are there."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    running = subprocess.Popen(
+        [sys.executable, "-m", "mlflow_quantgov", *arguments], cwd=folder, stdin=slave, stdout=slave, stderr=slave,
+        env={name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"TERM": "xterm-256color"},
+        start_new_session=True,
+    )  # fmt: skip
+    os.close(slave)
+    said = b""
+    while True:
+        try:
+            said += os.read(master, 65536)
+        except OSError:  # Linux says so where the other end is closed
+            break
+        if interrupt is not None and interrupt.encode() in said:
+            time.sleep(1)
+            os.killpg(running.pid, signal.SIGINT)
+            interrupt = None
+    os.close(master)
+    return running.wait(), said.decode()
+
+
+@pytest.mark.slow
+def test_a_terminal_shows_one_table_that_moves_and_then_the_decision(run: Run, skills: Path, tmp_path: Path) -> None:
+    log(run, quantize_gguf(gguf_twin(skills, tmp_path).path, tmp_path / "Q8_0.gguf", "Q8_0").path)
+    command = ("measure", URI, "--all", "--store", str(tmp_path / "archive"))
+    code, said = in_a_terminal(tmp_path, *command, interrupt="kernels")
+    words = " ".join(said.split())
+    assert code == 2 and "Stopped. What was attached stays" in words and "Fix: quantgov measure" in words
+    code, said = in_a_terminal(tmp_path, *command)
+    assert code == 0, said
+    assert "Asking the gate what is missing" in said and "archived" in said and "Traceback" not in said
+    # What stays on the screen comes after the moving table is wiped away.
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.rpartition("\x1b[2K")[2])
+    lines = [line.rstrip() for line in plain.splitlines()]
+    assert max(len(line) for line in lines if not line.startswith("Fix:")) <= 100
+    shown = {line.split()[0]: line for line in lines if line.strip()}
+    assert re.search(r"drill +attached +pass +\d+ s", shown["drill"])
+    assert re.search(r"archive +attached +\d+ s", shown["archive"])
+    assert re.search(r"benchmark +cannot run +the target cpu-llamacpp is a template", plain)
+    fixes = [line for line in lines if line.startswith("Fix:")]
+    assert len(fixes) == len(set(fixes)) == 2 and any(
+        "measure models:/skills/2 --all --tasks DIR" in one for one in fixes
+    )

@@ -83,8 +83,15 @@ def measure(
             fix=f"quantgov measure {uri} --all",
         )
     given = Given(tasks, text, calibration, production, store, target, key)
-    with _view(quiet=as_json) as watch:
-        found = api.measure_all(uri, given, to=to, keep_going=keep_going, again=again, watch=watch)
+    try:
+        with _view(quiet=as_json) as watch:
+            found = api.measure_all(uri, given, to=to, keep_going=keep_going, again=again, watch=watch)
+    except KeyboardInterrupt as stop:
+        raise UsageError(
+            "Stopped.",
+            why="What was attached stays; the same command goes on with what is missing.",
+            fix=f"quantgov measure {uri} --all ...",
+        ) from stop
     if as_json:
         print_json(found.to_dict())
     else:
