@@ -15,6 +15,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,14 @@ def test_what_is_settled_or_does_not_apply_is_not_measured() -> None:
     some = decision(kernel_support="pass", calibration="not-applicable", benchmark="inconclusive", task_eval="waived")
     assert kinds(some, Given()) == ["benchmark"]
     assert kinds(some, EVERYTHING, again=True) == ["kernels", "benchmark", "fidelity", "task-eval"]
+
+
+@pytest.mark.parametrize("outcome", ["missing", "pass"])
+def test_fidelity_that_is_reported_already_is_not_measured_again(outcome: Outcome) -> None:
+    beside = {"fidelity": {"tokens": 1000}}
+    found = replace(decision(), checks=(CheckResult("task-eval", outcome, "said", numbers=beside),))
+    assert "fidelity" not in kinds(found) and "fidelity" in kinds(found, again=True)
+    assert "fidelity" in kinds(decision(task_eval=outcome))
 
 
 def test_a_check_that_the_gate_does_not_ask_for_is_not_measured() -> None:
