@@ -56,8 +56,9 @@ def load(parent: list[float | None], quantized: list[float], **changes: Any) -> 
     return TimedLoad(rounds=rounds, **values)
 
 
-def tried(*decode: float, chosen: bool = True) -> Try:
-    return Try(configuration="x", speeds=tuple(Speed(prefill=1, decode=one) for one in decode), chosen=chosen)
+def tried(*decode: float, chosen: bool = True, name: str = "x", resources: Resources | None = None) -> Try:
+    speeds = tuple(Speed(prefill=1, decode=one) for one in decode)
+    return Try(configuration=name, speeds=speeds, chosen=chosen, resources=resources)
 
 
 def benchmark(*loads: TimedLoad, phase: str = "decode", must_improve: str = "speed", **changes: Any) -> Benchmark:
@@ -107,6 +108,20 @@ SAME = [8.0, 9.0, 10.0, 11.0, 12.0, 10.0, 9.5, 10.5, 10.0]
             ),
             "fail",
             "1.10 times its parent's memory (peak of the GPU)",
+        ),
+        (
+            # The fastest parent holds its weights in float32; whoever is short of memory serves it as it is stored.
+            benchmark(
+                must_improve="memory",
+                parent_tries=(
+                    tried(10.0),
+                    tried(9.0, chosen=False, name="bfloat16", resources=Resources(device_bytes=110)),
+                ),
+                parent_resources=Resources(device_bytes=220),
+                quantized_resources=Resources(device_bytes=121),
+            ),
+            "fail",
+            "1.10 times its parent's memory (peak of the GPU; the parent takes least as: bfloat16)",
         ),
         (benchmark(load([None] * 9, [9.0] * 9), parent_not_loaded=LOST, parent_tries=()), None, "does not load here"),
     ],
@@ -332,9 +347,9 @@ def test_what_ends_a_process_is_read_from_how_it_ended(skills: Path, tmp_path: P
     prepared = Prepared(gguf_twin(skills, tmp_path).path, {"threads": 1})
     with ModelProcess("llama.cpp", prepared) as process:
         assert process.time(TargetLoad(output_tokens=2)).decode > 0
-        peak, device = process.memory()
-        assert device is None and peak is not None and process.baseline_bytes is not None
-        assert peak > process.baseline_bytes
+        took = process.resources()
+        assert took.device_bytes is None and took.peak_bytes is not None and took.baseline_bytes is not None
+        assert took.peak_bytes > took.baseline_bytes
         os.kill(process._process.pid, signal.SIGKILL)
         with pytest.raises(DidNotRunError) as killed:
             process.time(TargetLoad())

@@ -40,7 +40,9 @@ def resource_rows(summary: dict[str, Any]) -> list[Row]:
         return [*rows, Row("memory", "not measured", "not measured")]
     parent, quantized = (number(memory[side] / 1e6 if memory[side] else None) for side in ("parent", "quantized"))
     ratio = f"x{memory['ratio']:.2f}" if memory["ratio"] is not None else "-"
-    return [*rows, Row(f"memory, MB ({memory['basis']})", parent, quantized, ratio)]
+    other = memory.get("parent_configuration")
+    remark = f"the parent takes least as: {other}" if other else ""
+    return [*rows, Row(f"memory, MB ({memory['basis']})", parent, quantized, ratio, remark)]
 
 
 def try_rows(tries: Sequence[Try]) -> list[tuple[str, str, str, str]]:

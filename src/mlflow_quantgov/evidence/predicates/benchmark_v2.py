@@ -52,6 +52,21 @@ class TimedLoad(Record):
     """Why there are no more rounds: the interval was narrow enough, the time was up, or there were as many as allowed."""
 
 
+class Resources(Record):
+    """What a side took, in a process of its own."""
+
+    load_seconds: Finite | None = Field(None, ge=0)
+    """With files that were read before (warm)."""
+    baseline_bytes: int | None = Field(None, ge=0)
+    """Resident memory of its process before the model was loaded: interpreter and libraries."""
+    peak_bytes: int | None = Field(None, ge=0)
+    """Most resident memory of its process while it loaded and ran the loads."""
+    weight_bytes: int | None = Field(None, ge=0)
+    """Of the loaded weights, as the runtime says."""
+    device_bytes: int | None = Field(None, ge=0)
+    """Most memory of the GPU; None where there is none, or nobody can tell."""
+
+
 class Try(Record):
     """One configuration of one side, tried in a short heat before the rounds."""
 
@@ -63,6 +78,8 @@ class Try(Record):
     load_seconds: Finite | None = Field(None, ge=0)
     cold: bool = False
     """Whether its files had been put out of the page cache before (as far as the system does that when asked)."""
+    resources: Resources | None = None
+    """What it took in its heat; None where it did not run, and in statements of before that was recorded."""
     failed: ShortText | None = None
     """Why it did not run."""
     chosen: bool = False
@@ -77,21 +94,6 @@ class NotLoaded(Record):
     """Before the last try."""
     out_of_memory_kills: int | None = Field(None, ge=0)
     """Processes that the kernel killed for memory during the tries, by the cgroup's count; None where it does not count."""
-
-
-class Resources(Record):
-    """What a side took, in a process of its own."""
-
-    load_seconds: Finite | None = Field(None, ge=0)
-    """With files that were read before (warm)."""
-    baseline_bytes: int | None = Field(None, ge=0)
-    """Resident memory of its process before the model was loaded: interpreter and libraries."""
-    peak_bytes: int | None = Field(None, ge=0)
-    """Most resident memory of its process while it loaded and ran the loads."""
-    weight_bytes: int | None = Field(None, ge=0)
-    """Of the loaded weights, as the runtime says."""
-    device_bytes: int | None = Field(None, ge=0)
-    """Most memory of the GPU; None where there is none, or nobody can tell."""
 
 
 class Conditions(Record):

@@ -156,15 +156,16 @@ class _Heat:
             if process.facts.dequantized:
                 raise DidNotRunError("refused", "the runtime expanded the weights, so that nothing quantized ran")
             timed = [_time(process, load) for load in self._target.loads]
-            peak, _ = process.memory()
+            took = process.resources()
             result = Try(
                 configuration=words,
                 settings=configuration.settings,
                 speeds=tuple(speed for speed, _ in timed),
                 load_seconds=process.load_seconds,
                 cold=cold,
+                resources=took,
             )
-            return _Run(result, prepared, process.facts, sum(seconds for _, seconds in timed), peak or 0)
+            return _Run(result, prepared, process.facts, sum(seconds for _, seconds in timed), took.peak_bytes or 0)
 
     def result(self) -> Heat:
         """All tries, the fastest marked."""

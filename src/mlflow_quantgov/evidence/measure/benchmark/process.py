@@ -20,7 +20,7 @@ from mlflow_quantgov import errors
 from mlflow_quantgov.artifact.runtimes.interface import Prepared, RequestTiming, RuntimeFacts, Timing
 from mlflow_quantgov.errors import MissingExtraError, QuantgovError, UsageError, one_line
 from mlflow_quantgov.evidence.predicates.benchmark import Speed
-from mlflow_quantgov.evidence.predicates.benchmark_v2 import Cause, Request, Sample
+from mlflow_quantgov.evidence.predicates.benchmark_v2 import Cause, Request, Resources, Sample
 from mlflow_quantgov.evidence.targets import TargetLoad
 
 _WORKER = "mlflow_quantgov.evidence.measure.benchmark.worker"
@@ -110,10 +110,16 @@ class ModelProcess:
         requests = tuple(RequestTiming(**one) for one in answer.pop("requests"))
         return sample_of(Timing(**answer, requests=requests))
 
-    def memory(self) -> tuple[int | None, int | None]:
-        """Most bytes resident so far, and of the GPU; None where nobody can tell."""
+    def resources(self) -> Resources:
+        """What it took so far."""
         answer = self._ask(do="memory")
-        return answer["peak"], answer["device"]
+        return Resources(
+            load_seconds=self.load_seconds,
+            baseline_bytes=self.baseline_bytes,
+            peak_bytes=answer["peak"],
+            weight_bytes=self.facts.resident_bytes,
+            device_bytes=answer["device"],
+        )
 
     def close(self) -> None:
         """End the process."""

@@ -49,14 +49,9 @@ class Sides:
 
     def _look(self, name: SideName) -> None:
         process, before = self._open[name], self._found[name]
-        peak, device = process.memory()
-        self._found[name] = Resources(
-            load_seconds=process.load_seconds,
-            baseline_bytes=process.baseline_bytes,
-            peak_bytes=max((one for one in (peak, before.peak_bytes) if one is not None), default=None),
-            weight_bytes=process.facts.resident_bytes,
-            device_bytes=max((one for one in (device, before.device_bytes) if one is not None), default=None),
-        )
+        now = process.resources()
+        peaks = {field: _most(getattr(before, field), getattr(now, field)) for field in ("peak_bytes", "device_bytes")}
+        self._found[name] = now.model_copy(update=peaks)
 
     def _close(self) -> None:
         for name in list(self._open):
@@ -71,3 +66,7 @@ class Sides:
         """End the processes."""
         for process in self._open.values():
             process.close()
+
+
+def _most(*bytes_: int | None) -> int | None:
+    return max((one for one in bytes_ if one is not None), default=None)
