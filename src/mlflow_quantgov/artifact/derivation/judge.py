@@ -28,6 +28,11 @@ MOST_FAR = 2e-4
 MOST_ENERGY = 6.0
 """Squared error over that of plain rounding which compensation may cost: 5.6 was measured behind one input that outweighs all others (SmolLM2
 at 4 bit), elsewhere at most 3.1."""
+_MOST_REFITTED_ENERGY = 3.0
+"""The same where weights were rounded at other scales than those stored: at most 1.6 was measured (SmolLM2), 2.0 of
+made-up importances."""
+_REFITTED_MARGIN = 1.25
+"""Room for changes of the parent that stored scales and offsets follow, and that move fewer weights out of their cells."""
 _AS_ROUNDING = 1.2
 """Squared error over that of plain rounding up to which nothing says that it was another model, whatever the type."""
 _MOST_ERROR = 1.1
@@ -118,8 +123,12 @@ def judge(child: Matrix, found: Measured, column: Column) -> tuple[LayerDescent,
         return layer_of(child, found, found.share, None, "none", damage), "unproved"
     if inside and (damage := found.local.problem_of_rounding(found.outside_of_column, found.column_signal)):
         return layer_of(child, found, found.share, None, "none", damage), "unproved"
+    if inside and found.refitted and (damage := _misfit(found)):
+        return layer_of(child, found, found.share, None, "none", damage), "unproved"
     if inside:
-        resolution = change_of_outside(least_rate(found.outside, 0.05) / found.weights, found)
+        # Whatever other scales excuse, a larger change would have moved more weights out of the cells of those stored.
+        resolution = change_of_outside(least_rate(found.outside + found.refitted, 0.05) / found.weights, found)
+        resolution *= _REFITTED_MARGIN if found.refitted else 1
         # Weights that are stored as they were need no other proof.
         if not resolution < _BLIND and found.relative_error > _EXACT:
             return layer_of(child, found, found.share, None, "none", _SEES_NOTHING), "unproved"
@@ -144,6 +153,16 @@ def _unlike_rounding(child: Matrix, found: Measured) -> str | None:
     ):
         return f"{found.shrunk:,} of the parent's weights are more than three times its outermost levels: they are all but erased."
     return None
+
+
+def _misfit(found: Measured) -> str | None:
+    """Why scales are none that an importance matrix gives, though codes are the nearest at others; None where they may be."""
+    if found.energy > _MOST_REFITTED_ENERGY:
+        return (
+            f"Its weights round to its codes, but not at the scales stored: the difference is {math.sqrt(found.energy):.1f} times "
+            "that of rounding."
+        )
+    return scaled_columns(found)
 
 
 def _unfit(child: Matrix, found: Measured) -> tuple[LayerDescent, Verdict]:

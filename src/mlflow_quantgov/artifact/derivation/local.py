@@ -53,6 +53,8 @@ _MOST_STARVED = 0.002
 measured."""
 _BARE = 1 / 8
 """Share of one row's groups for which that is believed: the inputs that count are few."""
+_MOST_REFITTED = 0.75
+"""Share of one row's groups, but for one, that may need another scale than the stored one; at most 0.58 were measured."""
 
 
 @dataclass
@@ -75,6 +77,8 @@ class Local:
     """Rows of which more weights lie outside their cells than rounding leaves."""
     beyond: int = 0
     """Rows that lie further from their cells than compensation moves them, but for those that it blows up."""
+    refitted: int = 0
+    """Rows most of whose groups are roundings at another scale than the stored one: more than an importance matrix leaves."""
     wide: int = 0
     """Rows whose cells hold about anything."""
 
@@ -108,6 +112,11 @@ class Local:
         self._add_emptied(child, weights, block, of_group, least, outside)
         self.rows += len(weights)
         self.groups += of_group.size
+
+    def add_refitted(self, groups: NDArray[np.bool_] | None) -> None:
+        """Add which groups of some rows are roundings at another scale than the stored one, [rows, groups]."""
+        if groups is not None:
+            self.refitted += int((groups.sum(axis=1) > _MOST_REFITTED * groups.shape[1] + 1).sum())
 
     def _add_moved(
         self, child: Matrix, weights: Floats, block: Block, energy: Sums, strong: NDArray[np.bool_], past: Floats
@@ -172,6 +181,8 @@ class Local:
         """
         if self.strayed:
             return f"{self.strayed:,} of {self.rows:,} rows were changed: their weights do not round to the codes, all others do."
+        if self.refitted:
+            return f"The scales of {self.refitted:,} of {self.rows:,} rows were changed: other scales fit most of their codes."
         strong = (signal > 0) & (signal >= _WEAK[4] * float(signal.mean()))
         columns = int((strong & (outside_of_column > line_allowance(self.rows))).sum())
         if columns:

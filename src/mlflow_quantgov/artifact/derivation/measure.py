@@ -11,6 +11,7 @@ from mlflow_quantgov.artifact.dequantize.interface import Block, Codebook, Float
 from mlflow_quantgov.artifact.derivation.casts import Cast
 from mlflow_quantgov.artifact.derivation.lattice import unseen_step
 from mlflow_quantgov.artifact.derivation.local import Local
+from mlflow_quantgov.artifact.derivation.refit import refitted
 from mlflow_quantgov.artifact.derivation.signs import SAMPLE, wrong_signs
 
 Sums = NDArray[np.float64]
@@ -53,6 +54,8 @@ class Measured:
     """Sum of squared differences that rounding to the nearest level gives on average: a uniform difference in a cell
     of the distances a and b to its borders has the mean square (a^2 - a b + b^2) / 3."""
     outside: int = 0
+    refitted: int = 0
+    """Weights beside those that lie outside their cells, but not outside those of another scale for their group."""
     far: int = 0
     """Weights more than a whole step away from where they are stored."""
     clipped: int = 0
@@ -216,17 +219,22 @@ def _add_cells(found: Measured, child: Matrix, weights: Floats, block: Block, sl
     low, high, tolerance = cells(block, slack)
     width = low + high
     difference = weights - block.values
-    outside = (difference > above + tolerance) | (difference < -(below + tolerance))
+    strayed = (difference > above + tolerance) | (difference < -(below + tolerance))
+    outside, groups = strayed, refitted(child, weights, block, tolerance, strayed)
+    if groups is not None:
+        outside = strayed & ~np.repeat(groups, weights.shape[1] // groups.shape[1], axis=1)
+        found.refitted += int(strayed.sum()) - int(outside.sum())
     noise = (low * low - low * high + high * high).sum(axis=1, dtype=np.float64) / 3
     found.noise += float(noise.sum())
     found.outside += int(outside.sum())
-    clipped = ~outside & (np.abs(difference) > np.maximum(low, high) + tolerance)
+    clipped = ~strayed & (np.abs(difference) > np.maximum(low, high) + tolerance)
     found.clipped += int(clipped.sum())
     found.shrunk += int((clipped & (np.abs(weights) > _SHRUNK * np.abs(block.values))).sum())
     found.far += int((outside & (np.abs(difference) > width + tolerance)).sum())
     found.outside_of_column += outside.sum(axis=0)
-    past = np.where(outside, np.abs(difference) - np.where(difference > 0, above, below), np.float32(0))
+    past = np.where(strayed, np.abs(difference) - np.where(difference > 0, above, below), np.float32(0))
     found.local.add(child, weights, block, outside, past, noise)
+    found.local.add_refitted(groups)
     unseen = unseen_step(weights, block)
     found.tolerance += float((tolerance if unseen is None else tolerance + unseen).sum(dtype=np.float64))
     sides = 1 - (np.isinf(below).astype(np.float32) + np.isinf(above)) / 2
