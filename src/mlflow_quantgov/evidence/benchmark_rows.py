@@ -41,8 +41,8 @@ def resource_rows(summary: dict[str, Any]) -> list[Row]:
     parent, quantized = (number(memory[side] / 1e6 if memory[side] else None) for side in ("parent", "quantized"))
     ratio = f"x{memory['ratio']:.2f}" if memory["ratio"] is not None else "-"
     other = memory.get("parent_configuration")
-    remark = f"the parent takes least as: {other}" if other else ""
-    return [*rows, Row(f"memory, MB ({memory['basis']})", parent, quantized, ratio, remark)]
+    basis = f"{memory['basis']}; parent as {other}" if other else memory["basis"]
+    return [*rows, Row(f"memory, MB ({basis})", parent, quantized, ratio)]
 
 
 def try_rows(tries: Sequence[Try]) -> list[tuple[str, str, str, str]]:
