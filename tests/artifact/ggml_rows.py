@@ -9,8 +9,9 @@ import numpy as np
 from mlflow_quantgov.artifact.dequantize.gguf_blocks import DECODERS
 from mlflow_quantgov.artifact.dequantize.gguf_codebooks import CODEBOOKS, from_tables
 from mlflow_quantgov.artifact.dequantize.interface import Block, Matrix
+from mlflow_quantgov.artifact.derivation.compensation import best_column
 from mlflow_quantgov.artifact.derivation.descent import LayerDescent, Verdict
-from mlflow_quantgov.artifact.derivation.judge import best_column, judge
+from mlflow_quantgov.artifact.derivation.judge import judge
 from mlflow_quantgov.artifact.derivation.judge_codebook import judge_codebook
 from mlflow_quantgov.artifact.derivation.measure import Measured, measure
 from mlflow_quantgov.artifact.runtimes.llama_cpp.quantize import quantized

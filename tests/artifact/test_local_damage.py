@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mlflow_quantgov.artifact.dequantize.interface import Block, unreadable
+from mlflow_quantgov.artifact.derivation.compensation import best_column
 from mlflow_quantgov.artifact.derivation.folding import is_plain_product
-from mlflow_quantgov.artifact.derivation.judge import best_column
 from mlflow_quantgov.artifact.derivation.local import Local
 from mlflow_quantgov.artifact.derivation.measure import Measured
 

@@ -12,7 +12,8 @@ import numpy as np
 from mlflow_quantgov.artifact.dequantize import matrices
 from mlflow_quantgov.artifact.dequantize.interface import Block, Matrix
 from mlflow_quantgov.artifact.dequantize.numbers import NF4, uniform
-from mlflow_quantgov.artifact.derivation.judge import best_column, judge
+from mlflow_quantgov.artifact.derivation.compensation import best_column
+from mlflow_quantgov.artifact.derivation.judge import judge
 from mlflow_quantgov.artifact.derivation.measure import measure
 
 Array = np.ndarray[Any, Any]

@@ -12,6 +12,7 @@ import numpy as np
 from mlflow_quantgov.artifact.dequantize import matrices
 from mlflow_quantgov.artifact.dequantize.interface import Floats
 from mlflow_quantgov.artifact.derivation.casts import AS_STORED, CASTS, Cast
+from mlflow_quantgov.artifact.derivation.compensation import Column, best_column
 from mlflow_quantgov.artifact.derivation.descent import Descent, LayerDescent, Verdict
 from mlflow_quantgov.artifact.derivation.folding import (
     is_foldable_norm,
@@ -22,7 +23,7 @@ from mlflow_quantgov.artifact.derivation.folding import (
     row_factors,
     rows_were_scaled,
 )
-from mlflow_quantgov.artifact.derivation.judge import Column, best_column, judge, scaled_columns
+from mlflow_quantgov.artifact.derivation.judge import judge, scaled_columns
 from mlflow_quantgov.artifact.derivation.judge_codebook import judge_codebook
 from mlflow_quantgov.artifact.derivation.low_rank import explained, unseen
 from mlflow_quantgov.artifact.derivation.measure import Factors, Measured, measure

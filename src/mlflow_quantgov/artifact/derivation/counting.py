@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+MOST_OUTSIDE = 2e-3
+"""Share of a parent's weights that may lie outside the cells of their codes where rounding is claimed."""
 _STEPS = 50
 _MANY = 1000
 """Events from which on the normal distribution stands for Poisson's."""

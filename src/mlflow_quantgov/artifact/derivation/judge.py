@@ -8,21 +8,18 @@ theory in `resolution.py` says what a changed parent does to either.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
 from mlflow_quantgov.artifact.dequantize.interface import Matrix
-from mlflow_quantgov.artifact.derivation.counting import allowance, at_most, least_rate
+from mlflow_quantgov.artifact.derivation.compensation import Column, unlike_compensation
+from mlflow_quantgov.artifact.derivation.counting import MOST_OUTSIDE, allowance, least_rate
 from mlflow_quantgov.artifact.derivation.descent import LayerDescent, Trace, Verdict
 from mlflow_quantgov.artifact.derivation.local import COMPENSATING
 from mlflow_quantgov.artifact.derivation.measure import Measured
 from mlflow_quantgov.artifact.derivation.plain import decibels
 from mlflow_quantgov.artifact.derivation.resolution import change_of_outside
 
-MOST_OUTSIDE = 2e-3
-"""Share of the parent's weights that may lie outside the cells."""
 MOST_FAR = 2e-4
 """Share that may be more than a step away from where it is stored."""
 MOST_ENERGY = 6.0
@@ -47,9 +44,6 @@ _BLIND = 0.3
 _EXACT = 0.01
 _SEES_NOTHING = "Its levels are so far apart that another model's weights would round to the same codes."
 _TELLING = 0.02
-_LUCK = 0.01
-_LIVE = 0.01
-"""Signal of a column, over that of an average one, from which on it can tell anything."""
 _EXPLAINED = 0.1
 _CLOSE = 0.3
 _OPTIMISED = COMPENSATING | {
@@ -59,41 +53,6 @@ _OPTIMISED = COMPENSATING | {
 too; an importance matrix)."""
 _SIZE = 0.02
 """What the sizes of a type with two levels may be off by: ggml stores the mean, which fits best."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """The column that fits best among those of all matrices which multiply the same input."""
-
-    rows: int
-    outside: int
-    """Weights outside their cells in that column."""
-    columns: int
-    share: float
-    """Share outside over all columns."""
-
-    @property
-    def fits(self) -> bool:
-        """Whether it was rounded as it was, like the column that GPTQ begins with, and not by luck among so many."""
-        luck = self.columns * at_most(self.outside, self.rows * self.share)
-        return self.outside <= allowance(MOST_OUTSIDE, self.rows) and luck < _LUCK
-
-    @property
-    def excluded(self) -> float:
-        """Share outside that is too large for what was seen: so few in the luckiest of all columns."""
-        return min(least_rate(self.outside, 0.05 / self.columns) / self.rows, 1.0)
-
-
-def best_column(found: Iterable[Measured]) -> Column:
-    """The best column of matrices that share their input: GPTQ treats their columns in the same order."""
-    all_of_them = list(found)
-    outside = np.sum([one.outside_of_column for one in all_of_them], axis=0)
-    # A column without weights (padding) is rounded as it was whoever trained the rest.
-    signal = np.sum([one.column_signal for one in all_of_them], axis=0)
-    live = outside[signal > _LIVE * float(signal.mean())]
-    rows = sum(one.rows for one in all_of_them)
-    least = int(live.min()) if live.size else rows
-    return Column(rows, least, max(len(live), 1), float(outside.sum()) / max(rows * len(outside), 1))
 
 
 def judge(child: Matrix, found: Measured, column: Column) -> tuple[LayerDescent, Verdict]:
@@ -134,6 +93,8 @@ def judge(child: Matrix, found: Measured, column: Column) -> tuple[LayerDescent,
             return layer_of(child, found, found.share, None, "none", _SEES_NOTHING), "unproved"
         return layer_of(child, found, found.share, resolution, "rounded", None), "proved"
     if child.kind in COMPENSATING and found.energy <= MOST_ENERGY and column.fits:
+        if uneven := unlike_compensation(found):
+            return layer_of(child, found, found.share, None, "none", uneven), "unproved"
         resolution = change_of_outside(column.excluded, found, anywhere=True)
         if not resolution < _BLIND:
             return layer_of(child, found, found.share, None, "none", _SEES_NOTHING), "unproved"

@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 
 from mlflow_quantgov.artifact.dequantize.interface import Matrix
-from mlflow_quantgov.artifact.derivation.counting import allowance, least_rate
+from mlflow_quantgov.artifact.derivation.counting import MOST_OUTSIDE, allowance, least_rate
 from mlflow_quantgov.artifact.derivation.descent import LayerDescent, Verdict
 from mlflow_quantgov.artifact.derivation.folding import rows_were_scaled
-from mlflow_quantgov.artifact.derivation.judge import MOST_OUTSIDE, layer_of, scaled_columns
+from mlflow_quantgov.artifact.derivation.judge import layer_of, scaled_columns
 from mlflow_quantgov.artifact.derivation.measure import Measured
 from mlflow_quantgov.artifact.derivation.resolution import MARGIN
 from mlflow_quantgov.artifact.derivation.signs import change_of_signs

@@ -73,6 +73,11 @@ class Measured:
     """Sum of the reciprocal widths over all closed borders of weights, by the weight's distance from the border in
     parts of the cell: equal numbers where weights lie anywhere in their cells."""
     outside_of_column: NDArray[np.int64] = field(init=False)
+    outside_of_row: list[NDArray[np.int64]] = field(default_factory=list)
+    """Block by block."""
+    borders_of_column: Sums = field(init=False)
+    """Sum of the reciprocal widths of cells, by column, over the closed borders within a quarter of the cell of a sample of the weights:
+    how readily a change of the parent shows there."""
     column_product: Sums = field(init=False)
     column_signal: Sums = field(init=False)
     slopes: list[Floats] = field(default_factory=list)
@@ -86,6 +91,7 @@ class Measured:
     def __post_init__(self) -> None:
         self.outside_of_column = np.zeros(self.columns, dtype=np.int64)
         self.column_product, self.column_signal = np.zeros(self.columns), np.zeros(self.columns)
+        self.borders_of_column = np.zeros(self.columns)
 
     @property
     def relative_error(self) -> float:
@@ -118,11 +124,6 @@ class Measured:
         product = float(self.column_product.sum())
         square = self.error - self.signal + 2 * product
         return product / square if square > 0 else 1.0
-
-    @property
-    def first_column(self) -> int:
-        """Weights outside in the column that has fewest of them: the one that was rounded first."""
-        return int(self.outside_of_column.min())
 
 
 def measure(
@@ -232,6 +233,7 @@ def _add_cells(found: Measured, child: Matrix, weights: Floats, block: Block, sl
     found.shrunk += int((clipped & (np.abs(weights) > _SHRUNK * np.abs(block.values))).sum())
     found.far += int((outside & (np.abs(difference) > width + tolerance)).sum())
     found.outside_of_column += outside.sum(axis=0)
+    found.outside_of_row.append(outside.sum(axis=1))
     past = np.where(strayed, np.abs(difference) - np.where(difference > 0, above, below), np.float32(0))
     found.local.add(child, weights, block, outside, past, noise)
     found.local.add_refitted(groups)
@@ -243,19 +245,27 @@ def _add_cells(found: Measured, child: Matrix, weights: Floats, block: Block, sl
     reciprocal = np.divide(np.float32(1), width, out=np.zeros_like(width), where=width > least)
     found.borders += float(np.vdot(sides, reciprocal))
     some = slice(None, None, _EVERY if weights.size >= _MANY else 1)
-    near = _near(below[some] + difference[some], reciprocal[some])
-    near += _near(above[some] - difference[some], reciprocal[some])
-    found.near += near * (len(weights) / len(weights[some]))
+    scale = len(weights) / len(weights[some])
+    for distance in (below[some] + difference[some], above[some] - difference[some]):
+        parts = _parts(distance, reciprocal[some])
+        found.near += _near(parts, reciprocal[some]) * scale
+        found.borders_of_column += (
+            np.where(parts < PARTS / 4, reciprocal[some], 0).sum(axis=0, dtype=np.float64) * scale
+        )
     # Rows beside their own: what weights of the same spread show that have nothing to do with these codes.
     other = np.roll(weights, 1, axis=0) - block.values
     found.outside_by_chance += int(((other > above + tolerance) | (other < -(below + tolerance))).sum())
 
 
-def _near(distance: Floats, reciprocal: Floats) -> Sums:
-    """Reciprocal widths by the distance from a border; infinite distances belong to no border."""
+def _parts(distance: Floats, reciprocal: Floats) -> Floats:
+    """Distances from a border in parts of the cell; infinite distances belong to no border."""
     # What lies outside by less than the tolerance lies at the border.
     with np.errstate(invalid="ignore"):
-        parts = np.maximum(distance * reciprocal, 0) * PARTS
+        return np.asarray(np.maximum(distance * reciprocal, np.float32(0)) * PARTS)
+
+
+def _near(parts: Floats, reciprocal: Floats) -> Sums:
+    """Reciprocal widths by the part of the cell in which a weight lies."""
     counted = parts < PARTS
     found = np.bincount(parts[counted].astype(np.intp), weights=reciprocal[counted], minlength=PARTS)
     return np.asarray(found, dtype=np.float64)
