@@ -21,15 +21,30 @@ def quantized(bits: float, group: int | None, shape: tuple[int, int]) -> Any:
 
 
 def seen(
-    edit: Callable[[Any], None], bits: float = 4, group: int | None = 32, kind: str = "int", compensated: bool = False
+    edit: Callable[[Any], None],
+    bits: float = 4,
+    group: int | None = 32,
+    kind: str = "int",
+    compensated: bool = False,
+    half: Any = 0.125,
 ) -> str | None:
-    """What is found of made-up weights after an edit, all of whose codes are the nearest to the parent's weights."""
+    """What is found of made-up weights after an edit, all of whose codes are the nearest to the parent's weights.
+
+    Args:
+        edit: Changes the values in place.
+        bits: Of the type.
+        group: Weights that share a scale.
+        kind: The type.
+        compensated: Whether that is claimed.
+        half: Half a step, of all weights or of each.
+    """
     weights = np.random.default_rng(0).standard_normal((64, 128)).astype(np.float32)
     values = np.round(weights * 4) / 4
     edit(values)
     found, none = Local(), np.zeros_like(weights)
     child = replace(quantized(bits, group, weights.shape), kind=kind)
-    found.add(child, weights, Block(values), none > 0, none, none[:, 0])
+    cell = np.broadcast_to(np.asarray(half, dtype=np.float32), weights.shape)
+    found.add(child, weights, Block(values, cell, cell), none > 0, none, none[:, 0])
     return found.problem(compensated=compensated)
 
 
@@ -58,6 +73,25 @@ def test_scales_that_serve_the_one_weight_that_counts_are_few() -> None:
     assert "1 of 256 groups" in str(seen(cut(slice(3, 4), 1), kind="Q8_0"))
     assert "2 of 256 groups" in str(seen(cut(slice(3, 5), 1), kind="IQ4_NL"))
     assert "2 of 256 groups" in str(seen(cut(slice(3, 4), 2), kind="IQ4_NL"))
+
+
+def test_an_estimated_scale_may_overflow_now_and_then() -> None:
+    """nncf divides by next to nothing where a weight that counts has the code zero; then the whole group has it."""
+
+    def empty(values: Any) -> None:
+        values[3, :32] = 0
+
+    half = np.full((64, 128), 0.125)
+    half[3, :32] = 300
+    assert seen(empty, kind="I4", half=half) is None
+    assert "1 of 256 groups" in str(seen(empty, kind="I4"))
+    assert "1 of 256 groups" in str(seen(empty, kind="gptq", half=half))
+    half[4, :32] = 300
+
+    def empty_two(values: Any) -> None:
+        values[3:5, :32] = 0
+
+    assert "2 of 256 groups" in str(seen(empty_two, kind="I4", half=half))
 
 
 def test_one_row_may_be_blown_up_by_compensation() -> None:

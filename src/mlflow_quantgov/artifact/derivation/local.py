@@ -48,6 +48,11 @@ _MOST_BLOWN = 0.005
 """Share of such rows. Of SmolLM2's 576 rows GPTQ of 3 bit left two, 14 and 28 times their own squares away."""
 _WEIGHTED = frozenset({"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"})
 """Storage types whose scales llama.cpp fits to weights by their importance."""
+_ESTIMATED = frozenset({"I4", "U4"})
+"""Storage types whose scales nncf estimates from data: a weight that counts and has the code zero may make its group's scale hundreds of
+times too large, and all of it zero."""
+_OVERFLOWN = 25.0
+"""Half a step over the largest weight of such a group; 120 and more were measured."""
 _MOST_STARVED = 0.002
 """Share of groups whose scale may serve the one weight that an importance matrix counts, and cut off the others; at most 0.05 % were
 measured."""
@@ -142,8 +147,9 @@ class Local:
         left = _energy(block.values, count, size) + _vanished(block, count, size)
         strong = energy >= least / count
         emptied = strong & (left < _LEFT * _reachable(child, weights, energy, size))
-        if child.kind in _WEIGHTED and emptied.any():
-            starved = emptied & (left > 0) & ~outside.reshape(*energy.shape, size).any(axis=2)
+        if child.kind in _WEIGHTED | _ESTIMATED and emptied.any():
+            starved = emptied & ~outside.reshape(*energy.shape, size).any(axis=2)
+            starved &= (left > 0) if child.kind in _WEIGHTED else _overflown(weights, block, *energy.shape)
             self.starved += int(starved.sum())
             self.bare += int((starved.sum(axis=1) > max(1, _BARE * count)).sum())
             emptied &= ~starved
@@ -193,6 +199,13 @@ class Local:
 def line_allowance(count: int) -> float:
     """Weights of one row or column that may lie outside."""
     return allowance(_MOST_OF_LINE, count) + _FEW
+
+
+def _overflown(weights: Floats, block: Block, rows: int, groups: int) -> NDArray[np.bool_]:
+    """Groups whose scale is so far above their weights that nothing but an estimate gone wrong made it."""
+    assert block.below is not None and block.above is not None, "a quantized matrix has cells"
+    half = np.minimum(block.below, block.above).reshape(rows, groups, -1).min(axis=2)
+    return np.asarray(half > _OVERFLOWN * np.abs(weights).reshape(rows, groups, -1).max(axis=2))
 
 
 def _vanished(block: Block, groups: int, size: int) -> Sums | float:
