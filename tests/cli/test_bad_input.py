@@ -19,10 +19,10 @@ Run = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+def database(tmp_path_factory: pytest.TempPathFactory, _mlflow_tables: Path) -> str:
     """A local store with versions 1 to 3 of `chat`: a parent, a GPTQ and a GGUF of it. No test here may change it."""
     folder = tmp_path_factory.mktemp("store")
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    uri = f"sqlite:///{shutil.copy(_mlflow_tables, folder / 'mlflow.db')}"
     to = ["--register", "chat", "--json"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

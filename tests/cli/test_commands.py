@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -69,13 +70,14 @@ def test_compare_has_the_three_exit_codes(capsys: pytest.CaptureFixture[str], tm
 )
 def test_bad_input_is_one_clear_error_with_a_fix(
     capsys: pytest.CaptureFixture[str],
+    new_sqlite_database: Callable[[], str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
     words: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'm.db'}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_sqlite_database())
     code, out, err = run(capsys, *arguments)
     assert code == 2
     assert words in err and "Fix:" in err and "Traceback" not in err + out

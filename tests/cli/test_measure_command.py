@@ -15,7 +15,9 @@ import sys
 import termios
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -29,6 +31,7 @@ from mlflow_quantgov.evidence.targets import find_target
 from mlflow_quantgov.policy.decision import CheckResult, Decision, Outcome
 
 DEMO = Path(__file__).parents[2] / "src" / "mlflow_quantgov" / "demo" / "tasks" / "skills"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "measure-everything.md"
 URI = "models:/skills/2"
 Run = Callable[..., tuple[int, str, str]]
 EVERYTHING = Given(tasks="tasks", text="text.jsonl", calibration="c.jsonl", production="p.jsonl")
@@ -60,6 +63,14 @@ def test_what_is_settled_or_does_not_apply_is_not_measured() -> None:
     some = decision(kernel_support="pass", calibration="not-applicable", benchmark="inconclusive", task_eval="waived")
     assert kinds(some, Given()) == ["benchmark"]
     assert kinds(some, EVERYTHING, again=True) == ["kernels", "benchmark", "fidelity", "task-eval"]
+
+
+@pytest.mark.parametrize("outcome", ["missing", "pass"])
+def test_fidelity_that_is_reported_already_is_not_measured_again(outcome: Outcome) -> None:
+    beside = {"fidelity": {"tokens": 1000}}
+    found = replace(decision(), checks=(CheckResult("task-eval", outcome, "said", numbers=beside),))
+    assert "fidelity" not in kinds(found) and "fidelity" in kinds(found, again=True)
+    assert "fidelity" in kinds(decision(task_eval=outcome))
 
 
 def test_a_check_that_the_gate_does_not_ask_for_is_not_measured() -> None:
@@ -161,6 +172,15 @@ def test_everything_is_measured_and_then_nothing_is_left(
     assert not {"kernels", "archive", "drill"} & {step["kind"] for step in again["steps"]}
     code, out, error = run("measure", URI, "--all", "--again", "--keep-going", "--tasks", str(DEMO))
     assert "kernels  attached" in error and "rollback-archive" in out
+    (python,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    (tmp_path / "tasks").symlink_to(DEMO)
+    (tmp_path / "texts.jsonl").symlink_to(DEMO / "text.jsonl")
+    names: dict[str, Any] = {}
+    exec(python.replace("models:/chat/2", URI), names)
+    assert {one.kind: one.state for one in names["found"].steps}.items() >= {
+        ("fidelity", "attached"),
+        ("benchmark", "lacking"),
+    }
 
 
 @pytest.mark.slow

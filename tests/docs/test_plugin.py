@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
@@ -88,9 +88,9 @@ def test_with_the_plugin_its_format_is_read_and_run(installed: None, tmp_path: P
 
 
 def test_a_version_is_logged_and_loaded_in_the_third_partys_runtime(
-    installed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    installed: None, new_sqlite_database: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    uri = new_sqlite_database()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     mlflow.set_tracking_uri(uri)

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.slow
+# On a busy machine a benchmark goes on until its time is up.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples"
 

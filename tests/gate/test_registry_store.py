@@ -134,6 +134,7 @@ def test_pointers_from_before_are_inherited_once(database: str, tmp_path: Path) 
         assert [(row["kind"], row["destination"], row["version"]) for row in rows] == [("inherited", "@champion", "1")]
 
 
+@pytest.mark.slow
 def test_workers_that_start_at_once_enter_everything_once(database: str, tmp_path: Path) -> None:
     plain = SqlAlchemyStore(database)
     plain.create_registered_model("old")

@@ -93,6 +93,7 @@ def test_a_parent_that_does_not_repeat_itself_only_makes_passing_harder() -> Non
     assert drift.outcome == "inconclusive" and "flips 20 of 400" in drift.reason
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(*[st.sampled_from([0.0, 1.0])] * 3), min_size=1, max_size=200))
 def test_noise_never_helps(answers: list[tuple[float, float, float]]) -> None:
     scores = [(parent, quantized) for parent, quantized, _ in answers]

@@ -180,10 +180,11 @@ def planned(
         if condition in unmet
     ]
     for kind, name in _CHEAPEST_FIRST:
+        asked = checks.get(name or "task-eval")
         if not name:
-            wanted = given.text is not None and "task-eval" in checks
+            # Reported beside the tasks: that check says whether there is some already.
+            wanted = given.text is not None and asked is not None and (again or not asked.numbers.get(kind))
         else:
-            asked = checks.get(name)
             wanted = asked is not None and asked.outcome != "not-applicable" and (asked.refuses or again)
         if kind == "task-eval" and not wanted and unmet.keys() & {"within", "order"}:
             name, wanted = "bit-width", True
