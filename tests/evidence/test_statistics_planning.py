@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
@@ -141,6 +141,8 @@ def test_plans_that_cannot_be_are_refused(make: object, words: str) -> None:
 
 @settings(deadline=None, max_examples=25)
 @given(margin=st.floats(0.01, 0.5), discordance=st.floats(0, 1), share=st.floats(-0.8, 1), power=st.floats(0.5, 0.95))
+@example(margin=0.5, discordance=2.2250738585072014e-308, share=0.0, power=0.5)
+@example(margin=0.5, discordance=5e-324, share=1.0, power=0.5)
 def test_every_plan_reaches_its_power(margin: float, discordance: float, share: float, power: float) -> None:
     expected = expect(discordance, share * min(margin, discordance))
     made = plan(margin, expected, power=power)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from releases import MACHINE, NOW, PARENT, benchmark, evidence, facts_of, target
 from mlflow_quantgov.evidence.predicates import Benchmark
 from mlflow_quantgov.evidence.signing import TrustedKey, TrustedKeys, examine, load_signer, make_key, sign
 from mlflow_quantgov.pages.benchmark import benchmark_section
+from mlflow_quantgov.pages.report import render_report
 from mlflow_quantgov.policy.facts import Evidence
 
 
@@ -62,3 +64,11 @@ def test_one_of_other_weights_is_shown_only_where_these_have_none() -> None:
     other = evidence(on("other"), minutes=5, subject=PARENT)
     assert "own" in shown(evidence(on("own"), minutes=60), other)
     assert "other" in shown(other)
+
+
+def test_every_column_of_its_tables_has_a_name() -> None:
+    """Whoever has a page read out hears nothing at an empty one."""
+    page = render_report(facts_of([benchmark()]), None, title="chat version 2")
+    tables = re.findall(r"<caption>.*?</caption>\s*<thead>.*?</thead>", page, re.DOTALL)
+    assert sum("Configurations of the" in one for one in tables) == 2
+    assert not re.findall(r"<th[^>]*>\s*</th>", page)

@@ -24,6 +24,7 @@ MOST = 10_000_000
 _ATOMS = 64
 _NODES = 49
 _CLOSEST = 100
+_NEVER = 1e-200
 _UNLIKELY = 1e-8
 _SEED = 20050101
 
@@ -142,7 +143,8 @@ def _exact(draw: Draw, clusters: int, level: float) -> float:
     values, chances = draw.values, draw.chances
     while len(values) < 3:
         values, chances = np.append(values, values[-1]), np.append(chances, 0.0)
-    low, middle, high = chances
+    # The binomial density overflows where a chance is next to the least number that there is; such a cluster never comes.
+    low, middle, high = np.where(chances < _NEVER, 0.0, chances)
     first, last = (int(binom.ppf(p, clusters, high)) for p in (_UNLIKELY, 1 - _UNLIKELY))
     gains = np.arange(first, last + 1)
     nodes = gains if len(gains) <= _NODES else np.unique(np.linspace(first, last, _NODES).round())
