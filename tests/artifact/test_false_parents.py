@@ -97,6 +97,19 @@ def test_a_norm_is_folded_into_whatever_reads_it(tmp_path: Path) -> None:
     assert verdict(tmp_path, parent, folded(parent, INPUT, QKV), hqq) == "proved"
 
 
+@pytest.mark.parametrize("taken_back", [True, False])
+def test_scales_of_few_rows_are_undone_where_they_are_taken_back(tmp_path: Path, taken_back: bool) -> None:
+    """nncf's AWQ scales the groups of the largest channels alone."""
+    child, count = weights(), INNER // 12
+    up, down = FEED[1], f"{LAYER}mlp.down_proj.weight"
+    scale = np.ones(INNER, dtype=np.float32)
+    scale[:count] = factors(count)
+    child[up] = child[up] * scale[:, None]
+    if taken_back:
+        child[down] = child[down] / scale
+    assert (verdict(tmp_path, weights(), child, hqq) == "proved") is taken_back
+
+
 def test_not_into_a_part_of_what_reads_it(tmp_path: Path) -> None:
     parent = weights()
     parent |= {name.replace("mlp.", "mlp.shared_expert."): parent[name][::-1].copy() for name in FEED}

@@ -15,6 +15,7 @@ from mlflow_quantgov.artifact.derivation.casts import AS_STORED, CASTS, Cast
 from mlflow_quantgov.artifact.derivation.compensation import Column, best_column
 from mlflow_quantgov.artifact.derivation.descent import Descent, LayerDescent, Verdict
 from mlflow_quantgov.artifact.derivation.folding import (
+    FEW_ROWS,
     is_foldable_norm,
     is_plain_product,
     norm_before,
@@ -35,6 +36,8 @@ from mlflow_quantgov.artifact.derivation.tables import is_table, table_problem
 _SAMPLED = 6
 _PRECISION = {"F16": 2.0**-11, "BF16": 2.0**-8}
 _NO_FACTORS = Factors()
+_BELIEVED = 0.5
+"""Weights left outside, over those before, from which on factors of few rows are believed: any factors make them fewer."""
 _EXPERT = re.compile(r"\bexperts\.\d+\.")
 
 
@@ -175,10 +178,14 @@ class _Comparison:
         child, parent = self.pairs.child[name], self.pairs.parent[name]
         factors = self.factors_of(name)
         found = measure(child, parent, self.cast, factors)
-        feeds = child.codebook is None and self._passes_on(name)
-        if feeds and found.finite and found.share > 0.01 and rows_were_scaled(found):
+        if child.codebook is not None or not self._passes_on(name) or not found.finite or found.share <= 0.01:
+            return found
+        if rows_were_scaled(found) or rows_were_scaled(found, FEW_ROWS):
             self.rows[name] = row_factors(child, parent, self.cast, factors)
-            found = measure(child, parent, self.cast, self.factors_of(name))
+            undone = measure(child, parent, self.cast, self.factors_of(name))
+            if rows_were_scaled(found) or undone.outside < _BELIEVED * found.outside:
+                return undone
+            del self.rows[name]
         return found
 
     def _passes_on(self, name: str) -> bool:

@@ -29,8 +29,9 @@ _OUTPUTS = ("o_proj.weight", "down_proj.weight", "w2.weight")
 _OF_HEADS = ("q_norm", "k_norm", "q_layernorm", "k_layernorm")
 _LEAST_FACTOR = 2e-3
 """Norms that differ by less were not scaled by anybody: they were trained, or stored otherwise."""
-_LEAST_ROWS = 0.01
-"""Share of rows from which on factors are looked for: nncf's AWQ scales the groups of the largest channels alone, 8 % of SmolLM2's."""
+_LEAST_ROWS = 0.1
+FEW_ROWS = 0.01
+"""Share of rows from which on factors are tried: nncf's AWQ scales the groups of the largest channels alone, 8 % of SmolLM2's rows."""
 _LEAST_SLOPE = 0.01
 
 
