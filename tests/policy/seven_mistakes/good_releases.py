@@ -2,27 +2,63 @@
 
 from __future__ import annotations
 
-from whole_releases import CPU, GPU, Release, captured, representative
+from functools import partial
+
+import narrow_files
+from releases import resources, timed, tried
+from whole_releases import CPU, GPU, Pair, Release, Trained, benchmark, captured, representative
+
+from mlflow_quantgov.evidence.predicates import Benchmark
+from mlflow_quantgov.evidence.predicates.benchmark_v2 import NotLoaded, Resources
+from mlflow_quantgov.policy.loader import load_policy
 
 LLAMA_CPP = Release("8 bit in llama.cpp", "tiny-Q8_0.gguf", captured("cpu-llamacpp", CPU), "CPU_REPACK")
 GPTQ = Release(
     "4 bit GPTQ on a GPU, calibrated on its own traffic", "gptq-w4g32", captured("gpu-transformers", GPU), "MarlinLinear",
     version="5.24.0", calibration=representative,
 )  # fmt: skip
+ONNX = Release(
+    "8 bit ONNX, quantized dynamically", "onnx-int8-dynamic", captured("cpu-onnxruntime", CPU), "DynamicQuantizeMatMul",
+    version="1.32.0",
+)  # fmt: skip
+NARROW = Release(
+    "3 bit in llama.cpp after training, a 4 bit version measured first",
+    lambda _: narrow_files.gguf("Q3_K", trained=True),
+    captured("cpu-llamacpp", CPU),
+    "CPU",
+    parent=narrow_files.original,
+    trained=Trained(narrow_files.checkpoint, lambda _: narrow_files.gguf("Q4_K")),
+)
+
+
+def alone(pair: Pair, cause: str = "memory") -> Benchmark:
+    """Timed where the parent was killed for memory while it was loaded."""
+    lost = NotLoaded(cause=cause, error="its process was ended by SIGKILL", free_memory_bytes=1000)
+    loads = tuple(timed(None, **load.model_dump()) for load in pair.target.loads)
+    return benchmark(pair, parent_not_loaded=lost, parent_tries=(), parent_resources=Resources(), loads=loads)
+
+
+def with_floors(text: str) -> str:
+    """The default policy with floors for those whose parent does not load."""
+    return load_policy().text.replace("    least_bits: 4  ", f"    benchmark: {{floors: {text}}}\n    least_bits: 4  ", 1)
+
+
 GOOD = (
     LLAMA_CPP,
     Release("4 bit Q4_0 in llama.cpp", "tiny-Q4_0.gguf", captured("cpu-llamacpp", CPU), "CPU_REPACK"),
     GPTQ,
     Release(
-        "4 bit AWQ on a GPU", "awq-w4g32", captured("gpu-transformers", GPU), "AwqMarlinLinear", version="5.24.0",
-        calibration=representative,
+        "4 bit AWQ on a GPU, calibrated on its own traffic", "awq-w4g32", captured("gpu-transformers", GPU),
+        "AwqMarlinLinear", version="5.24.0", calibration=representative,
     ),
-    Release(
-        "8 bit ONNX, quantized dynamically", "onnx-int8-dynamic", captured("cpu-onnxruntime", CPU), "DynamicQuantizeMatMul",
-        version="1.32.0",
-    ),
+    ONNX,
     Release(
         "4 bit ONNX in blocks", "onnx-int4-nbits", captured("cpu-onnxruntime", CPU), "MatMulNBits", version="1.32.0",
         calibration=representative,
     ),
-)
+    NARROW,
+    Release(
+        "8 bit in llama.cpp, whose parent does not load, with floors", "tiny-Q8_0.gguf", captured("cpu-llamacpp", CPU),
+        "CPU_REPACK", policy=with_floors("{decode_tokens_per_second: 20, peak_memory_gb: 0.001}"),
+    ).but("benchmark", alone),
+)  # fmt: skip

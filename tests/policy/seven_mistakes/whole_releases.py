@@ -232,8 +232,8 @@ class Release:
     """Registered model that holds the parent."""
     recipe: Recipe | None = None
     trained: Trained | None = None
-    floors: str = ""
-    """What is added to the gate of the default policy; empty: the policy as it is shipped."""
+    policy: str = ""
+    """Text of a policy; empty: the default one as it is shipped."""
 
     def but(self, kind: str, make: Make | None = None, **changes: Any) -> Release:
         """The same release with one statement made otherwise, or with other records; `make` None and no records: without it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlflow_quantgov.evidence.calibration_words import reason
 from mlflow_quantgov.evidence.likeness import ACTIVATIONS, TEXT_TESTS, overall
 from mlflow_quantgov.evidence.predicates import Calibration, TaskEval
 from mlflow_quantgov.policy.checks.interface import Question, result
@@ -13,6 +14,8 @@ from mlflow_quantgov.policy.facts import Facts
 
 NAME = "calibration"
 KINDS = ("calibration",)
+_AGAIN = "quantgov quantize PARENT OUTPUT --recipe recipe.yaml --calibration calib.jsonl"
+"""Other data make other weights: what was calibrated on the wrong ones is quantized again."""
 
 
 def run(question: Question) -> CheckResult:
@@ -23,47 +26,41 @@ def run(question: Question) -> CheckResult:
         return result(NAME, "not-applicable", "This method needs no calibration data, by inspection.")
     fix = f"quantgov calibration {question.uri} --calibration calib.jsonl --production traffic.jsonl --tasks tasks/"
     if facts.generic_set:
-        reason = f"The model's own metadata name what it was calibrated on, {', '.join(noted)}: the generic set {facts.generic_set}."
-        again = "quantgov quantize PARENT OUTPUT --recipe recipe.yaml --calibration calib.jsonl"
-        return result(NAME, "fail", reason, again, generic_set=facts.generic_set)
+        named = f"The model's own metadata name what it was calibrated on, {', '.join(noted)}: the generic set {facts.generic_set}."
+        return result(NAME, "fail", named, _AGAIN, generic_set=facts.generic_set)
     found = [one for one in facts.of_kind("calibration") if isinstance(one.content, Calibration)]
     if not found:
         return result(NAME, "missing", "Not measured: no calibration data is recorded.", fix)
     newest = found[-1]
     content = newest.content
     assert isinstance(content, Calibration)
+    summary = content.recompute()
+    outcome = summary["outcome"]
+    if outcome == "fail":
+        return result(NAME, "fail", reason(content), f"{_AGAIN}; {fix}", (newest,), **summary)
     if content.production is None:
         return result(NAME, "missing", "Not measured: no production sample to compare with.", fix, (newest,))
     pinned = question.yardsticks.production
     if pinned and content.production.digest not in pinned:
         return result(NAME, "fail", "Compared with another production sample than the policy pins.", fix, (newest,))
-    summary = content.recompute()
-    faults = {
-        "it is a known generic set": content.generic_set,
-        "calibration documents are also evaluation items": content.leaked_documents,
-        "calibration documents are also in the production sample": content.shared_with_production,
-    }
-    fault = next((words for words, present in faults.items() if present), None)
-    reason = (
-        f"The calibration data does not do: {fault}." if fault else f"Likeness to production: {summary['outcome']}."
-    )
-    if not fault and not _searched(facts, content):
-        reason += " It was searched for other evaluation items than those that this version was asked."
-    if not fault and content.unseen:
-        reason += (
-            f" {content.unseen:.0%} of its text was not compared: copies of a few documents, or the rest of long ones."
+    if facts.recipe is not None and facts.recipe.calibration not in {None, content.data.digest}:
+        other = (
+            f"The recipe with which it was logged names the calibration file {str(facts.recipe.calibration)[:19]}, and what "
+            f"was compared with production is another, {content.data.digest[:19]}."
         )
-    outcome = summary["outcome"]
+        return result(NAME, "fail", other, fix, (newest,), **summary)
     lacking = _lacking(question, content, summary["tests"])
     if lacking and outcome == "pass":
         return result(NAME, "missing", f"Not measured: {lacking}.", fix, (newest,), **summary)
-    return result(NAME, outcome, reason, "" if outcome == "pass" else fix, (newest,), **summary)
+    return result(NAME, outcome, reason(content), "" if outcome == "pass" else fix, (newest,), **summary)
 
 
 def _lacking(question: Question, content: Calibration, tests: Sequence[Mapping[str, Any]]) -> str:
     """What a pass would need that nobody looked at; empty where all that the policy asks for is there."""
     if content.searched_tasks is None:
         return "whether the calibration documents hold evaluation items"
+    if not _searched(question.facts, content):
+        return "the calibration documents were searched for other evaluation items than those that this version was asked"
     if question.gate.calibration.activations != "required":
         return ""
     if not content.layers or overall(tests, required=(*TEXT_TESTS, ACTIVATIONS)) != "pass":
@@ -76,11 +73,14 @@ def _lacking(question: Question, content: Calibration, tests: Sequence[Mapping[s
 
 
 def _searched(facts: Facts, content: Calibration) -> bool:
-    """Whether a search for evaluation items, if there was one, was for tasks on which this version was evaluated."""
+    """Whether a search for evaluation items was for tasks on which this version was evaluated.
+
+    Evaluations that were imported have digests of another kind, which no folder has.
+    """
     evaluated = {
         task.task_digest
         for one in facts.of_kind("task-eval")
-        if isinstance(one.content, TaskEval)
+        if isinstance(one.content, TaskEval) and not one.content.provenance.imported
         for task in one.content.tasks
     }
-    return content.searched_tasks is None or not evaluated or content.searched_tasks in evaluated
+    return not evaluated or content.searched_tasks in evaluated

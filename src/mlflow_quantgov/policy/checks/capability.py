@@ -40,6 +40,10 @@ def judge(name: str, wanted: Capability, tasks: dict[str, TaskResult], *, scored
     if isinstance(mine, Verdict):
         return mine
     items = sum(len(one.items) for one in mine)
+    if all(_is_perplexity(one) for one in mine):
+        rests = " and ".join(f"{one.task}, {one.metric}" for one in mine)
+        why = f"{name} rests on how likely a text is, which is a perplexity ({rests}): nothing was answered"
+        return Verdict("missing", why, {"items": items})
     low, high = wanted.score_range
     if any(not low <= score <= high for one in mine for item in one.items for score in _scores(item)):
         why = f"{name} has scores outside {low:g} to {high:g}; the policy's margin means nothing for them"
@@ -79,6 +83,8 @@ def _chosen(name: str, wanted: Capability, tasks: dict[str, TaskResult]) -> list
 
 def _why_not(task: TaskResult, wanted: Capability, scored_only: bool) -> str:
     """Why a task cannot show that nothing was lost; empty where it can."""
+    if _is_perplexity(task):
+        return f"{task.task} measures how likely a text is, which is a perplexity"
     if not scored_only and task.output_type == "multiple_choice":
         return f"{task.task} is multiple choice"
     if not scored_only and task.output_type == "imported" and any(_is_bare(item) for item in task.items):
@@ -223,6 +229,13 @@ def _scores(item: TaskItem) -> list[float]:
 
 def _is_bare(item: TaskItem) -> bool:
     return item.parent.output is None or item.quantized.output is None
+
+
+def _is_perplexity(task: TaskResult) -> bool:
+    """Whether its scores say how likely given texts are: by the metric's name, or where no item is simply right or wrong."""
+    if "perplexity" in task.metric or task.metric.endswith(("_per_byte", "_per_token", "_per_word", "likelihood", "nll")):
+        return True
+    return task.output_type == "loglikelihood" and not _is_binary(task)
 
 
 def _is_binary(task: TaskResult) -> bool:

@@ -57,16 +57,38 @@ def compares(content: TaskEval | FidelityV1 | Benchmark | BenchmarkV1, facts: Fa
 
 
 def not_measured(kind: str, facts: Facts, otherwise: str) -> str:
-    """Why evidence of a kind does not count, where there is some of this very pair; else other words."""
+    """Why evidence of a kind does not count, where there is some; else other words.
+
+    Args:
+        kind: Of the evidence, none of which counts.
+        facts: What is known.
+        otherwise: What to say where there is none, and with what follows where there is some of another pair.
+    """
+    other = ""
     for one in reversed(facts.of_kind(kind)):
         content = one.content
-        if not isinstance(content, TaskEval | FidelityV1 | Benchmark | BenchmarkV1) or _ran_quantized(content):
+        if not isinstance(content, TaskEval | FidelityV1 | Benchmark | BenchmarkV1):
             continue
-        if _is_of_this_pair(content, facts):
-            if content.quantized.dequantized is None:
-                return "nobody recorded whether the runtime expanded the weights"
+        if not _is_of_this_pair(content, facts):
+            other = other or _of_another_pair(content, facts)
+        elif content.quantized.dequantized is None:
+            return "nobody recorded whether the runtime expanded the weights"
+        elif not _ran_quantized(content):
             return f"{content.quantized.runtime} expanded the weights when it was measured, so nothing quantized ran"
-    return otherwise
+    return f"{otherwise}; what was attached is {other}" if other else otherwise
+
+
+def _of_another_pair(content: TaskEval | FidelityV1 | Benchmark | BenchmarkV1, facts: Facts) -> str:
+    """Which side of a comparison is not this version's, in words."""
+    parent = facts.lineage.parent if facts.lineage else None
+    for side, model, words in (
+        (content.quantized, facts.model, "of other weights than this version's"),
+        (content.parent, parent, "against other weights than its parent's"),
+    ):
+        if model is None or side.weights != model.weights:
+            return words
+    same = "this version's" if not is_about(content.quantized, facts.model, content) else "its parent's"
+    return f"of {same} weights with another configuration, tokenizer or template"
 
 
 def _ran_quantized(content: TaskEval | FidelityV1 | Benchmark | BenchmarkV1) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 from mlflow_quantgov.evidence.predicates import FidelityV1, TaskEval, TaskResult
 from mlflow_quantgov.evidence.predicates.fidelity import ENGAGED_TOKENS
 from mlflow_quantgov.policy.checks.capability import judge
+from mlflow_quantgov.policy.checks.shared_items import shared_items
 from mlflow_quantgov.policy.checks.interface import Question, compares, not_measured, result
 from mlflow_quantgov.policy.decision import CheckResult, Outcome
 from mlflow_quantgov.policy.facts import Evidence
@@ -27,11 +28,18 @@ def run(question: Question) -> CheckResult:
         return result(NAME, "fail", reason, f"quantgov kernels {question.uri}", fidelity, fidelity=beside)
     if not tasks:
         why = not_measured("task-eval", question.facts, "no task evaluation against this parent")
+        if question.yardsticks.tasks and any(_counts(one, question) for one in question.facts.of_kind("task-eval")):
+            why = "none of the tasks that were asked is one that the policy pins"
+        if beside:
+            alone = f"perplexity {beside['parent_perplexity']:.2f} -> {beside['quantized_perplexity']:.2f}"
+            why += f"; {alone} was measured, and shows nothing of what a model can no longer do"
         return result(NAME, "missing", f"Not measured: {why}.", fix, fidelity=beside)
     if not question.gate.capabilities:
         return result(
             NAME, "missing", "The policy names no capability that must hold.", "add capabilities to the policy"
         )
+    if twice := shared_items(question.gate.capabilities, tasks):
+        return result(NAME, "missing", f"Not measured: {twice}.", fix, evidence)
     judged = {
         name: judge(name, wanted, tasks, scored_only=question.gate.scored_only)
         for name, wanted in question.gate.capabilities.items()
@@ -58,7 +66,7 @@ def newest_tasks(question: Question) -> tuple[dict[str, TaskResult], tuple[Evide
     used: dict[str, Evidence] = {}
     for one in facts.of_kind("task-eval"):
         content = one.content
-        if not isinstance(content, TaskEval) or not compares(content, facts):
+        if not isinstance(content, TaskEval) or not _counts(one, question):
             continue
         for task in content.tasks:
             if pinned and not any(pin.fits(task) for pin in pinned):
@@ -75,6 +83,10 @@ def newest_tasks(question: Question) -> tuple[dict[str, TaskResult], tuple[Evide
                 tasks[task.task] = task
                 used[task.task] = one
     return tasks, tuple({one.digest: one for one in used.values()}.values())
+
+
+def _counts(one: Evidence, question: Question) -> bool:
+    return isinstance(one.content, TaskEval) and compares(one.content, question.facts)
 
 
 def _fidelity(question: Question) -> tuple[dict[str, Any], tuple[Evidence, ...]]:

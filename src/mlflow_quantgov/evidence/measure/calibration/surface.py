@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlflow_quantgov.evidence.calibration_words import MOST_CHARACTERS
+
 SURFACE = (
     "characters (log2)",
     "mean word length",
@@ -18,8 +20,7 @@ SURFACE = (
     "share beyond ASCII",
 )
 """Names of the surface features, in the order of `surface`."""
-MAX_CHARACTERS = 20_000
-"""Characters of a document that are looked at."""
+MAX_CHARACTERS = MOST_CHARACTERS
 
 
 def surface(documents: Sequence[str]) -> NDArray[np.float64]:

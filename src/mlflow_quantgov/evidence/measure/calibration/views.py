@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from mlflow_quantgov.evidence.calibration_words import FEWEST
 from mlflow_quantgov.evidence.likeness import CLASSIFIER, MEANING, PHRASES, STANDARDS, SURFACE
 from mlflow_quantgov.evidence.measure.calibration.classifier import out_of_fold_scores
 from mlflow_quantgov.evidence.measure.calibration.embedding import embed, installed
@@ -15,8 +16,6 @@ from mlflow_quantgov.evidence.measure.calibration.surface import surface
 from mlflow_quantgov.evidence.measure.calibration.witness import Witness, witness
 from mlflow_quantgov.evidence.predicates.calibration import Likeness
 
-FEWEST = 4
-"""Documents of each side below which nothing is computed."""
 _CLIPPED = 4.0
 
 
