@@ -12,7 +12,8 @@ QUESTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Is the bit width justified by a quality budget?", ("bit-width", "task-eval")),
     (
         "Was kernel support confirmed, and speed measured on the real hardware?",
-        ("kernel-support", "benchmark", "format-fit"),
+        # What a container that does not run there does otherwise, is no matter.
+        ("format-fit", "kernel-support", "benchmark"),
     ),
     ("Can it be rolled back in one operation?", ("rollback-archive",)),
 )

@@ -12,6 +12,7 @@ from mlflow_quantgov.evidence.predicates import Benchmark
 from mlflow_quantgov.evidence.predicates.benchmark_v2 import NotLoaded, Resources
 from mlflow_quantgov.policy.loader import load_policy
 
+OLD_CPU = CPU.model_copy(update={"cpu_flags": ("avx2",)})
 LLAMA_CPP = Release("8 bit in llama.cpp", "tiny-Q8_0.gguf", captured("cpu-llamacpp", CPU), "CPU_REPACK")
 GPTQ = Release(
     "4 bit GPTQ on a GPU, calibrated on its own traffic", "gptq-w4g32", captured("gpu-transformers", GPU), "MarlinLinear",
@@ -20,6 +21,10 @@ GPTQ = Release(
 ONNX = Release(
     "8 bit ONNX, quantized dynamically", "onnx-int8-dynamic", captured("cpu-onnxruntime", CPU), "DynamicQuantizeMatMul",
     version="1.32.0",
+)  # fmt: skip
+NF4 = Release(
+    "4 bit NF4 on a GPU, faster than its parent there", "bnb-nf4-double", captured("gpu-transformers", GPU),
+    "Linear4bit Params4bit uint8", version="5.24.0",
 )  # fmt: skip
 NARROW = Release(
     "3 bit in llama.cpp after training, a 4 bit version measured first",
@@ -51,7 +56,12 @@ GOOD = (
         "4 bit AWQ on a GPU, calibrated on its own traffic", "awq-w4g32", captured("gpu-transformers", GPU),
         "AwqMarlinLinear", version="5.24.0", calibration=representative,
     ),
+    NF4,
     ONNX,
+    Release(
+        "8 bit ONNX, dynamic, on a CPU of which the guide expects nothing, timed there", "onnx-int8-dynamic",
+        captured("cpu-onnxruntime", OLD_CPU), "DynamicQuantizeMatMul", version="1.32.0",
+    ),
     Release(
         "4 bit ONNX in blocks", "onnx-int4-nbits", captured("cpu-onnxruntime", CPU), "MatMulNBits", version="1.32.0",
         calibration=representative,

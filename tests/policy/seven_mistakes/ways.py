@@ -11,10 +11,10 @@ from pathlib import Path
 
 import narrow_files
 from calibration_files import assessed, code, encyclopedia, messages, questions, task_folder, written
-from good_releases import GPTQ, LLAMA_CPP, NARROW, ONNX
+from good_releases import GPTQ, LLAMA_CPP, NARROW, NF4, ONNX
 from releases import FAST, SLOW, digest, provenance, timed, tried
 from whole_releases import (
-    ARTIFACTS, CAPABILITIES, CPU, GPU, Pair, Release, asked, benchmark, captured, drill, evaluated, kernels, representative,
+    ARTIFACTS, CAPABILITIES, CPU, GPU, Pair, Release, asked, benchmark, captured, drill, evaluated, kernels,
 )  # fmt: skip
 
 from mlflow_quantgov.artifact.quantizers.recipe import Recipe
@@ -233,6 +233,14 @@ FEW_BITS = (
 
 # 4. Kernel support ignored.
 
+
+
+def slower(pair: Pair) -> Predicate:
+    """At half of the parent's speed on the machine that serves."""
+    loads = tuple(timed(FAST, SLOW, **one.model_dump()) for one in pair.target.loads)
+    return benchmark(pair, loads=loads, parent_tries=(tried(FAST),), quantized_tries=(tried(SLOW),))
+
+
 GPU_MACHINE = GPU.model_copy(update={"accelerator": "NVIDIA H100", "compute_capability": "9.0"})
 KERNELS = (
     _way(4, "4 bit GPTQ on a CPU", replace(GPTQ, target=captured("cpu-transformers", CPU), kernel="TorchAtenLinear"),
@@ -249,6 +257,8 @@ KERNELS = (
          "quantgov kernels models:/chat/2"),
     _way(4, "the runtime fell back to another kernel than the table's", replace(GPTQ, kernel="TorchLinear"),
          "kernel-support", "missing", "the runtime chose TorchLinear", "quantgov kernels models:/chat/2"),
+    _way(4, "NF4 that decodes slower than its parent, for memory's sake", NF4.but("benchmark", slower), "kernel-support",
+         "missing", "does not say how good these weights are served (transformers-bnb: ", "quantgov plan --target mine"),
     _way(4, "seen on a newer GPU than those that serve",
          GPTQ.but("kernels", lambda pair: kernels(pair, fingerprint=GPU_MACHINE)), "kernel-support", "missing",
          "seen on a GPU of compute capability 9.0", "quantgov kernels models:/chat/2"),
@@ -273,7 +283,7 @@ MACHINE = (
     _way(5, "on the author's laptop", LLAMA_CPP.but("benchmark", lambda pair: benchmark(pair, fingerprint=LAPTOP)),
          "benchmark", "fail", "Measured on another machine. CPU: Core i7-1370P here, EPYC 9354 on the target", _BENCHMARK),
     _way(5, "on a bigger GPU of the cloud", GPTQ.but("benchmark", lambda pair: benchmark(pair, fingerprint=GPU_MACHINE)),
-         "benchmark", "fail", "Measured on another machine. accelerator: NVIDIA H100 here", _BENCHMARK),
+         "benchmark", "fail", "Measured on another machine. GPU: NVIDIA H100 here, NVIDIA A10G on the target", _BENCHMARK),
     _way(5, "for another target", ONNX.but("benchmark", lambda pair: benchmark(
              pair, target="laptop", target_digest=captured("cpu-onnxruntime", LAPTOP).digest, fingerprint=LAPTOP)),
          "benchmark", "missing", "no benchmark on mine", _BENCHMARK),
@@ -289,12 +299,9 @@ MACHINE = (
          "benchmark", "missing", "it ran in llama.cpp, the target serves with onnxruntime", _BENCHMARK),
     _way(5, "a vendor's figures from an endpoint", GPTQ.but("benchmark", lambda pair: benchmark(
              pair, fingerprint=None, hardware_unknown="what serves at http://vendor/v1 is not seen from here",
-             provenance=provenance(measured_at=pair.at, imported=True))),
+             provenance=provenance(measured_at=pair.at, imported=True), parent_tries=(), quantized_tries=())),
          "benchmark", "fail", "The hardware is not known", _BENCHMARK),
-    _way(5, "slower on the machine that serves", LLAMA_CPP.but("benchmark", lambda pair: benchmark(
-             pair, loads=tuple(timed(FAST, SLOW, **one.model_dump()) for one in pair.target.loads),
-             parent_tries=(tried(FAST),), quantized_tries=(tried(SLOW),))),
-         "benchmark", "fail", "Slower than its parent", _BENCHMARK),
+    _way(5, "slower on the machine that serves", LLAMA_CPP.but("benchmark", slower), "benchmark", "fail", "Slower than its parent", _BENCHMARK),
 )  # fmt: skip
 
 
@@ -302,13 +309,13 @@ MACHINE = (
 
 FORMAT = (
     _way(6, "GPTQ for a CPU with llama.cpp", replace(GPTQ, target=captured("cpu-llamacpp", CPU)), "format-fit", "fail",
-         "gptq does not run on mine: llama.cpp takes gguf", "gguf", "kernel-support"),
+         "gptq does not run on mine: llama.cpp takes gguf", "quantize it again as gguf", "kernel-support"),
     _way(6, "GGUF for a GPU server with vLLM",
          replace(LLAMA_CPP, target=captured("gpu-vllm-ampere", GPU), version="0.33.0"), "format-fit", "fail",
-         "gguf does not run on mine: vllm takes compressed-tensors, gptq, awq", "compressed-tensors", "kernel-support"),
+         "gguf does not run on mine: vllm takes compressed-tensors, gptq, awq", "quantize it again as compressed-tensors", "kernel-support"),
     _way(6, "ONNX for transformers", replace(ONNX, target=captured("gpu-transformers", GPU), version="5.24.0"),
-         "format-fit", "fail", "onnx does not run on mine", "full-precision", "kernel-support"),
-    _way(6, "no target declared", replace(LLAMA_CPP, target=None), "format-fit", "missing",
+         "format-fit", "fail", "onnx does not run on mine", "quantgov plan --target mine", "kernel-support"),
+    _way(6, "no target declared", replace(LLAMA_CPP, declared=False), "format-fit", "missing",
          "No deployment target is declared", "target=NAME", "kernel-support", "benchmark", "rollback-archive"),
 )  # fmt: skip
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from calibration_files import assessed, task_folder
-from releases import FAST, SLOW, Resources, digest, provenance, resources, side, timed, tried
+from releases import FAST, SLOW, digest, provenance, resources, side, timed, tried
 
 from mlflow_quantgov.artifact.manifest import build_manifest
 from mlflow_quantgov.artifact.quantizers.recipe import Recipe
@@ -37,8 +37,8 @@ from mlflow_quantgov.evidence.predicates import (
     Training,
 )
 from mlflow_quantgov.evidence.predicates.benchmark_v2 import Demand
-from mlflow_quantgov.evidence.signing import Attached
 from mlflow_quantgov.evidence.statement import Statement
+from mlflow_quantgov.evidence.store import write_copy
 from mlflow_quantgov.evidence.targets import Target, find_target
 from mlflow_quantgov.flavor.layout import LINEAGE_FILE, MANIFEST_FILE, LineageRecord, SavedModel
 from mlflow_quantgov.lineage import ModelFacts, facts_of
@@ -232,6 +232,8 @@ class Release:
     """Registered model that holds the parent."""
     recipe: Recipe | None = None
     trained: Trained | None = None
+    declared: bool = True
+    """Whether the target was named when the version was logged."""
     policy: str = ""
     """Text of a policy; empty: the default one as it is shipped."""
 
@@ -264,21 +266,25 @@ class Shelf:
         """Register a release with everything that is stated of it; gives its version of `chat`."""
         made = self.folder / "made"
         made.mkdir()
-        self._register(release.home, self._source(release.parent, made), "parent")
-        claim = (release.home, "1")
-        if release.home != "chat":
-            self.store.create_registered_model("chat")
+        origin = self._register(release.home, self._log(self._source(release.parent, made), "parent"))
+        parent = (release.home, origin)
+        extra: tuple[Make, ...] = ()
         if release.trained:
-            self._before(release, made)
-        version = self._register(
-            "chat", self._source(release.artifact, made), "quantized", claim, release.target, release.recipe
-        )
-        pair = self.pair(release, version)
-        if release.trained and release.trained.stated:
-            self._send(version, pair, _training(pair, self._read["trained", "1"][0]))
-        for _, make in release.made:
-            self._send(version, pair, make(pair))
-        return version
+            if release.trained.wider is not None:
+                root = self._log(release.trained.wider(made), "quantized", parent, release.target)
+                pair = self._pair(release, root)
+                self._state(root, pair, evaluated(replace(pair, at=pair.at - timedelta(hours=1))))
+                self.facts(self._register("chat", root))  # What lies beside a version is taken in when it is looked at.
+            root = self._log(release.trained.checkpoint(made), "parent")
+            self._register("trained", root)
+            checkpoint = facts_of(SavedModel(root).artifact)
+            extra = (lambda pair: _training(pair, checkpoint),) if release.trained.stated else ()
+        target = release.target if release.declared else None
+        root = self._log(self._source(release.artifact, made), "quantized", parent, target, release.recipe)
+        pair = self._pair(release, root)
+        for make in (*extra, *(one for _, one in release.made)):
+            self._state(root, pair, make(pair))
+        return self._register("chat", root)
 
     def facts(self, version: str) -> Facts:
         """What the gate knows."""
@@ -292,58 +298,51 @@ class Shelf:
         """Ask through the door."""
         self.store.set_registered_model_alias("chat", "champion", version)
 
-    def pair(self, release: Release, version: str) -> Pair:
-        """What statements about a version are made from."""
+    def _pair(self, release: Release, root: Path) -> Pair:
+        """What statements about logged files are made from."""
         parent, files = self._read[release.home, "1"]
-        return Pair(parent, self._read["chat", version][0], release.target, release.kernel, files, release.version)
-
-    def _before(self, release: Release, made: Path) -> None:
-        """A wider version, evaluated; then the checkpoint."""
-        assert release.trained is not None
-        if release.trained.wider is not None:
-            source = release.trained.wider(made)
-            version = self._register("chat", source, "quantized", (release.home, "1"), release.target)
-            pair = self.pair(release, version)
-            self._send(version, pair, evaluated(replace(pair, at=pair.at - timedelta(hours=1))))
-        self._register("trained", release.trained.checkpoint(made), "parent")
+        mine = facts_of(SavedModel(root).artifact)
+        return Pair(parent, mine, release.target, release.kernel, files, release.version)
 
     def _source(self, artifact: str | Callable[[Path], Path], made: Path) -> Path:
         return ARTIFACTS / artifact if isinstance(artifact, str) else artifact(made)
 
-    def _send(self, version: str, pair: Pair, content: Predicate) -> None:
+    def _state(self, root: Path, pair: Pair, content: Predicate) -> None:
+        """Lay a statement beside the model, where the gate finds it."""
         about = pair.parent if isinstance(content, Archive | Drill) else pair.quantized
-        statement = Statement.about(about.weights, content, name="chat")
-        self.store.quantgov_take_in("chat", version, Attached(statement, None).to_bytes())
+        write_copy(root, Statement.about(about.weights, content, name="chat"))
 
-    def _register(
+    def _log(
         self,
-        name: str,
         source: Path,
         role: str,
         parent: tuple[str, str] | None = None,
         target: Target | None = None,
         recipe: Recipe | None = None,
-    ) -> str:
-        """Log files as this flavor does, and register them."""
-        root = self.folder / f"{name}-{len(self._read)}"
+    ) -> Path:
+        """Write files as this flavor does."""
+        root = self.folder / f"logged-{len(list(self.folder.glob('logged-*')))}"
         model = root / "model"
         if source.is_dir():
             shutil.copytree(source, model)
         else:
             model.mkdir(parents=True)
             shutil.copy(source, model)
-        manifest = build_manifest(model)
         (root / MANIFEST_FILE).parent.mkdir()
-        (root / MANIFEST_FILE).write_text(manifest.to_json())
+        (root / MANIFEST_FILE).write_text(build_manifest(model).to_json())
         (root / "MLmodel").write_text(MLMODEL)
         claim = None
         if parent is not None:
             held = self._read[parent][0]
             claim = {"uri": "models:/{}/{}".format(*parent), "weights": held.weights, "manifest": held.manifest}
         (root / LINEAGE_FILE).write_text(LineageRecord(role, claim, target, recipe).to_json())
+        return root
+
+    def _register(self, name: str, root: Path) -> str:
         if name not in [one.name for one in self.store.search_registered_models()]:
             self.store.create_registered_model(name)
         version = str(self.store.create_model_version(name, str(root)).version)
+        manifest = SavedModel(root).manifest()
         files = tuple(ArchivedFile(path=one.path, size=one.size, sha256=one.sha256) for one in manifest.files)
         self._read[name, version] = (facts_of(SavedModel(root).artifact), files)
         return version
@@ -354,6 +353,3 @@ def _training(pair: Pair, checkpoint: ModelFacts) -> Training:
         provenance=provenance(measured_at=pair.at), run="r1", checkpoint_uri="models:/trained/1", steps=4000,
         checkpoint=checkpoint.weights, data_digest=digest("5"), code_version="v1",
     )  # fmt: skip
-
-
-__all__ = ["Resources"]

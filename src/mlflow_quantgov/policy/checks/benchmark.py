@@ -13,7 +13,7 @@ from mlflow_quantgov.evidence.version_ranges import admits
 from mlflow_quantgov.policy.checks.floors import judge_floors
 from mlflow_quantgov.policy.checks.interface import Question, compares, not_measured, result
 from mlflow_quantgov.policy.decision import CheckResult, Outcome
-from mlflow_quantgov.policy.facts import Evidence
+from mlflow_quantgov.policy.facts import Evidence, Facts
 
 NAME = "benchmark"
 KINDS = ("benchmark",)
@@ -39,13 +39,7 @@ def run(question: Question) -> CheckResult:
             f"Not measured: the target {facts.target.name} is a template without a captured machine.",
             capture,
         )
-    found = [
-        one
-        for one in facts.of_kind("benchmark")
-        if isinstance(one.content, Benchmark | BenchmarkV1)
-        and one.content.target_digest == facts.target.digest
-        and compares(one.content, facts)
-    ]
+    found = _of_this_target(facts)
     if not found:
         why = not_measured("benchmark", facts, f"no benchmark on {facts.target.name}")
         return result(NAME, "missing", f"Not measured: {why}.", fix)
@@ -69,6 +63,28 @@ def run(question: Question) -> CheckResult:
     if otherwise:
         return result(NAME, "missing", f"Not measured as the target says: {otherwise}.", fix, newest)
     return _judge(question, content, newest, fix)
+
+
+def timed_there(facts: Facts) -> Evidence | None:
+    """The newest benchmark of this version on its target, where it was made on the target's hardware and as it serves."""
+    newest = _of_this_target(facts)[-1:]
+    content = newest[0].content if newest else None
+    if facts.target is None or not isinstance(content, Benchmark) or content.fingerprint is None:
+        return None
+    elsewhere = differences(facts.target, content.fingerprint) or _measured_otherwise(facts.target, content)
+    return None if elsewhere else newest[0]
+
+
+def _of_this_target(facts: Facts) -> list[Evidence]:
+    """Benchmarks of this version and its parent for this very target, what counts most last."""
+    return [
+        one
+        for one in facts.of_kind("benchmark")
+        if isinstance(one.content, Benchmark | BenchmarkV1)
+        and facts.target is not None
+        and one.content.target_digest == facts.target.digest
+        and compares(one.content, facts)
+    ]
 
 
 def _measured_otherwise(target: Target, content: Benchmark) -> str | None:

@@ -26,7 +26,7 @@ def run(question: Question) -> CheckResult:
             NAME,
             "fail",
             f"{container} does not run on {facts.target.name}: {facts.target.runtime} takes {', '.join(formats)}.",
-            f"quantize it again as {formats[0]}",
+            f"quantgov plan --target {facts.target.name}   (then quantize it again as {formats[0]}, and log that)",
             format=container,
         )
     return result(NAME, "pass", f"{facts.target.runtime} takes {container}.", format=container)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from mlflow_quantgov.artifact.quantization import Quantization
-from mlflow_quantgov.evidence.predicates import Kernels, Lookup, Side
+from mlflow_quantgov.evidence.predicates import Benchmark, Kernels, Lookup, Side
+from mlflow_quantgov.evidence.predicates.benchmark_summary import judge
 from mlflow_quantgov.evidence.targets import Target
 from mlflow_quantgov.evidence.version_ranges import admits
+from mlflow_quantgov.policy.checks.benchmark import timed_there
 from mlflow_quantgov.policy.checks.interface import Question, is_about, result
 from mlflow_quantgov.policy.decision import CheckResult
 from mlflow_quantgov.policy.facts import Evidence
 
 NAME = "kernel-support"
-KINDS = ("kernels",)
+KINDS = ("kernels", "benchmark")
 _FLOATS = frozenset({"float64", "float32", "float16", "bfloat16", "f64", "f32", "f16", "bf16"})
 """Types in which nothing quantized is stored, as torch, onnxruntime and llama.cpp name them."""
 _FULL, _GROWN = 0.95, 1.25
@@ -69,7 +72,11 @@ def _judge(
         summary["support"] = "dequantizes"
         return result(NAME, "fail", f"{lookup.runtime} dequantizes: {expanded}.", again, newest, **summary)
     if support == "unknown":
-        return _unknown(lookup, target, question, newest, summary)
+        by_clock = _timed(content, lookup, question) if elsewhere is None else None
+        if by_clock is not None and by_clock.outcome == "pass":
+            return replace(by_clock, evidence=(newest[0].digest, *by_clock.evidence), numbers=summary)
+        slower = f"; {by_clock.reason}" if by_clock is not None else ""
+        return _unknown(lookup, target, question, newest, summary, slower)
     if support != "optimized":
         part = f"{lookup.share:.0%} of the weights" if lookup.share < 1 else "these weights"
         reason = f"{lookup.runtime} {support.replace('-', ' ')} with {part} ({lookup.row}: {lookup.source})"
@@ -92,8 +99,34 @@ def _judge(
     return result(NAME, "pass", f"Optimized: {summary['kernel'] or lookup.kernel}.", "", newest, **summary)
 
 
+def _timed(content: Kernels, lookup: Lookup, question: Question) -> CheckResult | None:
+    """What the clock says on the target itself where no source says anything: what is shown not to be slower is optimized.
+
+    None where it says nothing: the row only hangs on something that the target leaves open, the probe did not see the stored
+    weights used as they are, or nobody timed that kernel against the parent.
+    """
+    timed = timed_there(question.facts)
+    if lookup.depends_on or not content.probed or content.dequantized is not False or content.side is None or timed is None:
+        return None
+    assert isinstance(timed.content, Benchmark) and question.facts.target is not None
+    kernels = {content.side.kernel, timed.content.quantized.kernel} - {None}
+    if timed.content.parent_not_loaded is not None or len(kernels) > 1:
+        return None
+    verdict = judge(timed.content, "speed", question.facts.target.phase)
+    name = content.side.kernel or "what the runtime took"
+    if verdict.outcome == "pass":
+        reason = f"No source says how good {name} is ({lookup.row}); timed on the target it is no slower than the parent: {verdict.reason}."
+        return result(NAME, "pass", reason, "", (timed,))
+    return result(NAME, "missing", f"timed on the target it is {verdict.reason}", "", (timed,))
+
+
 def _unknown(
-    lookup: Lookup, target: Target, question: Question, newest: Sequence[Evidence], summary: dict[str, Any]
+    lookup: Lookup,
+    target: Target,
+    question: Question,
+    newest: Sequence[Evidence],
+    summary: dict[str, Any],
+    timed: str,
 ) -> CheckResult:
     """No row, a row that says nothing, or a target that leaves open which row it is."""
     fix = f"quantgov kernels {question.uri}"
@@ -110,8 +143,10 @@ def _unknown(
             f"{settles}; quantgov log PATH --target mine.yaml --parent ... --name ... --register {question.facts.name}"
         )
         return result(NAME, "missing", reason, fix, newest, **summary)
-    said = f"the kernel table has no row for these weights ({lookup.row}: {lookup.source})"
-    return result(NAME, "missing", f"Not measured: {said}.", fix, newest, **summary)
+    said = f"the kernel table does not say how good these weights are served ({lookup.row}: {lookup.source})"
+    # Where no source says it, the clock may: see `_timed`.
+    clock = f"{fix}; quantgov benchmark {question.uri}" if not timed else f"quantgov plan --target {target.name}"
+    return result(NAME, "missing", f"Not measured: {said}{timed}.", clock, newest, **summary)
 
 
 def _elsewhere(content: Kernels, target: Target) -> str | None:
