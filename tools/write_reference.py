@@ -120,7 +120,7 @@ def _statements() -> str:
 _SUPPORT = {
     "optimized": "the runtime has a kernel for these weights on this hardware that it takes first, and nothing says it is slower "
     "than full precision; the only one that passes",
-    "unknown": "no source says; counts as not measured",
+    "unknown": "no source says; counts as not measured, unless `benchmark` on the target itself shows the very kernel to be no slower than the parent",
     "works-slowly": "it runs, slower than the full-precision parent or with nobody having shown otherwise",
     "emulates": "the weights stay packed in memory and are expanded again for every product",
     "dequantizes": "the weights are expanded on loading; nothing quantized runs",

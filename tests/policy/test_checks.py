@@ -41,6 +41,7 @@ from releases import (
 
 from mlflow_quantgov.artifact.derivation.descent import Descent, LayerDescent, Trace
 from mlflow_quantgov.artifact.quantization import LayerQuantization
+from mlflow_quantgov.artifact.quantizers.recipe import Recipe
 from mlflow_quantgov.evidence.predicates import Benchmark, Lookup, Predicate
 from mlflow_quantgov.evidence.predicates.benchmark_v2 import Cause, MustImprove, NotLoaded, Resources
 from mlflow_quantgov.evidence.predicates.fidelity import ENGAGED_TOKENS
@@ -139,6 +140,50 @@ def test_the_same_question_twice_is_no_second_piece_of_evidence() -> None:
     assert refusals(judge(facts_of(with_one(measured))))["task-eval"][0] == "inconclusive"
 
 
+def test_one_task_under_two_names_shows_one_thing() -> None:
+    """Unless it is scored by another metric, or the policy itself names the task for both."""
+    easy = task("edge-cases")
+    twice = easy.model_copy(update={"task": "other", "capability": "instruction-following"})
+    measured = task_eval((easy, twice, task("multi-step-reasoning")))
+    found = refusals(judge(facts_of(with_one(measured))))
+    assert list(found) == ["task-eval"] and "measured by the same items (200 of 200" in found["task-eval"][1]
+    otherwise = twice.model_copy(update={"metric": "follows"})
+    assert judge(facts_of(with_one(task_eval((easy, otherwise, task("multi-step-reasoning")))))).allowed
+    named = load_policy().text.replace("instruction-following: {", "instruction-following: {tasks: [task-edge-cases], ")
+    assert judge(facts_of(with_one(measured)), parse_policy(named, source="p.yaml")).allowed
+
+
+@pytest.mark.parametrize("metric", ["word_perplexity", "bits_per_byte", "target_loglikelihood"])
+def test_a_perplexity_under_the_name_of_a_task_is_none(metric: str) -> None:
+    rated = task("edge-cases", items([(0.5, 0.5)] * 200), metric=metric)
+    found = refusals(judge(facts_of(with_one(task_eval((rated, *map(task, CAPABILITIES[:2])))))))
+    assert found["task-eval"][0] == "missing" and "which is a perplexity" in found["task-eval"][1]
+    held = task("edge-cases", items([(1, 1)] * 200, "last word"), task="last-word", output_type="loglikelihood")
+    assert judge(facts_of(with_one(task_eval((held, *map(task, CAPABILITIES[:2])))))).allowed
+
+
+def test_evidence_about_another_pair_says_of_which() -> None:
+    for measured, words in (
+        (task_eval(quantized=side(digest("9"))), "of other weights than this version's"),
+        (task_eval(parent=side(digest("9"))), "against other weights than its parent's"),
+        (
+            task_eval(quantized=side(MODEL, behaviour=digest("9"))),
+            "of this version's weights with another configuration",
+        ),
+        (task_eval(parent=side(PARENT, behaviour=digest("9"))), "of its parent's weights with another configuration"),
+    ):
+        assert words in refusals(judge(facts_of(with_one(measured))))["task-eval"][1]
+
+
+def test_a_recipe_that_names_another_calibration_file_refuses() -> None:
+    data = {one.KIND: one for one in contents()}["calibration"].data  # type: ignore[attr-defined]
+    named = Recipe(quantizer="gptqmodel", version="7", calibration=digest("9"))
+    found = refusals(judge(facts_of(recipe=named)))
+    assert list(found) == ["calibration"] and "names the calibration file" in found["calibration"][1]
+    for calibration_file in (None, data.digest):
+        assert judge(facts_of(recipe=named.model_copy(update={"calibration": calibration_file}))).allowed
+
+
 def test_clusters_join_groups_and_equal_prompts() -> None:
     found = [one.model_copy(update={"group": group}) for one, group in zip(items([(1, 1)] * 5), "aabcc", strict=True)]
     found[2] = found[2].model_copy(update={"prompt_sha256": found[3].prompt_sha256})
@@ -175,10 +220,10 @@ def pinned(**yardsticks: Any) -> Policy:
     ("measured", "outcome", "words"),
     [
         (calibration(production=None, likeness=()), "missing", "no production sample"),
-        (calibration(generic_set="wikitext"), "fail", "known generic set"),
+        (calibration(generic_set="wikitext"), "fail", "generic set wikitext, which no production sends"),
         (calibration(leaked_documents=3), "fail", "evaluation items"),
         (calibration(shared_with_production=3), "fail", "also in the production sample"),
-        (calibration(likeness=()), "inconclusive", "inconclusive"),
+        (calibration(likeness=()), "inconclusive", "at least 4 different documents on each side"),
     ],
 )
 def test_calibration(measured: Predicate, outcome: str, words: str) -> None:
@@ -212,15 +257,20 @@ def test_calibration_is_not_asked_for_where_the_bytes_need_none() -> None:
 
 
 def test_a_pass_needs_a_search_for_evaluation_items() -> None:
-    measured = {one.KIND: one for one in contents()}
-    evaluated = measured["task-eval"].tasks[0].task_digest  # type: ignore[attr-defined]
+    evaluated = {one.KIND: one for one in contents()}["task-eval"].tasks[0].task_digest  # type: ignore[attr-defined]
     refused = refusals(judge(facts_of(with_one(calibration(searched_tasks=None)))))
     assert list(refused) == ["calibration"] and refused["calibration"][0] == "missing"
     assert "evaluation items" in refused["calibration"][1]
-    for searched, said in ((digest("0"), True), (evaluated, False)):
-        decision = judge(facts_of(with_one(calibration(searched_tasks=searched))))
-        reason = next(one.reason for one in decision.checks if one.check == "calibration")
-        assert ("other evaluation items" in reason) is said and decision.allowed
+    other = refusals(judge(facts_of(with_one(calibration(searched_tasks=digest("0"))))))
+    assert list(other) == ["calibration"] and other["calibration"][0] == "missing"
+    assert "searched for other evaluation items" in other["calibration"][1]
+    assert judge(facts_of(with_one(calibration(searched_tasks=evaluated)))).allowed
+    # Records that were imported come from no folder that could be searched.
+    imported = task_eval(provenance=provenance(imported=True))
+    measured = [
+        calibration(searched_tasks=digest("0")) if one.KIND == "calibration" else one for one in with_one(imported)
+    ]
+    assert judge(facts_of(measured)).allowed
 
 
 def test_log_probabilities_that_equal_the_parents_refuse_whatever_the_tasks_say() -> None:

@@ -6,9 +6,25 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from releases import MACHINE, MODEL, contents, facts_of, kernels, side, target
+from releases import (
+    FAST,
+    MACHINE,
+    MODEL,
+    SLOW,
+    benchmark,
+    benchmark_alone,
+    benchmark_v1,
+    contents,
+    digest,
+    facts_of,
+    kernels,
+    side,
+    target,
+    timed,
+    tried,
+)
 
-from mlflow_quantgov.evidence.predicates import Kernels, Lookup
+from mlflow_quantgov.evidence.predicates import Kernels, Lookup, Predicate
 from mlflow_quantgov.evidence.targets import find_target
 from mlflow_quantgov.policy.decision import CheckResult
 from mlflow_quantgov.policy.engine import decide
@@ -71,12 +87,54 @@ def test_another_kernel_than_the_table_promises_is_not_a_pass() -> None:
         (("cpu_flags",), "; quantgov log PATH --target mine.yaml"),
         (("runtime_version",), "state runtime_version in mine.yaml"),
         (("compute_capability",), "state compute_capability under hardware in mine.yaml"),
-        ((), "quantgov kernels"),
     ],
 )
 def test_what_is_not_known_is_missing_and_says_what_settles_it(depends_on: tuple[str, ...], fix: str) -> None:
     found = judged(kernels(), row(support="unknown", depends_on=depends_on))
     assert found.outcome == "missing" and found.reason.startswith("Not measured:") and fix in found.fix
+
+
+def by_clock(table: Lookup, *measured: Predicate, **probe: Any) -> CheckResult:
+    others = [one for one in contents() if one.KIND not in {"kernels", "benchmark"}]
+    decision = decide(load_policy(), facts_of([*others, kernels(**probe), *measured], kernel=table), "@champion")
+    return next(one for one in decision.checks if one.check == "kernel-support")
+
+
+def test_where_no_source_says_it_the_clock_on_the_target_may() -> None:
+    """Not slower than the parent, in the kernel that the probe saw, on the hardware that serves."""
+    unknown = row(support="unknown")
+    found = by_clock(unknown, benchmark())
+    assert found.outcome == "pass" and "no slower than the parent: 20 against 10 tokens/s" in found.reason
+    assert len(found.evidence) == 2
+    untimed = by_clock(unknown)
+    assert (
+        untimed.outcome == "missing"
+        and untimed.fix == "quantgov kernels models:/chat/2; quantgov benchmark models:/chat/2"
+    )
+    slow = by_clock(unknown, benchmark(loads=(timed(FAST, SLOW),), parent_tries=(tried(FAST),)))
+    assert slow.outcome == "missing" and "timed on the target it is slower than its parent" in slow.reason
+    assert slow.fix == "quantgov plan --target mine"
+
+
+@pytest.mark.parametrize(
+    ("table", "measured", "probe"),
+    [
+        ({}, benchmark(fingerprint=MACHINE.model_copy(update={"cores": 4})), {}),
+        ({}, benchmark(target_digest=digest("9")), {}),
+        ({}, benchmark(quantized=side(MODEL, kernel="another")), {}),
+        ({}, benchmark(quantized=side(MODEL, dequantized=True)), {}),
+        ({}, benchmark_alone(), {}),
+        ({}, benchmark_v1(), {}),
+        ({}, benchmark(), {"probed": False, "side": None, "not_probed_because": "no GPU"}),
+        ({}, benchmark(), {"dequantized": None}),
+        ({"depends_on": ("cpu_flags",)}, benchmark(), {}),
+        ({"support": "works-slowly"}, benchmark(), {}),
+    ],
+)
+def test_a_clock_elsewhere_or_of_something_else_says_nothing(
+    table: dict[str, Any], measured: Predicate, probe: dict[str, Any]
+) -> None:
+    assert by_clock(row(**{"support": "unknown"} | table), measured, **probe).outcome != "pass"
 
 
 def test_a_probe_in_another_version_than_the_target_serves_does_not_count() -> None:

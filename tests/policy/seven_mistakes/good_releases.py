@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import narrow_files
-from releases import resources, timed, tried
+from releases import timed
 from whole_releases import CPU, GPU, Pair, Release, Trained, benchmark, captured, representative
 
 from mlflow_quantgov.evidence.predicates import Benchmark
@@ -45,7 +43,9 @@ def alone(pair: Pair, cause: str = "memory") -> Benchmark:
 
 def with_floors(text: str) -> str:
     """The default policy with floors for those whose parent does not load."""
-    return load_policy().text.replace("    least_bits: 4  ", f"    benchmark: {{floors: {text}}}\n    least_bits: 4  ", 1)
+    return load_policy().text.replace(
+        "    least_bits: 4  ", f"    benchmark: {{floors: {text}}}\n    least_bits: 4  ", 1
+    )
 
 
 GOOD = (

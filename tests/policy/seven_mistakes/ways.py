@@ -14,7 +14,18 @@ from calibration_files import assessed, code, encyclopedia, messages, questions,
 from good_releases import GPTQ, LLAMA_CPP, NARROW, NF4, ONNX
 from releases import FAST, SLOW, digest, provenance, timed, tried
 from whole_releases import (
-    ARTIFACTS, CAPABILITIES, CPU, GPU, Pair, Release, asked, benchmark, captured, drill, evaluated, kernels,
+    ARTIFACTS,
+    CAPABILITIES,
+    CPU,
+    GPU,
+    Pair,
+    Release,
+    asked,
+    benchmark,
+    captured,
+    drill,
+    evaluated,
+    kernels,
 )  # fmt: skip
 
 from mlflow_quantgov.artifact.quantizers.recipe import Recipe
@@ -86,7 +97,8 @@ def likelihood(pair: Pair) -> TaskEval:
     for name in CAPABILITIES:
         one = asked(name, output_type="loglikelihood", metric="answer_probability")
         items = tuple(
-            item.model_copy(update={"parent": Answer(score=0.41), "quantized": Answer(score=0.405)}) for item in one.items
+            item.model_copy(update={"parent": Answer(score=0.41), "quantized": Answer(score=0.405)})
+            for item in one.items
         )
         tasks.append(one.model_copy(update={"items": items}))
     return evaluated(pair, *tasks)
@@ -201,6 +213,7 @@ def other_tasks() -> Path:
 
 # 3. Too few bits too soon.
 
+
 def narrow(kind: str, output: str | None = None, **changes: object) -> Release:
     """The release of llama.cpp with other bytes of the same model, which nobody trained."""
     found = replace(
@@ -232,7 +245,6 @@ FEW_BITS = (
 
 
 # 4. Kernel support ignored.
-
 
 
 def slower(pair: Pair) -> Predicate:
@@ -270,7 +282,12 @@ KERNELS = (
 # 5. Benchmarked on the wrong machine.
 
 LAPTOP = CPU.model_copy(
-    update={"cpu_model": "Core i7-1370P", "cpu_id": "GenuineIntel 6/186/2", "cpu_flags": ("avx2", "avx_vnni"), "cores": 14}
+    update={
+        "cpu_model": "Core i7-1370P",
+        "cpu_id": "GenuineIntel 6/186/2",
+        "cpu_flags": ("avx2", "avx_vnni"),
+        "cores": 14,
+    }
 )
 
 

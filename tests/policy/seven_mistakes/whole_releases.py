@@ -125,7 +125,9 @@ def asked(
         answered.append(
             TaskItem(
                 id=str(number),
-                prompt_sha256=sha256((prompts[number] if number < len(prompts) else f"{capability} {number}").encode()).hexdigest(),
+                prompt_sha256=sha256(
+                    (prompts[number] if number < len(prompts) else f"{capability} {number}").encode()
+                ).hexdigest(),
                 parent=Answer(score=before, output="x" if output else None),
                 quantized=Answer(score=after, output="y" if output else None),
             )
@@ -163,14 +165,18 @@ def benchmark(pair: Pair, **changes: Any) -> Benchmark:
     """Twice as fast in two thirds of the memory, at every load of the target."""
     loads = tuple(timed(**load.model_dump()) for load in pair.target.loads)
     gpu = {"device_bytes": 300_000} if pair.target.hardware.device == "cuda" else {}
-    values: dict[str, Any] = pair.both | pair.there | {
-        "demand": Demand(must_improve=pair.target.must_improve, phase=pair.target.phase, width=0.1),
-        "parent_tries": (tried(*[SLOW] * len(loads)),),
-        "quantized_tries": (tried(*[FAST] * len(loads)),),
-        "loads": loads,
-        "parent_resources": resources(300_000).model_copy(update=gpu),
-        "quantized_resources": resources(200_000).model_copy(update=gpu and {"device_bytes": 200_000}),
-    }
+    values: dict[str, Any] = (
+        pair.both
+        | pair.there
+        | {
+            "demand": Demand(must_improve=pair.target.must_improve, phase=pair.target.phase, width=0.1),
+            "parent_tries": (tried(*[SLOW] * len(loads)),),
+            "quantized_tries": (tried(*[FAST] * len(loads)),),
+            "loads": loads,
+            "parent_resources": resources(300_000).model_copy(update=gpu),
+            "quantized_resources": resources(200_000).model_copy(update=gpu and {"device_bytes": 200_000}),
+        }
+    )
     return Benchmark.measured(**(values | changes))
 
 

@@ -60,7 +60,9 @@ def _lacking(question: Question, content: Calibration, tests: Sequence[Mapping[s
     if content.searched_tasks is None:
         return "whether the calibration documents hold evaluation items"
     if not _searched(question.facts, content):
-        return "the calibration documents were searched for other evaluation items than those that this version was asked"
+        return (
+            "the calibration documents were searched for other evaluation items than those that this version was asked"
+        )
     if question.gate.calibration.activations != "required":
         return ""
     if not content.layers or overall(tests, required=(*TEXT_TESTS, ACTIVATIONS)) != "pass":

@@ -233,7 +233,9 @@ def _is_bare(item: TaskItem) -> bool:
 
 def _is_perplexity(task: TaskResult) -> bool:
     """Whether its scores say how likely given texts are: by the metric's name, or where no item is simply right or wrong."""
-    if "perplexity" in task.metric or task.metric.endswith(("_per_byte", "_per_token", "_per_word", "likelihood", "nll")):
+    if "perplexity" in task.metric or task.metric.endswith(
+        ("_per_byte", "_per_token", "_per_word", "likelihood", "nll")
+    ):
         return True
     return task.output_type == "loglikelihood" and not _is_binary(task)
 

@@ -106,7 +106,13 @@ def _timed(content: Kernels, lookup: Lookup, question: Question) -> CheckResult 
     weights used as they are, or nobody timed that kernel against the parent.
     """
     timed = timed_there(question.facts)
-    if lookup.depends_on or not content.probed or content.dequantized is not False or content.side is None or timed is None:
+    if (
+        lookup.depends_on
+        or not content.probed
+        or content.dequantized is not False
+        or content.side is None
+        or timed is None
+    ):
         return None
     assert isinstance(timed.content, Benchmark) and question.facts.target is not None
     kernels = {content.side.kernel, timed.content.quantized.kernel} - {None}

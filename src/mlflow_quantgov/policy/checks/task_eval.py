@@ -7,8 +7,8 @@ from typing import Any
 from mlflow_quantgov.evidence.predicates import FidelityV1, TaskEval, TaskResult
 from mlflow_quantgov.evidence.predicates.fidelity import ENGAGED_TOKENS
 from mlflow_quantgov.policy.checks.capability import judge
-from mlflow_quantgov.policy.checks.shared_items import shared_items
 from mlflow_quantgov.policy.checks.interface import Question, compares, not_measured, result
+from mlflow_quantgov.policy.checks.shared_items import shared_items
 from mlflow_quantgov.policy.decision import CheckResult, Outcome
 from mlflow_quantgov.policy.facts import Evidence
 
