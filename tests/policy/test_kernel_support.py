@@ -104,7 +104,7 @@ def test_where_no_source_says_it_the_clock_on_the_target_may() -> None:
     """Not slower than the parent, in the kernel that the probe saw, on the hardware that serves."""
     unknown = row(support="unknown")
     found = by_clock(unknown, benchmark())
-    assert found.outcome == "pass" and "no slower than the parent: 20 against 10 tokens/s" in found.reason
+    assert found.outcome == "pass" and "no slower than its parent: 20 against 10 tokens/s" in found.reason
     assert len(found.evidence) == 2
     untimed = by_clock(unknown)
     assert (
@@ -112,8 +112,10 @@ def test_where_no_source_says_it_the_clock_on_the_target_may() -> None:
         and untimed.fix == "quantgov kernels models:/chat/2; quantgov benchmark models:/chat/2"
     )
     slow = by_clock(unknown, benchmark(loads=(timed(FAST, SLOW),), parent_tries=(tried(FAST),)))
-    assert slow.outcome == "missing" and "timed on the target it is slower than its parent" in slow.reason
+    assert slow.outcome == "fail" and "timed on the target it is slower than its parent" in slow.reason
     assert slow.fix == "quantgov plan --target mine"
+    few = by_clock(unknown, benchmark(loads=(timed(rounds=6),)))
+    assert few.outcome == "inconclusive" and "6 rounds are too few" in few.reason
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
 from good_releases import GOOD
 from ways import MISTAKES, WAYS, Way
 
 from mlflow_quantgov.policy.audit import QUESTIONS
 
-PAGE = HERE.parents[2] / "docs" / "reference" / "seven-mistakes.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "seven-mistakes.md"
 _HEAD = f"""# The seven mistakes, and what each is refused with
 
 <!-- Written by tests/policy/seven_mistakes/page.py from the table of the tests; a test compares it. -->

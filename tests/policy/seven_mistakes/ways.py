@@ -11,7 +11,7 @@ from pathlib import Path
 
 import narrow_files
 from calibration_files import assessed, code, encyclopedia, messages, questions, task_folder, written
-from good_releases import GPTQ, LLAMA_CPP, NARROW, NF4, ONNX
+from good_releases import GPTQ, LLAMA_CPP, NARROW, NF4, ONNX, alone, with_floors
 from releases import FAST, SLOW, digest, provenance, timed, tried
 from whole_releases import (
     ARTIFACTS,
@@ -20,6 +20,7 @@ from whole_releases import (
     GPU,
     Pair,
     Release,
+    archive,
     asked,
     benchmark,
     captured,
@@ -270,7 +271,11 @@ KERNELS = (
     _way(4, "the runtime fell back to another kernel than the table's", replace(GPTQ, kernel="TorchLinear"),
          "kernel-support", "missing", "the runtime chose TorchLinear", "quantgov kernels models:/chat/2"),
     _way(4, "NF4 that decodes slower than its parent, for memory's sake", NF4.but("benchmark", slower), "kernel-support",
-         "missing", "does not say how good these weights are served (transformers-bnb: ", "quantgov plan --target mine"),
+         "fail", "(transformers-bnb); timed on the target it is slower than its parent", "quantgov plan --target mine"),
+    _way(4, "NF4 of which neither a source nor a clock says anything",
+         replace(NF4, policy=with_floors("{peak_memory_gb: 0.001}")).but("benchmark", alone),
+         "kernel-support", "missing", "does not say how well these weights are served (transformers-bnb: ",
+         "quantgov kernels models:/chat/2; quantgov benchmark models:/chat/2"),
     _way(4, "seen on a newer GPU than those that serve",
          GPTQ.but("kernels", lambda pair: kernels(pair, fingerprint=GPU_MACHINE)), "kernel-support", "missing",
          "seen on a GPU of compute capability 9.0", "quantgov kernels models:/chat/2"),
@@ -332,6 +337,9 @@ FORMAT = (
          "gguf does not run on mine: vllm takes compressed-tensors, gptq, awq", "quantize it again as compressed-tensors", "kernel-support"),
     _way(6, "ONNX for transformers", replace(ONNX, target=captured("gpu-transformers", GPU), version="5.24.0"),
          "format-fit", "fail", "onnx does not run on mine", "quantgov plan --target mine", "kernel-support"),
+    _way(6, "a format that the deployment does not take, though the runtime has a kernel for it",
+         replace(GPTQ, target=captured("gpu-transformers", GPU, formats=("bitsandbytes", "awq"))), "format-fit", "fail",
+         "gptq does not run on mine: transformers takes bitsandbytes, awq", "quantgov plan --target mine"),
     _way(6, "no target declared", replace(LLAMA_CPP, declared=False), "format-fit", "missing",
          "No deployment target is declared", "target=NAME", "kernel-support", "benchmark", "rollback-archive"),
 )  # fmt: skip
@@ -356,8 +364,11 @@ ROLLBACK = (
     _way(7, "served behind no switch", replace(LLAMA_CPP, target=captured("cpu-llamacpp", CPU, flag=None)),
          "rollback-archive", "missing", "No switch is declared", "flag:"),
     _way(7, "another archive than the one that was tried", LLAMA_CPP.but("drill", lambda pair: drill(
-             pair, store="file:///scratch")), "rollback-archive", "missing", "no restore drill",
-         "quantgov drill models:/chat/2"),
+             pair, store="file:///scratch")), "rollback-archive", "missing",
+         "come back from file:///archive; the last one was of file:///scratch", "quantgov drill models:/chat/2"),
+    _way(7, "the weights archived without tokenizer and configuration", LLAMA_CPP.but("archive", lambda pair: archive(
+             pair, manifest_digest=digest("3"), files=pair.manifest[:1])), "rollback-archive", "missing",
+         "not every file of the parent is archived", "quantgov archive models:/chat/2"),
 )  # fmt: skip
 
 WAYS = SKIPPED + GENERIC + FEW_BITS + KERNELS + MACHINE + FORMAT + ROLLBACK

@@ -73,10 +73,9 @@ def _judge(
         return result(NAME, "fail", f"{lookup.runtime} dequantizes: {expanded}.", again, newest, **summary)
     if support == "unknown":
         by_clock = _timed(content, lookup, question) if elsewhere is None else None
-        if by_clock is not None and by_clock.outcome == "pass":
+        if by_clock is not None:
             return replace(by_clock, evidence=(newest[0].digest, *by_clock.evidence), numbers=summary)
-        slower = f"; {by_clock.reason}" if by_clock is not None else ""
-        return _unknown(lookup, target, question, newest, summary, slower)
+        return _unknown(lookup, target, question, newest, summary)
     if support != "optimized":
         part = f"{lookup.share:.0%} of the weights" if lookup.share < 1 else "these weights"
         reason = f"{lookup.runtime} {support.replace('-', ' ')} with {part} ({lookup.row}: {lookup.source})"
@@ -100,39 +99,31 @@ def _judge(
 
 
 def _timed(content: Kernels, lookup: Lookup, question: Question) -> CheckResult | None:
-    """What the clock says on the target itself where no source says anything: what is shown not to be slower is optimized.
+    """What the clock says on the target itself where no source says anything: what is shown to be no slower is optimized.
 
     None where it says nothing: the row only hangs on something that the target leaves open, the probe did not see the stored
     weights used as they are, or nobody timed that kernel against the parent.
     """
-    timed = timed_there(question.facts)
-    if (
-        lookup.depends_on
-        or not content.probed
-        or content.dequantized is not False
-        or content.side is None
-        or timed is None
-    ):
+    target, timed = question.facts.target, timed_there(question.facts)
+    used = content.probed and content.dequantized is False
+    if lookup.depends_on or not used or content.side is None or target is None or timed is None:
         return None
-    assert isinstance(timed.content, Benchmark) and question.facts.target is not None
+    assert isinstance(timed.content, Benchmark)
     kernels = {content.side.kernel, timed.content.quantized.kernel} - {None}
     if timed.content.parent_not_loaded is not None or len(kernels) > 1:
         return None
-    verdict = judge(timed.content, "speed", question.facts.target.phase)
-    name = content.side.kernel or "what the runtime took"
+    verdict = judge(timed.content, "speed", target.phase)
+    said = f"No source says how good {content.side.kernel or 'the kernel'} is ({lookup.row}); timed on the target it is"
     if verdict.outcome == "pass":
-        reason = f"No source says how good {name} is ({lookup.row}); timed on the target it is no slower than the parent: {verdict.reason}."
-        return result(NAME, "pass", reason, "", (timed,))
-    return result(NAME, "missing", f"timed on the target it is {verdict.reason}", "", (timed,))
+        return result(NAME, "pass", f"{said} no slower than its parent: {verdict.reason}.", "", (timed,))
+    if verdict.outcome == "fail":
+        return result(NAME, "fail", f"{said} {verdict.reason}.", f"quantgov plan --target {target.name}", (timed,))
+    fix = f"quantgov benchmark {question.uri} --minutes 30 --width 0.02"
+    return result(NAME, "inconclusive", f"{said} {verdict.reason}.", fix, (timed,))
 
 
 def _unknown(
-    lookup: Lookup,
-    target: Target,
-    question: Question,
-    newest: Sequence[Evidence],
-    summary: dict[str, Any],
-    timed: str,
+    lookup: Lookup, target: Target, question: Question, newest: Sequence[Evidence], summary: dict[str, Any]
 ) -> CheckResult:
     """No row, a row that says nothing, or a target that leaves open which row it is."""
     fix = f"quantgov kernels {question.uri}"
@@ -149,10 +140,11 @@ def _unknown(
             f"{settles}; quantgov log PATH --target mine.yaml --parent ... --name ... --register {question.facts.name}"
         )
         return result(NAME, "missing", reason, fix, newest, **summary)
-    said = f"the kernel table does not say how good these weights are served ({lookup.row}: {lookup.source})"
-    # Where no source says it, the clock may: see `_timed`.
-    clock = f"{fix}; quantgov benchmark {question.uri}" if not timed else f"quantgov plan --target {target.name}"
-    return result(NAME, "missing", f"Not measured: {said}{timed}.", clock, newest, **summary)
+    said = f"the kernel table does not say how well these weights are served ({lookup.row}: {lookup.source})"
+    # Where no source says it, the clock may.
+    return result(
+        NAME, "missing", f"Not measured: {said}.", f"{fix}; quantgov benchmark {question.uri}", newest, **summary
+    )
 
 
 def _elsewhere(content: Kernels, target: Target) -> str | None:

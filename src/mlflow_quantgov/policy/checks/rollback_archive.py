@@ -21,11 +21,14 @@ def run(question: Question) -> CheckResult:
     parent = own or (facts.lineage.parent if facts.lineage else None)
     if parent is None:
         return result(NAME, "missing", "Not measured: the parent's files cannot be read.", "quantgov doctor")
-    archives = [one for one in facts.of_kind("archive", parent.weights) if _is_whole(one.content, parent)]
+    kept = facts.of_kind("archive", parent.weights)
+    archives = [one for one in kept if _is_whole(one.content, parent)]
     if not archives:
-        reason = "Not measured: the full-precision weights are not archived."
+        part = "not every file of the parent is" if kept else "the full-precision weights are not"
+        reason = f"Not measured: {part} archived{', and weights alone answer nothing' if kept else ''}."
         return result(NAME, "missing", reason, f"quantgov archive {question.uri}")
     stores = {one.content.store for one in archives if isinstance(one.content, Archive)}
+    tried = [one.content for one in facts.of_kind("drill", parent.weights) if isinstance(one.content, Drill)]
     drills = [
         one
         for one in facts.of_kind("drill", parent.weights)
@@ -33,6 +36,8 @@ def run(question: Question) -> CheckResult:
     ]
     if not drills:
         reason = "Not measured: no restore drill has shown that they come back."
+        if tried and tried[-1].store not in stores:
+            reason = f"{reason[:-1]} from {' or '.join(sorted(stores))}; the last one was of {tried[-1].store}."
         return result(NAME, "missing", reason, f"quantgov drill {question.uri}")
     problem = _drill_problem(question, drills[-1], archives[-1]) or _switch_problem(
         question, drills[-1], is_parent=own is not None
