@@ -330,8 +330,9 @@ def _inspect(root: Path, artifact: Path) -> tuple[Inspection | None, str | None]
     try:
         found = inspect_model(artifact)
     except ArtifactError as error:
-        ours = (root / MANIFEST_FILE).exists()
-        problem = error.what if ours else other_problem(root)
+        if (root / MANIFEST_FILE).exists():
+            return None, error.what
+        problem = other_problem(root)
         return None, None if problem is None else f"{error.what} {problem}"
     if found.is_language_model or found.quantization.is_quantized:
         return found, None

@@ -51,6 +51,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     for module in (lineage, task_eval, calibration, bit_width, kernel_support, benchmark, rollback_archive)
 }
 """Which evidence a check rests on."""
+# What can be said of files that nobody could read; the others would miss what is there.
+_OF_UNREAD_FILES = frozenset({identity.NAME, bit_width.NAME, approvals.NAME})
 # What a full-precision model is judged by: that it is what was logged, an allowed original, and can be brought back.
 PARENT_CHECKS = (identity.NAME, lineage.NAME, rollback_archive.NAME, approvals.NAME)
 
@@ -112,6 +114,9 @@ def _required(gate: Gate, facts: Facts) -> tuple[str, ...]:
 
 
 def _run(name: str, gate: Gate, rule: Rule, facts: Facts) -> CheckResult:
+    if facts.role == "unknown" and name not in _OF_UNREAD_FILES:
+        reason = f"Not measured: the files could not be read ({identity.NAME} says why)."
+        return CheckResult(name, "missing", reason, "quantgov inspect PATH")
     try:
         return all_checks()[name](Question(gate, rule.yardsticks, facts))
     except Exception as error:  # noqa: BLE001  (a check that breaks refuses; it must never let anything through)

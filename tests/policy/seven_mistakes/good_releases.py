@@ -66,6 +66,18 @@ GOOD = (
         "4 bit ONNX in blocks", "onnx-int4-nbits", captured("cpu-onnxruntime", CPU), "MatMulNBits", version="1.32.0",
         calibration=representative,
     ),
+    Release(
+        "8 bit ONNX with static activations", "onnx-int8-qdq", captured("cpu-onnxruntime", CPU), "QLinearMatMul",
+        version="1.32.0", calibration=representative,
+    ),
+    Release(
+        "8 bit weights and activations of compressed-tensors in vLLM", "ct-w8a8", captured("gpu-vllm-ampere", GPU),
+        "CutlassInt8ScaledMMLinearKernel", version="0.33.0", calibration=representative,
+    ),
+    Release(
+        "8 bit of bitsandbytes on a GPU, faster than its parent there", "bnb-int8", captured("gpu-transformers", GPU),
+        "Linear8bitLt Int8Params int8", version="5.24.0",
+    ),
     NARROW,
     Release(
         "8 bit in llama.cpp, whose parent does not load, with floors", "tiny-Q8_0.gguf", captured("cpu-llamacpp", CPU),

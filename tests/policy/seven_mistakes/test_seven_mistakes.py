@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from html import unescape
+from pathlib import Path
 
 import pytest
-from good_releases import GOOD
+from good_releases import GOOD, GPTQ
 from mlflow.exceptions import MlflowException
 from page import PAGE, answers, page
-from ways import MISTAKES, WAYS, Way
+from ways import MISTAKES, WAYS, Way, claiming
 from whole_releases import Release, Shelf
 
 from mlflow_quantgov.pages.report import render_report
@@ -53,6 +54,21 @@ def test_a_mistake_is_refused_for_its_own_reason(shelf: Open, way: Way) -> None:
     assert f"(1) {way.check} {way.outcome}: " in str(refused.value)
     assert f"Fix: {' '.join(check.fix.split())}" in str(refused.value)
     assert way.words in unescape(render_report(facts, decision, title="chat"))
+
+
+def test_a_configuration_that_claims_more_bits_than_the_tensors_have(shelf: Open, tmp_path: Path) -> None:
+    """Nothing else can be said of files of which nobody knows what they are, and nothing else is."""
+    found = shelf()
+    version = found.put_unread(GPTQ, claiming(tmp_path))
+    decision = found.decide(version)
+    said = {one.check: one.reason for one in decision.checks if one.refuses}
+    words = "config.json of model claims 4 bit, its tensors have 3 bit."
+    assert said.pop("identity") == words and said.pop("bit-width") == f"Not measured: {words}"
+    assert set(said.values()) == {"Not measured: the files could not be read (identity says why)."}
+    assert [one.answer for one in decision.self_audit] == ["no"] * 5 and words in decision.self_audit[2].why
+    assert decision.exit_code == 1 and "Fix: quantgov inspect" in decision.one_line()
+    with pytest.raises(MlflowException, match="claims 4 bit, its tensors have 3 bit"):
+        found.promote(version)
 
 
 def test_the_page_says_what_the_table_says() -> None:

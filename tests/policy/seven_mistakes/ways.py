@@ -223,6 +223,16 @@ def narrow(kind: str, output: str | None = None, **changes: object) -> Release:
     return replace(found, **changes)  # type: ignore[arg-type]
 
 
+def claiming(folder: Path) -> Path:
+    """3 bit whose configuration says 4."""
+    made = folder / "claiming"
+    shutil.copytree(ARTIFACTS / "gptq-w3g32-asym", made)
+    config = json.loads((made / "config.json").read_text())
+    config["quantization_config"]["bits"] = 4
+    (made / "config.json").write_text(json.dumps(config))
+    return made
+
+
 _TRAINING = NARROW.trained
 assert _TRAINING is not None
 FEW_BITS = (

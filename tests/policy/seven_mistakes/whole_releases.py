@@ -292,6 +292,14 @@ class Shelf:
             self._state(root, pair, make(pair))
         return self._register("chat", root)
 
+    def put_unread(self, release: Release, artifact: Path) -> str:
+        """Register files about which nothing can be stated, since nobody can tell what they are."""
+        made = self.folder / "made"
+        made.mkdir()
+        parent = (release.home, self._register(release.home, self._log(self._source(release.parent, made), "parent")))
+        root = self._log(artifact, "quantized", parent, release.target)
+        return str(self.store.create_model_version("chat", str(root)).version)
+
     def facts(self, version: str) -> Facts:
         """What the gate knows."""
         return self.store.quantgov_facts("chat", version)  # type: ignore[no-any-return]

@@ -20,7 +20,8 @@ def run(question: Question) -> CheckResult:
     """The width is that of the narrowest quantized matrix, read from the tensors: a mixture is as bold as its boldest."""
     facts = question.facts
     if facts.model is None:
-        return result(NAME, "missing", "Not measured: the files cannot be read.", "quantgov inspect PATH")
+        problem = next(iter(facts.problems), "the files cannot be read.")
+        return result(NAME, "missing", f"Not measured: {problem}", "quantgov inspect PATH")
     found = facts.model.quantization
     bits = narrowest_bits(found)
     if found.bits is None or bits is None:

@@ -13,7 +13,12 @@ def run(question: Question) -> CheckResult:
     facts = question.facts
     if facts.problems:
         more = f" ({len(facts.problems)} problems in all)" if len(facts.problems) > 1 else ""
-        return result(NAME, "fail", f"{facts.problems[0]}{more}", "quantgov doctor", problems=list(facts.problems))
+        fix = (
+            "quantgov doctor"
+            if facts.model
+            else "quantgov inspect PATH   (it says what mends them); then log the model again"
+        )
+        return result(NAME, "fail", f"{facts.problems[0]}{more}", fix, problems=list(facts.problems))
     if facts.model is None:
         return result(NAME, "fail", "The model's files cannot be read.", "quantgov inspect PATH")
     if facts.recorded_manifest is None:

@@ -19,9 +19,9 @@ from mlflow_quantgov.artifact.dequantize.interface import Floats
 from mlflow_quantgov.artifact.derivation.outputs import output_errors, quantized_pairs
 from mlflow_quantgov.artifact.runtimes.transformers_observer import Observer, reason_not_observable
 from mlflow_quantgov.errors import ArtifactError, EvidenceError
+from mlflow_quantgov.evidence.calibration_words import FEWEST
 from mlflow_quantgov.evidence.measure.calibration.layers import compare_layers
 from mlflow_quantgov.evidence.measure.calibration.readings import Piece, Readings, encode, gather, pieces_of, run
-from mlflow_quantgov.evidence.measure.calibration.views import FEWEST
 from mlflow_quantgov.evidence.measure.progress import Progress, duration
 from mlflow_quantgov.evidence.measure.provenance import provenance
 from mlflow_quantgov.evidence.predicates.calibration import MAX_LAYERS, LayerRecord, Likeness, Observation
