@@ -38,8 +38,7 @@ def test_a_good_release_is_let_through(shelf: Open, release: Release) -> None:
 def test_a_mistake_is_refused_for_its_own_reason(shelf: Open, way: Way) -> None:
     found = shelf(way.release.policy)
     version = found.put(way.release)
-    facts = found.facts(version)
-    decision = decide(found.store.quantgov_policy(), facts, "@champion")
+    decision = found.decide(version)
     refusing = {one.check: one for one in decision.checks if one.refuses}
     assert not decision.allowed and set(refusing) == {way.check, *way.also}, decision.one_line()
     check, fix = refusing[way.check], way.fix.replace("chat/2", f"chat/{version}")
@@ -48,9 +47,22 @@ def test_a_mistake_is_refused_for_its_own_reason(shelf: Open, way: Way) -> None:
     no = [number for number, one in enumerate(decision.self_audit, start=1) if one.answer == "no"]
     assert no == list(answers(way))
     assert any(way.words in decision.self_audit[number - 1].why for number in no), decision.self_audit
-    # The door gives this reason and this remedy first, and the page shows them.
+    first = next(one for one in decision.checks if one.refuses)
+    assert first.check == way.check and f"Fix: {' '.join(check.fix.split())}" in decision.one_line()
+
+
+FIRST = [next(one for one in WAYS if one.mistake == mistake) for mistake in MISTAKES]
+
+
+@pytest.mark.parametrize("way", FIRST, ids=[f"{one.mistake}: {one.name}" for one in FIRST])
+def test_the_door_and_the_page_give_this_reason_and_its_remedy_first(shelf: Open, way: Way) -> None:
+    found = shelf(way.release.policy)
+    version = found.put(way.release)
     with pytest.raises(MlflowException, match="quantgov refused") as refused:
         found.promote(version)
+    facts = found.facts(version)
+    decision = decide(found.store.quantgov_policy(), facts, "@champion")
+    check = next(one for one in decision.checks if one.check == way.check)
     assert f"(1) {way.check} {way.outcome}: " in str(refused.value)
     assert f"Fix: {' '.join(check.fix.split())}" in str(refused.value)
     assert way.words in unescape(render_report(facts, decision, title="chat"))

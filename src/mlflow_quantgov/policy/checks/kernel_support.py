@@ -17,7 +17,7 @@ from mlflow_quantgov.policy.decision import CheckResult
 from mlflow_quantgov.policy.facts import Evidence
 
 NAME = "kernel-support"
-KINDS = ("kernels", "benchmark")
+KINDS = ("kernels",)
 _FLOATS = frozenset({"float64", "float32", "float16", "bfloat16", "f64", "f32", "f16", "bf16"})
 """Types in which nothing quantized is stored, as torch, onnxruntime and llama.cpp name them."""
 _FULL, _GROWN = 0.95, 1.25
