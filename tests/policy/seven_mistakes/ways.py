@@ -378,7 +378,7 @@ ROLLBACK = (
          "come back from file:///archive; the last one was of file:///scratch", "quantgov drill models:/chat/2"),
     _way(7, "the weights archived without tokenizer and configuration", LLAMA_CPP.but("archive", lambda pair: archive(
              pair, manifest_digest=digest("3"), files=pair.manifest[:1])), "rollback-archive", "missing",
-         "not every file of the parent is archived", "quantgov archive models:/chat/2"),
+         "the parent's files are not archived whole", "quantgov archive models:/chat/2"),
 )  # fmt: skip
 
 WAYS = SKIPPED + GENERIC + FEW_BITS + KERNELS + MACHINE + FORMAT + ROLLBACK

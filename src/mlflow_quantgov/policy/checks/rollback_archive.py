@@ -24,8 +24,9 @@ def run(question: Question) -> CheckResult:
     kept = facts.of_kind("archive", parent.weights)
     archives = [one for one in kept if _is_whole(one.content, parent)]
     if not archives:
-        part = "not every file of the parent is" if kept else "the full-precision weights are not"
-        reason = f"Not measured: {part} archived{', and weights alone answer nothing' if kept else ''}."
+        reason = "Not measured: the full-precision weights are not archived."
+        if kept:
+            reason = "Not measured: the parent's files are not archived whole, and weights alone answer nothing."
         return result(NAME, "missing", reason, f"quantgov archive {question.uri}")
     stores = {one.content.store for one in archives if isinstance(one.content, Archive)}
     tried = [one.content for one in facts.of_kind("drill", parent.weights) if isinstance(one.content, Drill)]
