@@ -13,7 +13,6 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -216,7 +215,6 @@ def in_a_terminal(folder: Path, *arguments: str, interrupt: str | None = None) -
         except OSError:  # Linux says so where the other end is closed
             break
         if interrupt is not None and interrupt.encode() in said:
-            time.sleep(1)
             os.killpg(running.pid, signal.SIGINT)
             interrupt = None
     os.close(master)
