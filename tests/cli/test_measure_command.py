@@ -206,6 +206,8 @@ def in_a_terminal(folder: Path, *arguments: str, interrupt: str | None = None) -
         [sys.executable, "-m", "mlflow_quantgov", *arguments], cwd=folder, stdin=slave, stdout=slave, stderr=slave,
         env={name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"TERM": "xterm-256color"},
         start_new_session=True,
+        # Whoever runs tests in the background has them ignore SIGINT, and this would inherit it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     os.close(slave)
     said = b""
