@@ -47,6 +47,14 @@ class Gate(ABC):
         """
 
     @abstractmethod
+    def draw(self, name: str, version: str, statement: str | None = None) -> dict[str, Any]:
+        """What decides which items of a task evaluation are measured again: `statement` (digest), `content` (text), `seed`.
+
+        Raises:
+            UsageError: The version has no such evaluation.
+        """
+
+    @abstractmethod
     def decision(self, decision_id: str) -> Decision | None:
         """A decision of the ledger."""
 
@@ -95,6 +103,10 @@ class HttpGate(Gate):
         """See `Gate`."""
         body = {"name": name, "version": version, "statement": statement.decode()}
         return self._ask("POST", "statements", json=body)
+
+    def draw(self, name: str, version: str, statement: str | None = None) -> dict[str, Any]:
+        """See `Gate`."""
+        return self._ask("POST", "draws", json={"name": name, "version": version, "statement": statement})
 
     def decision(self, decision_id: str) -> Decision | None:
         """See `Gate`."""
@@ -171,6 +183,10 @@ class StoreGate(Gate):
     def attach(self, name: str, version: str, statement: bytes) -> dict[str, Any]:
         """See `Gate`."""
         return taken_in(self._store.quantgov_take_in(name, version, statement))
+
+    def draw(self, name: str, version: str, statement: str | None = None) -> dict[str, Any]:
+        """See `Gate`."""
+        return dict(self._store.quantgov_draw(name, version, statement))
 
     def decision(self, decision_id: str) -> Decision | None:
         """See `Gate`."""
