@@ -305,3 +305,33 @@ def test_a_key_that_is_revoked_vouches_for_no_spot_check(people: dict[str, Signe
         )
     )
     assert not asked(people, spot_check(on_cpu()), keys=keys).allowed
+
+
+def test_measuring_all_does_not_evaluate_again_what_only_lacks_its_spot_check(people: dict[str, Signer]) -> None:
+    from mlflow_quantgov.api import Given
+    from mlflow_quantgov.api.measuring_all import planned
+
+    decision = asked(people, None)
+    (step,) = [one for one in planned(decision, Given(tasks="tasks"), "models:/chat/2") if one.check == "task-eval"]
+    assert (step.kind, step.state) == ("spot-check", "lacking") and "quantgov spot-check models:/chat/2" in step.fix
+    anew = planned(decision, Given(tasks="tasks"), "models:/chat/2", again=True)
+    assert [one.kind for one in anew if one.check == "task-eval"] == ["task-eval"]
+
+
+def test_a_server_says_at_once_that_nobody_can_make_one(people: dict[str, Signer]) -> None:
+    from mlflow_quantgov.gate.client import keys_status
+
+    policy = demanding("spot_check: true")
+    assert keys_status(policy, TrustedKeys())["lacking"] == ["measurer"]
+    assert keys_status(policy, trusting(people))["lacking"] == []
+
+
+def test_a_plan_names_it_only_where_it_is_asked_for() -> None:
+    from mlflow_quantgov.policy.release_steps import Release, steps
+
+    release = Release("chat", "models:/chat/1", "made.gguf", "cpu-llamacpp", False, False, False, False, "@champion", 4)
+    commands = [command for step in steps(ASKED.gates["full"], release) for command in step.commands]
+    (mine,) = [command for command in commands if "spot-check" in command]
+    assert mine.startswith("quantgov spot-check models:/chat/2 --items 20 --tasks tasks/")
+    assert all(len(line) <= 78 for line in mine.splitlines())
+    assert "spot-check" not in str(steps(PLAIN.gates["full"], release))

@@ -15,6 +15,7 @@ from mlflow_quantgov.evidence.signing import TrustedKeys
 from mlflow_quantgov.policy.decision import AuditAnswer, CheckResult, Decision
 from mlflow_quantgov.policy.facts import Evidence
 from mlflow_quantgov.policy.schema import Policy
+from mlflow_quantgov.policy.spot_checks import role_for
 
 TIMEOUT_SECONDS = 600
 
@@ -248,6 +249,7 @@ def require_gate(purpose: str) -> Gate:
 def keys_status(policy: Policy, keys: TrustedKeys) -> dict[str, Any]:
     """What a gate says of its trusted keys: digest, how many, and roles that its policy asks for and no key has."""
     wanted = {role for gate in policy.gates.values() for role in gate.signed.values()}
+    wanted |= {role_for(gate) for gate in policy.gates.values() if gate.spot_check is not None}
     return {
         "digest": keys.digest,
         "count": len(keys.keys),

@@ -18,6 +18,8 @@ from mlflow_quantgov.policy.trust import may_be_author, used, wanted_role, why_n
 
 ROLE: Role = "measurer"
 """Whose signature a spot-check needs where a gate asks for one and names no role for the kind."""
+NUMBERS = "spot_check"
+"""Where the numbers of a check say that nothing but a spot-check is missing."""
 _RESTS_ON_TASKS = ("task-eval", "bit-width")
 
 
@@ -83,6 +85,11 @@ def demanded(gate: Gate, facts: Facts, checks: Sequence[CheckResult], uri: str) 
     )
 
 
+def role_for(gate: Gate) -> Role:
+    """The role whose signature a demanded spot-check needs."""
+    return wanted_role(gate, SpotCheck.KIND) or ROLE
+
+
 def labels(facts: Facts) -> list[str]:
     """Spot-checks that say nothing of their evaluation, and why."""
     known = {evaluation.digest: evaluation for evaluation in _evaluations(facts)}
@@ -105,7 +112,8 @@ def _demanded(check: CheckResult, demand: SpotCheckDemand, gate: Gate, facts: Fa
             reason = f"{check.reason} Not measured: the policy wants a spot-check of the evaluation {evaluation.digest[:19]} by another key; {why}."
             more = f" --statement {evaluation.digest}"
             fix = f"have somebody else run: quantgov spot-check {uri} --items {demand.items}{more} --key NAME.key.pem"
-            return replace(check, outcome="missing", reason=reason, fix=fix)
+            numbers = check.numbers | {NUMBERS: {"evaluation": evaluation.digest, "lacks": why}}
+            return replace(check, outcome="missing", reason=reason, fix=fix, numbers=numbers)
         kept.append(vouching.digest)
     return replace(check, evidence=tuple(dict.fromkeys(kept)))
 
@@ -130,7 +138,7 @@ def _shortfall(one: Evidence, demand: SpotCheckDemand, gate: Gate, facts: Facts,
         return f"one is {stated['outcome']}: {stated['reason']}"
     if content.drawn_by != "gate":
         return "one was drawn by whoever checked, and not by this server"
-    role = wanted_role(gate, SpotCheck.KIND) or ROLE
+    role = role_for(gate)
     signature = one.signed_by(role)
     if signature is None:
         return f"one is {why_not(one, role)}"
