@@ -248,3 +248,25 @@ def test_what_is_altered_on_the_way_is_no_spot_check(release: Release) -> None:
     with pytest.raises(EvidenceError, match="outcome"):
         release.attach(lied, "bob")
     assert replace(release.store.quantgov_facts("chat", "1"), evidence=()).draws
+
+
+def test_a_wider_version_whose_evaluation_was_refuted_was_not_evaluated(registry: Callable[..., Any]) -> None:
+    """Below four bit the gate reads the evaluation of another version; what refutes it counts there too."""
+    from narrow_releases import narrow, refused, wide
+
+    found = registry()
+    first = wide(found)
+    version = narrow(found)
+    found.train(version)
+    found.evaluate(version)
+    assert found.check(version).outcome == "pass"
+    drawing = found.store.quantgov_draw("chat", first)
+    evaluation = parse_statement(drawing["content"].encode()).content()
+    assert isinstance(evaluation, TaskEval)
+    sides = {"parent": evaluation.parent, "quantized": evaluation.quantized}
+    content = spot_check(
+        evaluation, drawing["statement"], seed=drawing["seed"], flips=20, provenance=provenance(), **sides
+    )
+    found.take_in(first, content)
+    check = refused(found, "was evaluated", "missing", version)
+    assert "a spot-check of it failed (20 of 20 items score otherwise" in check.reason

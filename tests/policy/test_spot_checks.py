@@ -176,6 +176,27 @@ def test_another_measurers_spot_check_passes_and_whoever_made_it_may_ask(people:
     assert evidence(content).digest in check(decision, "task-eval").evidence
     assert any(label.startswith("signed by bob: spot-check") for label in decision.labels)
     assert {one["name"] for one in decision.signatures} == {"ada", "bob"}
+    assert not any(label.startswith("self-reported") for label in decision.labels)
+
+
+def test_a_signature_of_the_author_beside_the_checkers_takes_nothing_away(people: dict[str, Signer]) -> None:
+    keys, facts = trusting(people), released(spot_check(on_cpu()), requester="bob")
+    found = [replace(signed(one, keys, by(people["ada"], one)), actor="ada") for one in facts.evidence]
+    found[-1] = signed(found[-1], keys, by(people["ada"], found[-1]), by(people["bob"], found[-1]))
+    assert decide(ASKED, replace(facts, evidence=tuple(found)), "@champion").allowed
+
+
+def test_refuted_evaluations_and_draws_without_an_answer_are_seen(people: dict[str, Signer]) -> None:
+    """Whoever tries until one is not caught leaves traces."""
+    first, second = on_cpu(), on_cpu(warnings=("made again",))
+    about = [evidence(one) for one in (first, second)]
+    draws = (draw(about[0]), draw(about[1]), draw(about[1], "ada", "8" * 64))
+    facts = released(spot_check(first, flips=1), evaluation=first, draws=draws)
+    facts = replace(facts, evidence=(*facts.evidence, about[1], evidence(spot_check(second))))
+    decision = decide(PLAIN, facts, "@champion")
+    assert decision.allowed
+    assert f"refuted by a spot-check: task-eval {about[0].digest[:19]}" in decision.labels
+    assert "drawn, and nothing attached: ada" in decision.labels
 
 
 SLOW = side(MODEL, settings=CPU | {"threads": 1})

@@ -89,7 +89,7 @@ def decide(policy: Policy, facts: Facts, destination: str, *, what_if: bool = Fa
     )
     checks = spot_checks.demanded(gate, counted, checks, uri)
     labels = _labels(rule, counted, checks) + tuple(trust.labels(counted, checks, aside, gate))
-    labels += tuple(spot_checks.labels(heard))
+    labels += tuple(spot_checks.labels(heard, refuted))
     chosen = [label for label in labels if label.startswith("chosen by author")]
     strict = () if gate.author_may_choose or not chosen else (_unpinned(chosen),)
     checks = trust.separation(gate, counted, checks, uri) + strict

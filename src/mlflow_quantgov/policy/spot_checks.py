@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from mlflow_quantgov.evidence.drawing import drawn, places_of
 from mlflow_quantgov.evidence.predicates import Shape, SpotCheck, TaskEval
 from mlflow_quantgov.evidence.predicates.spot_check_summary import hidden_at
-from mlflow_quantgov.evidence.signing import Role
+from mlflow_quantgov.evidence.signing import Role, Signature
 from mlflow_quantgov.evidence.tolerances import asks_alike, tolerance
 from mlflow_quantgov.policy.decision import CheckResult
 from mlflow_quantgov.policy.facts import Draw, Evidence, Facts, Sibling
@@ -90,10 +90,18 @@ def role_for(gate: Gate) -> Role:
     return wanted_role(gate, SpotCheck.KIND) or ROLE
 
 
-def labels(facts: Facts) -> list[str]:
-    """Spot-checks that say nothing of their evaluation, and why."""
+def labels(facts: Facts, refuted: Collection[str]) -> list[str]:
+    """What decides nothing and must be seen: evaluations that were refuted, spot-checks that are none, draws without an answer.
+
+    Args:
+        facts: What is known, refuted evaluations included.
+        refuted: Digests of these.
+    """
     known = {evaluation.digest: evaluation for evaluation in _evaluations(facts)}
-    found = []
+    found = [f"refuted by a spot-check: task-eval {digest[:19]}" for digest in refuted]
+    answered = {one.content.seed for one in facts.evidence if isinstance(one.content, SpotCheck)}
+    silent = sorted({draw.actor for draw in facts.draws or () if draw.seed not in answered})
+    found += [f"drawn, and nothing attached: {', '.join(silent)}"] if silent else []
     for one in facts.of_kind(SpotCheck.KIND):
         if isinstance(one.content, SpotCheck):
             evaluation = known.get(one.content.evaluation)
@@ -138,18 +146,9 @@ def _shortfall(one: Evidence, demand: SpotCheckDemand, gate: Gate, facts: Facts,
         return f"one is {stated['outcome']}: {stated['reason']}"
     if content.drawn_by != "gate":
         return "one was drawn by whoever checked, and not by this server"
-    role = role_for(gate)
-    signature = one.signed_by(role)
-    if signature is None:
-        return f"one is {why_not(one, role)}"
-    if may_be_author(evaluation, signature.name):
-        return f"one is signed by {signature.name}, who has measured or attached the evaluation"
-    if facts.draws is not None and not any(
-        # Else somebody draws under many names, and signs what they like.
-        fold(draw.actor) == fold(signature.name)
-        for draw in _draws_of(content, facts.draws)
-    ):
-        return f"one is signed by {signature.name}, and its items were drawn for somebody else"
+    unheard = [_unheard(signature, content, facts, evaluation) for signature in _signatures(one, role_for(gate))]
+    if None not in unheard:
+        return unheard[0] if unheard else f"one is {why_not(one, role_for(gate))}"
     everything = len(content.items) >= content.of
     if len(content.items) < demand.items and not everything:
         return f"one looks at {len(content.items)} items, and the policy wants {demand.items}"
@@ -159,6 +158,21 @@ def _shortfall(one: Evidence, demand: SpotCheckDemand, gate: Gate, facts: Facts,
             f"one leaves a forgery of {demand.share:.0%} of the items hidden with a probability of {hidden:.2g}, and the policy "
             f"wants {demand.risk:g} at most: more items show more"
         )
+    return None
+
+
+def _signatures(one: Evidence, role: Role) -> list[Signature]:
+    return [signature for signature in one.signatures if signature.is_valid and role in signature.roles]
+
+
+def _unheard(signature: Signature, content: SpotCheck, facts: Facts, evaluation: Evidence) -> str | None:
+    """Why somebody does not vouch for a spot-check by signing it; None where they do."""
+    if may_be_author(evaluation, signature.name):
+        return f"one is signed by {signature.name}, who has measured or attached the evaluation"
+    drawn_for = {fold(draw.actor) for draw in _draws_of(content, facts.draws or ())}
+    # Else somebody draws under many names, and signs what they like.
+    if facts.draws is not None and fold(signature.name) not in drawn_for:
+        return f"one is signed by {signature.name}, and its items were drawn for somebody else"
     return None
 
 

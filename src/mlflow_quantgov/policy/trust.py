@@ -122,7 +122,12 @@ def used(facts: Facts, checks: Iterable[CheckResult]) -> list[Evidence]:
 def labels(facts: Facts, checks: Sequence[CheckResult], aside: Sequence[Evidence], gate: Gate) -> list[str]:
     """Who vouches for what a decision rests on, and what was received and does not count."""
     mine = [one for one in used(facts, checks) if one.kind != "waiver"]
-    own = {one.kind for one in mine if not _valid(one) or may_be_author(one, facts.requester)}
+    # A spot-check is of somebody else's work: whoever signed one does not report of themselves by asking too.
+    own = {
+        one.kind
+        for one in mine
+        if not _valid(one) or (one.kind != SpotCheck.KIND and may_be_author(one, facts.requester))
+    }
     vouched: dict[str, set[str]] = {}
     for one in mine:
         for signature in _valid(one):
