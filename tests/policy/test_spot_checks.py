@@ -356,3 +356,13 @@ def test_a_plan_names_it_only_where_it_is_asked_for() -> None:
     assert mine.startswith("quantgov spot-check models:/chat/2 --items 20 --tasks tasks/")
     assert all(len(line) <= 78 for line in mine.splitlines())
     assert "spot-check" not in str(steps(PLAIN.gates["full"], release))
+
+
+def test_the_report_says_what_it_found_and_what_may_have_stayed_hidden() -> None:
+    from mlflow_quantgov.pages.report import render_report
+
+    facts = released(spot_check(on_cpu()), spot_check(on_cpu(), flips=1))
+    page = render_report(facts, decide(PLAIN, facts, "@champion"), title="chat")
+    assert "all 20 items agree (20 of 600). A forgery of 5%, 10%, 25%, 50% of all items" in page
+    assert "with probability 0.35, 0.12, 0.0028, " in page
+    assert '<p class="fail">Spot-check of sha256:' in page and "1 of 20 items are not what was recorded" in page
