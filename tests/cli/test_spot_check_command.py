@@ -115,18 +115,18 @@ def test_an_honest_evaluation_holds_and_a_forged_one_does_not(gated: Run) -> Non
     assert code == 0 and "all 20 items agree" in words and f"items 20 of {3 * LIMIT}" in words
     assert "would have stayed hidden with probability 5% 0." in words
 
-    # Nobody knows which items are drawn when the forgery is attached.
+    # All items: which twenty are drawn is the server's to say, and a test must not hang on it.
     honest = recorded()
     statement = attach(forged(honest, 2))
-    code, found = check(gated)
+    code, found = check(gated, "--items", str(3 * LIMIT))
     assert code == 1 and found["outcome"] == "fail" and found["numbers"]["differ"] > 0
     code, out, _ = gated("check", URI, "--to", "@champion", "--json")
     (task,) = json.loads(out)["checks"]
     assert statement.digest not in task["evidence"], task
-    code, _, err = gated("spot-check", URI, "--tasks", str(SKILLS_TASKS), "--statement", statement.digest)
-    assert (
-        code == 1 and f"Fix: measure it again, and look at who attached the evaluation: quantgov evaluate {URI}" in err
-    )
+    wanted = ("--statement", statement.digest, "--items", str(3 * LIMIT))
+    code, _, err = gated("spot-check", URI, "--tasks", str(SKILLS_TASKS), *wanted)
+    assert code == 1
+    assert f"Fix: measure it again, and look at who attached the evaluation: quantgov evaluate {URI}" in err
 
 
 def test_other_batches_do_not_refute_an_honest_evaluation(gated: Run) -> None:

@@ -20,7 +20,7 @@ from mlflow_quantgov.evidence.measure.task_eval import evaluate
 from mlflow_quantgov.evidence.measure.task_eval_pairs import pair
 from mlflow_quantgov.evidence.measure.task_eval_runs import TaskRun, read_run
 from mlflow_quantgov.evidence.measure.tasks import folder_digest, load_tasks
-from mlflow_quantgov.evidence.predicates import SpotCheck, TaskEval
+from mlflow_quantgov.evidence.predicates import SpotCheck, TaskEval, TaskResult
 from mlflow_quantgov.evidence.statement import Statement, parse_statement
 
 TEXT = "say ab and then say 1 ab and 2 ab\n" * 5
@@ -119,6 +119,15 @@ def forged(evaluation: TaskEval, every: int) -> TaskEval:
     return changed(evaluation, tasks=tasks)
 
 
+def opposite(task: TaskResult) -> TaskResult:
+    """The quantized version is said to have scored where it did not, and the other way round."""
+    items = tuple(
+        one.model_copy(update={"quantized": one.quantized.model_copy(update={"score": 1.0 - one.quantized.score})})
+        for one in task.items
+    )
+    return task.model_copy(update={"items": items})
+
+
 def checked(evaluation: TaskEval, models: Bytes, tasks: Path | None, items: int = 36) -> SpotCheck:
     digest = Statement.about(models.quantized_weights, evaluation, name="m").digest
     found = spot_check(Drawing(evaluation, digest, SEED, "gate", items), models, tasks)
@@ -142,7 +151,7 @@ def test_an_honest_evaluation_comes_out_again(release: tuple[TaskEval, Bytes], s
 def test_a_forged_one_does_not(release: tuple[TaskEval, Bytes], skills_tasks: Path) -> None:
     evaluation, models = release
     lost = evaluation.summary["addition"]["lost"] + evaluation.summary["reversal"]["lost"]
-    assert lost > 4
+    assert lost > 0
     stated = checked(forged(evaluation, 1), models, skills_tasks).stated()
     assert stated["outcome"] == "fail" and stated["differ"] >= lost
     # Another text is seen although the score is the same.
@@ -187,8 +196,12 @@ def test_what_ran_otherwise_is_compared_by_its_scores(release: tuple[TaskEval, B
         assert found.quantized_tolerance and not found.quantized_tolerance.exact
         assert words in found.quantized_tolerance.why and found.stated()["outcome"] == "pass"
         assert found.stated()["tolerated"] > 0
-    strange = changed(forged(evaluation, 1), settings=evaluation.settings | {"machine": None})
-    assert checked(strange, models, skills_tasks).stated()["outcome"] == "fail"
+    # A forgery of few scores passes for rounding there, as `hidden` says; one of all does not.
+    few = changed(forged(evaluation, 1), settings=evaluation.settings | {"machine": None})
+    assert checked(few, models, skills_tasks).stated()["hidden"]["5%"] == 1.0
+    everything = changed(evaluation, tasks=tuple(opposite(task) for task in few.tasks), settings=few.settings)
+    stated = checked(everything, models, skills_tasks).stated()
+    assert stated["outcome"] == "fail" and "at most" in stated["reason"]
 
 
 @pytest.mark.slow
