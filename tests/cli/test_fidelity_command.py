@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlflow_quantgov.artifact.runtimes.llama_cpp import gguf_twin, quantize_gguf
 from mlflow_quantgov.cli.fidelity_command import _beginnings
 
 LOGITS = Path(__file__).parent.parent / "data" / "llama-perplexity"
@@ -20,23 +19,17 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(run_in_store: Run, skills: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command against a store with the skills model as version 1; gives exit code, stdout and stderr."""
-    monkeypatch.setenv("COLUMNS", "140")
-    assert run_in_store("log-parent", str(skills), "--name", "parent", "--register", "skills")[0] == 0
+def run(run_with_parent: Run) -> Run:
+    """Runs a command beside a text of six documents, with the skills model as version 1."""
     Path("text.jsonl").write_text("".join(TEXT.read_text().splitlines(keepends=True)[:6]))
-    return run_in_store
-
-
-def log(run: Run, path: Path) -> None:
-    to = ["--parent", "models:/skills/1", "--target", "cpu-llamacpp", "--name", "quantized", "--register", "skills"]
-    code, _, error = run("log", str(path), *to)
-    assert code == 0, error
+    return run_with_parent
 
 
 @pytest.mark.slow
-def test_a_version_is_measured_on_a_text_again_and_from_saved_logits(run: Run, skills: Path, tmp_path: Path) -> None:
-    log(run, quantize_gguf(gguf_twin(skills, tmp_path).path, tmp_path / "Q2_K.gguf", "Q2_K").path)
+def test_a_version_is_measured_on_a_text_again_and_from_saved_logits(
+    run: Run, log_quantized: Callable[[str], None], tmp_path: Path
+) -> None:
+    log_quantized("Q2_K")
     code, out, error = run("fidelity", URI, "--text", "text.jsonl")
     assert code == 0
     for shown in ("nats per token", "99 % of tokens", "same most likely token", "KL, nats/token", "of 6 documents"):
@@ -68,9 +61,11 @@ def longer(source: Path, path: Path, times: int) -> Path:
 
 
 @pytest.mark.slow
-def test_a_version_whose_quantization_never_engaged_is_named(run: Run, skills: Path, tmp_path: Path) -> None:
+def test_a_version_whose_quantization_never_engaged_is_named(
+    run: Run, log_quantized: Callable[[str], None], tmp_path: Path
+) -> None:
     """The server that was to run the quantized file ran the parent's, and both files of logits are the parent's."""
-    log(run, quantize_gguf(gguf_twin(skills, tmp_path).path, tmp_path / "Q2_K.gguf", "Q2_K").path)
+    log_quantized("Q2_K")
     file = str(longer(LOGITS / "parent.kld", tmp_path / "longer.kld", 12))
     _, out, error = run("fidelity", URI, "--parent-logits", file, "--quantized-logits", file)
     said = " ".join((out + error).split())

@@ -11,7 +11,6 @@ import pytest
 
 from mlflow_quantgov.api import Given
 from mlflow_quantgov.api.measuring_all import planned
-from mlflow_quantgov.artifact.runtimes.llama_cpp import gguf_twin, quantize_gguf
 from mlflow_quantgov.policy.decision import CheckResult, Decision, Outcome
 
 DEMO = Path(__file__).parents[2] / "src" / "mlflow_quantgov" / "demo" / "tasks" / "skills"
@@ -59,15 +58,10 @@ def test_a_width_that_passes_or_is_waived_plans_nothing() -> None:
 
 @pytest.mark.slow
 def test_a_version_below_four_bit_is_told_what_it_lacks(
-    run_in_store: Run, skills: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_with_parent: Run, log_quantized: Callable[[str], None]
 ) -> None:
-    run = run_in_store
-    monkeypatch.setenv("COLUMNS", "140")
-    assert run("log-parent", str(skills), "--name", "parent", "--register", "skills")[0] == 0
-    made = quantize_gguf(gguf_twin(skills, tmp_path).path, tmp_path / "Q2_K.gguf", "Q2_K").path
-    to = ["--parent", "models:/skills/1", "--target", "cpu-llamacpp", "--name", "quantized", "--register", "skills"]
-    code, _, error = run("log", str(made), *to)
-    assert code == 0, error
+    run = run_with_parent
+    log_quantized("Q2_K")
     _, out, _ = run("measure", URI, "--all", "--tasks", str(DEMO), "--json")
     steps = {step["kind"]: step for step in json.loads(out)["steps"]}
     assert {steps[kind]["state"] for kind in ("wider-version", "training", "task-eval")} == {"lacking"}

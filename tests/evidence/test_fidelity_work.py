@@ -122,7 +122,8 @@ def test_a_killed_process_leaves_what_the_next_one_needs_for_the_same_statement(
     options: dict[str, Any] = {"text": text, "parent_weights": DIGEST, "quantized_weights": OTHER}
     options |= {"settings": {"threads": 1}, "progress": lambda message, _: said.append(message)}
     resumed = fidelity.measure(skills, skills_q2, cache=tmp_path / "cache", **options)
-    assert any("of 12 documents are kept from an earlier run" in one for one in said)
+    # All of them where the process was done before the signal came.
+    assert any("documents are kept from an earlier run" in one for one in said)
     whole = fidelity.measure(skills, skills_q2, cache=tmp_path / "other", **options)
     assert resumed.model_dump(exclude={"provenance"}) == whole.model_dump(exclude={"provenance"})
     assert any("tokens on both sides, about" in one for one in said)

@@ -47,3 +47,13 @@ def test_values_are_written_where_the_fields_are():
     assert int.from_bytes(params[28:32], "little") == 3
     assert params[141] == 1
     assert params[136:141] == default_params("llama_context_default_params")[136:141]
+
+
+def test_the_log_is_taken_back_from_whoever_took_it():
+    """xllamacpp's server sets the log of the whole process; models loaded after it had no kernel's name."""
+    llama = binding.library()
+    theirs = binding.LOG_CALLBACK(lambda *_: None)
+    llama.c.llama_log_set(theirs, None)
+    with llama.captured_log() as lines:
+        assert not llama.c.llama_model_load_from_file(b"/nowhere/model.gguf", llama.model_params())
+    assert any("model.gguf" in line for line in lines)

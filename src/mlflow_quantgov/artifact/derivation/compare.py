@@ -180,7 +180,7 @@ class _Comparison:
         found = measure(child, parent, self.cast, factors)
         if child.codebook is not None or not self._passes_on(name) or not found.finite or found.share <= 0.01:
             return found
-        if rows_were_scaled(found) or rows_were_scaled(found, FEW_ROWS):
+        if rows_were_scaled(found, FEW_ROWS):
             self.rows[name] = row_factors(child, parent, self.cast, factors)
             undone = measure(child, parent, self.cast, self.factors_of(name))
             if rows_were_scaled(found) or undone.outside < _BELIEVED * found.outside:
@@ -207,12 +207,11 @@ class _Comparison:
             expert = _EXPERT.search(name)
             shared = norm_before(name, self.pairs.norms) or name
             groups.setdefault(f"{shared} {expert[0]}" if expert else shared, []).append(name)
-        found = {}
+        found: dict[str, Column] = {}
         for names in groups.values():
             same = len({self.pairs.child[name].columns for name in names}) == 1
-            for name in names:
-                members = names if same else [name]
-                found[name] = best_column(self.measured[one] for one in members)
+            for members in [names] if same else [[name] for name in names]:
+                found |= dict.fromkeys(members, best_column(self.measured[one] for one in members))
         return found
 
     def _plain(self, name: str) -> LayerDescent:

@@ -39,9 +39,14 @@ class Column:
     level of their scale shows nothing."""
 
     @property
+    def rounds(self) -> bool:
+        """Whether no more of its weights lie outside than rounding leaves."""
+        return self.outside <= allowance(MOST_OUTSIDE, self.rows)
+
+    @property
     def fits(self) -> bool:
         """Whether it was rounded as it was, like the column that GPTQ begins with, and not by luck among so many."""
-        return self.outside <= allowance(MOST_OUTSIDE, self.rows) and self.columns * self.luck < _LUCK
+        return self.rounds and self.columns * self.luck < _LUCK
 
     @property
     def luck(self) -> float:
@@ -67,9 +72,8 @@ def best_column(found: Iterable[Measured]) -> Column:
     share = float(outside.sum()) / max(rows * len(outside), 1)
     weights = _weights(np.sum([one.borders_of_column for one in all_of_them], axis=0))
     seen = [Column(rows, int(outside[one]), len(live), share, float(weights[one])) for one in live]
-    fitting = [one for one in seen if one.outside <= allowance(MOST_OUTSIDE, rows)]
-    if fitting:
-        return min(fitting, key=lambda one: one.luck)
+    if rounded := [one for one in seen if one.rounds]:
+        return min(rounded, key=lambda one: one.luck)
     return min(seen, key=lambda one: one.outside, default=Column(rows, rows, 1, share))
 
 

@@ -164,8 +164,12 @@ class Llama:
 
     @contextmanager
     def captured_log(self) -> Iterator[list[str]]:
-        """Collect llama.cpp's log while the block runs (one block at a time in this process)."""
+        """Collect llama.cpp's log while the block runs (one block at a time in this process).
+
+        The library has one log for all that use it in a process, and xllamacpp's server takes it for itself.
+        """
         with self._log_lock:
+            self.c.llama_log_set(self._callback, None)
             lines: list[str] = []
             self._lines = lines
             try:
