@@ -45,6 +45,7 @@ _EXPORTS: dict[str, tuple[str, str]] = {
     "reproduce": ("mlflow_quantgov.api", "reproduce"),
     "rollback": ("mlflow_quantgov.api", "rollback"),
     "save_model": ("mlflow_quantgov.flavor", "save_model"),
+    "spot_check": ("mlflow_quantgov.api", "spot_check"),
     "waive": ("mlflow_quantgov.api", "waive"),
 }
 
@@ -83,6 +84,7 @@ __all__ = [
     "reproduce",
     "rollback",
     "save_model",
+    "spot_check",
     "waive",
 ]
 
@@ -107,6 +109,7 @@ if TYPE_CHECKING:
         record_training,
         reproduce,
         rollback,
+        spot_check,
         waive,
     )
     from mlflow_quantgov.artifact.inspect import inspect

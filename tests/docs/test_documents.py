@@ -110,6 +110,7 @@ TUTORIALS = {
         "strict/report.html",
         ("the benchmark statement is signed by nobody", "not counted: benchmark, signed by nobody",
          "ada asks for it, and has also measured or attached benchmark, kernels, task-eval",
+         "all 20 items agree",
          "whose key has not the role waiver but approver",
          "allowed with rollback-archive waived skills version 2 at @champion",
          "the key of ben is revoked", "refused skills version 2 at @champion",

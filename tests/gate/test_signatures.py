@@ -370,7 +370,7 @@ def test_rows_of_before_stay_readable_unsigned(release: Release, tmp_path: Path)
     statement = release.second_run()
     release.attach(statement)
     with release.store.engine.begin() as connection:
-        for table in ("quantgov_signatures", "quantgov_keys"):
+        for table in ("quantgov_signatures", "quantgov_keys", "quantgov_draws"):
             connection.execute(sqlalchemy.text(f"DROP TABLE {table}"))
         connection.execute(sqlalchemy.text("UPDATE alembic_version_quantgov SET version_num = '0001'"))
     release.trust(release.key("ada", "measurer"))

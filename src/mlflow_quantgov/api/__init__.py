@@ -13,6 +13,7 @@ from mlflow_quantgov.api.measuring import assess_calibration, benchmark, confirm
 from mlflow_quantgov.api.measuring_all import Given, Measured, Step, measure_all
 from mlflow_quantgov.api.planning import EvaluationPlan, plan_evaluation
 from mlflow_quantgov.api.recipes import quantize, reproduce
+from mlflow_quantgov.api.spot_checking import spot_check
 from mlflow_quantgov.api.training import record_training
 from mlflow_quantgov.production.promotion import Rollback, rollback
 
@@ -42,5 +43,6 @@ __all__ = [
     "reproduce",
     "restore",
     "rollback",
+    "spot_check",
     "waive",
 ]

@@ -15,10 +15,12 @@ from mlflow_quantgov.api.measuring import assess_calibration, benchmark, confirm
 from mlflow_quantgov.errors import QuantgovError
 from mlflow_quantgov.evidence.measure.fingerprint import differences, this_machine
 from mlflow_quantgov.evidence.measure.progress import Progress
+from mlflow_quantgov.evidence.predicates import SpotCheck
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.targets import Target
 from mlflow_quantgov.flavor.download import local_model
 from mlflow_quantgov.policy.decision import CheckResult, Decision
+from mlflow_quantgov.policy.spot_checks import NUMBERS
 from mlflow_quantgov.versions import declared_target
 
 State = Literal["planned", "running", "attached", "error", "lacking", "not-run"]
@@ -191,6 +193,9 @@ def planned(
         if not wanted:
             continue
         lacks, fix = _lacking(kind, given, uri, target)
+        if kind == "task-eval" and asked is not None and NUMBERS in asked.numbers and not again:
+            # It was evaluated; to do so again would only make another evaluation that nobody has checked.
+            kind, lacks, fix = SpotCheck.KIND, "is for another measurer, with a key of their own", asked.fix
         if kind == "task-eval" and "wider" in unmet:
             # Measured now it would count as the first, and had to be measured again.
             lacks, fix = "waits until the wider version was evaluated", f"quantgov measure {uri} --all --tasks DIR"

@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "drill": ("archive", "Prove that the archived parent comes back."),
     "restore": ("archive", "Bring the archived parent back into a folder."),
     "attach": ("attach", "Attach a statement that was made elsewhere."),
+    "spot-check": ("spot_check", "Measure random items of an evaluation again, by another key."),
     "waive": ("waive", "Take the responsibility for one check of one version, for a time."),
     "check": ("promote", "The decision, before asking for it."),
     "promote": ("promote", "Ask for a protected alias or stage."),

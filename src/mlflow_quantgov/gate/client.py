@@ -15,6 +15,7 @@ from mlflow_quantgov.evidence.signing import TrustedKeys
 from mlflow_quantgov.policy.decision import AuditAnswer, CheckResult, Decision
 from mlflow_quantgov.policy.facts import Evidence
 from mlflow_quantgov.policy.schema import Policy
+from mlflow_quantgov.policy.spot_checks import role_for
 
 TIMEOUT_SECONDS = 600
 
@@ -44,6 +45,14 @@ class Gate(ABC):
 
         Raises:
             EvidenceError: It was not taken in, and why.
+        """
+
+    @abstractmethod
+    def draw(self, name: str, version: str, statement: str | None = None) -> dict[str, Any]:
+        """What decides which items of a task evaluation are measured again: `statement` (digest), `content` (text), `seed`.
+
+        Raises:
+            UsageError: The version has no such evaluation.
         """
 
     @abstractmethod
@@ -95,6 +104,10 @@ class HttpGate(Gate):
         """See `Gate`."""
         body = {"name": name, "version": version, "statement": statement.decode()}
         return self._ask("POST", "statements", json=body)
+
+    def draw(self, name: str, version: str, statement: str | None = None) -> dict[str, Any]:
+        """See `Gate`."""
+        return self._ask("POST", "draws", json={"name": name, "version": version, "statement": statement})
 
     def decision(self, decision_id: str) -> Decision | None:
         """See `Gate`."""
@@ -172,6 +185,10 @@ class StoreGate(Gate):
         """See `Gate`."""
         return taken_in(self._store.quantgov_take_in(name, version, statement))
 
+    def draw(self, name: str, version: str, statement: str | None = None) -> dict[str, Any]:
+        """See `Gate`."""
+        return dict(self._store.quantgov_draw(name, version, statement))
+
     def decision(self, decision_id: str) -> Decision | None:
         """See `Gate`."""
         found = self._store.quantgov_decision(decision_id)
@@ -232,6 +249,7 @@ def require_gate(purpose: str) -> Gate:
 def keys_status(policy: Policy, keys: TrustedKeys) -> dict[str, Any]:
     """What a gate says of its trusted keys: digest, how many, and roles that its policy asks for and no key has."""
     wanted = {role for gate in policy.gates.values() for role in gate.signed.values()}
+    wanted |= {role_for(gate) for gate in policy.gates.values() if gate.spot_check is not None}
     return {
         "digest": keys.digest,
         "count": len(keys.keys),

@@ -30,6 +30,7 @@ from mlflow_quantgov.gate.actor import current_actor
 from mlflow_quantgov.gate.contents import loading_problem, other_problem, weights_below
 from mlflow_quantgov.gate.copies import copies_below, merged, unkept
 from mlflow_quantgov.gate.descent import Comparison, Found, descent_of, kinship_of
+from mlflow_quantgov.gate.draws import with_draws
 from mlflow_quantgov.gate.intake import kept, take_in
 from mlflow_quantgov.gate.siblings import Siblings
 from mlflow_quantgov.gate.sources import VersionRef, local_files, path_here
@@ -129,7 +130,7 @@ class _Gathering:
             evidence=tuple(evidence),
             problems=found.problems + tuple(problems),
         )
-        facts = self._with_training(ref, facts)
+        facts = with_draws(self._with_training(ref, facts), self.sessions)
         if facts.lineage is not None and was_reproduced(facts):
             return replace(facts, lineage=with_reproduction(facts.lineage))
         return facts

@@ -26,7 +26,7 @@ class Entry:
     """What is to be recorded."""
 
     kind: str
-    """`promotion`, `denial`, `alias-removed`, `deletion`, `rename`, `policy`, `keys`, `inherited`, `statement`."""
+    """`promotion`, `denial`, `alias-removed`, `deletion`, `rename`, `policy`, `keys`, `inherited`, `statement`, `draw`."""
     actor: str
     actor_source: str
     model: str | None = None

@@ -26,9 +26,10 @@ from mlflow_quantgov.evidence.signing import TrustedKeys, load_trusted_keys
 from mlflow_quantgov.flavor.download import search_versions
 from mlflow_quantgov.gate import ledger
 from mlflow_quantgov.gate.actor import current_actor
+from mlflow_quantgov.gate.desk import Desk
 from mlflow_quantgov.gate.facts import Gatherer, reference_of
 from mlflow_quantgov.gate.guards import Guards, Pointer
-from mlflow_quantgov.gate.intake import kept_marks, take_in
+from mlflow_quantgov.gate.intake import kept_marks
 from mlflow_quantgov.gate.ledger import Entry
 from mlflow_quantgov.gate.session import JoinedSessions
 from mlflow_quantgov.gate.sources import VersionRef
@@ -36,7 +37,7 @@ from mlflow_quantgov.gate.tables import KeysRow, PolicyRow
 from mlflow_quantgov.gate.upgrade import upgrade
 from mlflow_quantgov.policy.decision import Decision
 from mlflow_quantgov.policy.engine import decide
-from mlflow_quantgov.policy.facts import Evidence, Facts
+from mlflow_quantgov.policy.facts import Facts
 from mlflow_quantgov.policy.loader import load_policy
 from mlflow_quantgov.policy.matching import creation_gated, demanded_bits, demands_weights, destination_kind
 from mlflow_quantgov.policy.schema import Policy
@@ -65,7 +66,7 @@ else:
     _Store = object
 
 
-class _Gate(Guards, _Store):
+class _Gate(Guards, Desk, _Store):
     """The gate; mixed into each of MLflow's store classes."""
 
     def __init__(self, db_uri: str, read_db_uri: str | None = None) -> None:
@@ -100,24 +101,6 @@ class _Gate(Guards, _Store):
     def quantgov_check(self, name: str, version: str, destination: str) -> Decision:
         """The decision, before asking for it; nothing is recorded."""
         return decide(self._policy, self.quantgov_facts(name, version), destination)
-
-    def quantgov_take_in(self, name: str, version: str, data: bytes) -> Evidence:
-        """Take in a statement about a version or its parent.
-
-        Raises:
-            EvidenceError: Malformed, about other bytes, its summary is not what its records give, its signature does not
-                fit, or it is a waiver that nobody with the role has signed for this version.
-        """
-        facts = self.quantgov_facts(name, version)
-        subjects = {one.weights for one in (facts.model, facts.lineage.parent if facts.lineage else None) if one}
-        actor, source = current_actor()
-        with self._sessions.transaction() as session:
-            ref = self.reference(name, version)
-            taken = take_in(session, ref, data, subjects, self._keys, actor=actor, actor_source=source)
-            signers = [{"key": one.key, "name": one.name, "standing": one.standing} for one in taken.signatures]
-            body = {"statement": taken.digest, "kind": taken.kind, "subject": taken.subject, "signed_by": signers}
-            ledger.append(session, Entry("statement", actor, source, name, version, None, "recorded", None, body))
-        return taken
 
     def quantgov_decision(self, decision_id: str) -> dict[str, Any] | None:
         """One decision of the ledger."""

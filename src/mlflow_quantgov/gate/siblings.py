@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -12,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from mlflow_quantgov.errors import EvidenceError, QuantgovError
-from mlflow_quantgov.evidence.predicates import TaskEval
+from mlflow_quantgov.evidence.predicates import SpotCheck, TaskEval
 from mlflow_quantgov.evidence.signing import TrustedKeys, read_attached
 from mlflow_quantgov.flavor.layout import LineageRecord
 from mlflow_quantgov.gate.copies import merged, unkept
@@ -96,7 +97,8 @@ class Siblings:
             if about and about[0].subject not in {facts.model.weights, *found}:
                 sibling = self._sibling(other, about, facts.lineage.parent, least_bits)
                 if sibling is not None:
-                    found[sibling.model.weights] = sibling
+                    checks = tuple(one for one in evidence if isinstance(one.content, SpotCheck))
+                    found[sibling.model.weights] = replace(sibling, spot_checks=checks)
         return tuple(found.values())
 
     def _taken_in(self, facts: Facts) -> Iterator[tuple[VersionRef, list[Evidence]]]:
@@ -111,10 +113,8 @@ class Siblings:
             # A number that was given away again after a deletion is another version.
             if ref is not None and ref.creation_time == created and self._may_be(ref, subject):
                 with self._sessions() as session:
-                    evidence = [
-                        one for one in kept(session, {subject}, self._keys, self._now) if one.kind == TaskEval.KIND
-                    ]
-                yield ref, evidence
+                    evidence = kept(session, {subject}, self._keys, self._now)
+                yield ref, [one for one in evidence if one.kind in {TaskEval.KIND, SpotCheck.KIND}]
 
     def _beside(self, ref: VersionRef) -> Iterator[tuple[VersionRef, list[Evidence]]]:
         """Versions of the same model with the copies of task evaluations beside them."""
@@ -126,12 +126,12 @@ class Siblings:
             yield other, merged(one for one in parsed if one and one.subject == found.model.weights)
 
     def _parsed(self, name: str, data: bytes) -> Evidence | None:
-        """A copy of a task evaluation; None for anything else, and for one that was altered."""
+        """A copy of a task evaluation or of a spot-check; None for anything else, and for one that was altered."""
         try:
             found = unkept(read_attached(data, where=name), self._keys, self._now, name)
         except EvidenceError:
             return None
-        return found if isinstance(found.content, TaskEval) else None
+        return found if isinstance(found.content, TaskEval | SpotCheck) else None
 
     def _there(self, model: str, version: str) -> VersionRef | None:
         try:

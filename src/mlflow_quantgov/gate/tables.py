@@ -88,3 +88,16 @@ class PolicyRow(Base):
     name: Mapped[str] = mapped_column(String(100))
     text: Mapped[str] = mapped_column(Text)
     first_seen: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class DrawRow(Base):
+    """What decides which items of a task evaluation somebody measures again; never drawn a second time."""
+
+    __tablename__ = "quantgov_draws"
+
+    statement: Mapped[str] = mapped_column(String(80), primary_key=True)
+    actor: Mapped[str] = mapped_column(String(300), primary_key=True)
+    """For whom it was drawn, in the form in which names are compared."""
+    seed: Mapped[str] = mapped_column(String(64))
+    actor_source: Mapped[str] = mapped_column(String(40))
+    drawn_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))

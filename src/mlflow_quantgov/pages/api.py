@@ -52,6 +52,12 @@ def build_api(store: Callable[[], Any]) -> Blueprint:
         name, version, statement = _fields("name", "version", "statement")
         return jsonify(taken_in(store().quantgov_take_in(name, version, statement.encode())))
 
+    @api.post("/draws")
+    def draws() -> Response:
+        name, version = _fields("name", "version")
+        wanted = request.get_json().get("statement")
+        return jsonify(store().quantgov_draw(name, version, wanted if isinstance(wanted, str) else None))
+
     @api.post("/check")
     def check() -> Response:
         return jsonify(store().quantgov_check(*_fields("name", "version", "to")).to_dict())

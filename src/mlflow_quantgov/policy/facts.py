@@ -67,6 +67,18 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class Draw:
+    """What decides which items of an evaluation somebody measures again; kept by the gate, and never drawn a second time."""
+
+    statement: str
+    """Digest of the evaluation."""
+    seed: str
+    actor: str
+    """For whom it was drawn, in the form in which names are compared."""
+    drawn_at: datetime
+
+
+@dataclass(frozen=True)
 class Sibling:
     """Another registered version of the same parent, with the task evaluations of it that were taken in."""
 
@@ -76,6 +88,8 @@ class Sibling:
     evidence: tuple[Evidence, ...]
     aside: tuple[Evidence, ...] = ()
     """Evaluations that do not count under the gate that is asked, since nobody whom it believes has signed them."""
+    spot_checks: tuple[Evidence, ...] = ()
+    """Of those evaluations."""
 
     @property
     def narrowest_bits(self) -> float | None:
@@ -113,6 +127,8 @@ class Facts:
     generic_set: str | None = None
     """Generic calibration set that the files' own metadata name."""
     evidence: tuple[Evidence, ...] = ()
+    draws: tuple[Draw, ...] | None = None
+    """What was drawn of the evaluations in the evidence, siblings' included; None on a client, which cannot know."""
     created: int | None = None
     """When this version was created (MLflow's milliseconds), since its number may be given away again."""
     keys: str = ""

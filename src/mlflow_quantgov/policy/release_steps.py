@@ -64,6 +64,7 @@ def steps(gate: Gate, release: Release) -> list[Step]:
     """The evidence that a gate demands, cheapest first; logging comes before everything."""
     found = [_log(gate, release)]
     found += [make(gate, release) for check, make in _MAKERS.items() if check in gate.checks]
+    found.append(_spot_check(gate, release))
     found = [one for one in found if one.commands or one.note]
     ask = (f"quantgov check {release.version} --to {release.destination}",)
     return [*found, Step("Ask, before anybody promotes", (), "seconds", ask)]
@@ -170,6 +171,17 @@ def _task_eval(gate: Gate, release: Release) -> Step:
     note = f"Each must be shown not worse: {wanted}." if wanted else ""
     return Step(
         "Run your own tasks on both sides", ("task-eval",), "minutes to hours; --plan says", tuple(commands), note
+    )
+
+
+def _spot_check(gate: Gate, release: Release) -> Step:
+    demand = gate.spot_check
+    if demand is None or "task-eval" not in gate.checks:
+        return Step("A spot-check", ("task-eval",), "", ())
+    command = f"quantgov spot-check {release.version} --items {demand.items} --tasks tasks/ \\\n    --key OTHER.key.pem"
+    note = "By somebody else than who evaluated, with the parent in the archive; an evaluation of endpoints cannot be checked."
+    return Step(
+        "Have a part of it measured again", ("task-eval",), f"{demand.items} items on both sides", (command,), note
     )
 
 

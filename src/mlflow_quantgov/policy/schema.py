@@ -144,6 +144,22 @@ class BenchmarkDemand(_Part):
     """Absolute demands for a version whose parent was tried and does not load; None: such a version is not let through."""
 
 
+class SpotCheckDemand(_Part):
+    """How much of a task evaluation somebody else has to have measured again."""
+
+    items: int = Field(20, ge=1)
+    """Least number of items; an evaluation of fewer is checked whole."""
+    share: float = Field(0.25, gt=0, le=1)
+    """A forgery of so many of all items..."""
+    risk: float = Field(0.1, gt=0, lt=1)
+    """...may have stayed hidden with at most this probability."""
+
+
+def _spot_check(given: Any) -> Any:
+    """`true` asks for the usual one, `false` for none."""
+    return {True: {}, False: None}[given] if isinstance(given, bool) else given
+
+
 class Gate(_Part):
     """Which checks a destination requires, and how strictly."""
 
@@ -169,6 +185,10 @@ class Gate(_Part):
     approvers: int = Field(0, ge=0)
     signed: dict[str, Role] = Field(default_factory=dict)
     """Kind of evidence (`*`: every other) to the role whose signature it needs; others need none."""
+    spot_check: Annotated[
+        SpotCheckDemand | None, BeforeValidator(_spot_check, json_schema_input_type=bool | SpotCheckDemand | None)
+    ] = None
+    """Whether the evaluations that a decision rests on have to be measured again in part, by another key; `true` is the usual."""
     asked_by: Literal["anybody", "somebody-else"] = "anybody"
     """`somebody-else`: than who has measured or attached what the decision rests on."""
     author_may_choose: bool = True

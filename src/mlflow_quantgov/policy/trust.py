@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from mlflow_quantgov.evidence.predicates import Training
+from mlflow_quantgov.evidence.predicates import SpotCheck, Training
 from mlflow_quantgov.evidence.signing import Role, Signature
 from mlflow_quantgov.policy.checks.interface import result
 from mlflow_quantgov.policy.decision import CheckResult
@@ -18,6 +18,7 @@ ANONYMOUS = "anonymous"
 _MEASURING = {
     "evaluate": "task-eval", "fidelity": "fidelity", "calibration": "calibration", "kernels": "kernels",
     "benchmark": "benchmark", "archive": "archive", "drill": "drill", "reproduce": "reproduction", "training": "training",
+    "spot-check": "spot-check",
 }  # fmt: skip
 """Command to the kind of what it attaches."""
 _STANDING = {
@@ -85,11 +86,13 @@ def wanted_role(gate: Gate, kind: str) -> Role | None:
 def separation(gate: Gate, facts: Facts, checks: Sequence[CheckResult], uri: str) -> tuple[CheckResult, ...]:
     """The checks, with `approvals` missing where the policy wants somebody else to ask than who measured.
 
-    Going back to the full-precision parent is open to everybody: whoever is on call has perhaps run the drill.
+    Going back to the full-precision parent is open to everybody: whoever is on call has perhaps run the drill. Whoever has
+    measured some of somebody else's items again is the second person, and may ask.
     """
     if gate.asked_by == "anybody" or facts.role == "parent":
         return tuple(checks)
-    own = sorted({one.kind for one in used(facts, checks) if may_be_author(one, facts.requester)})
+    measured = (one for one in used(facts, checks) if one.kind != SpotCheck.KIND)
+    own = sorted({one.kind for one in measured if may_be_author(one, facts.requester)})
     if not own:
         return tuple(checks)
     who, fix = facts.requester, f"have somebody else ask: quantgov promote {uri} --to DESTINATION"
@@ -112,14 +115,19 @@ def may_be_author(one: Evidence, requester: str | None) -> bool:
 def used(facts: Facts, checks: Iterable[CheckResult]) -> list[Evidence]:
     """Evidence that some checks rest on, also where it is about another version."""
     digests = {digest for check in checks for digest in check.evidence}
-    others = (one for sibling in facts.siblings for one in sibling.evidence)
+    others = (one for sibling in facts.siblings for one in (*sibling.evidence, *sibling.spot_checks))
     return [one for one in (*facts.evidence, *others) if one.digest in digests]
 
 
 def labels(facts: Facts, checks: Sequence[CheckResult], aside: Sequence[Evidence], gate: Gate) -> list[str]:
     """Who vouches for what a decision rests on, and what was received and does not count."""
     mine = [one for one in used(facts, checks) if one.kind != "waiver"]
-    own = {one.kind for one in mine if not _valid(one) or may_be_author(one, facts.requester)}
+    # A spot-check is of somebody else's work: whoever signed one does not report of themselves by asking too.
+    own = {
+        one.kind
+        for one in mine
+        if not _valid(one) or (one.kind != SpotCheck.KIND and may_be_author(one, facts.requester))
+    }
     vouched: dict[str, set[str]] = {}
     for one in mine:
         for signature in _valid(one):
@@ -166,7 +174,13 @@ def _counted(gate: Gate, sibling: Sibling) -> Sibling:
     """Another version with only those of its evaluations that count, and the rest beside them."""
     aside = tuple(one for one in sibling.evidence if _lacks_signature(gate, one))
     gone = {one.digest for one in aside}
-    return replace(sibling, evidence=tuple(one for one in sibling.evidence if one.digest not in gone), aside=aside)
+    heard = tuple(one for one in sibling.spot_checks if not _lacks_signature(gate, one))
+    return replace(
+        sibling,
+        evidence=tuple(one for one in sibling.evidence if one.digest not in gone),
+        aside=aside,
+        spot_checks=heard,
+    )
 
 
 def _valid(one: Evidence) -> list[Signature]:

@@ -45,7 +45,7 @@ def read_settings(
         elif not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST:
             raise bad_setting(runtime, name, value, "a whole number above 0")
     given = {name: value for name, value in values.items() if value is not None}
-    return kind(**{"threads": _cores()} | given)
+    return kind(**{"threads": usable_cores()} | given)
 
 
 def bad_setting(runtime: str, name: str, value: object, wanted: str) -> UsageError:
@@ -57,6 +57,6 @@ def bad_setting(runtime: str, name: str, value: object, wanted: str) -> UsageErr
     )
 
 
-def _cores() -> int:
+def usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

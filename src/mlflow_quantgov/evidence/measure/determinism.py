@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from mlflow_quantgov.artifact.runtimes.interface import RuntimeFacts
+from mlflow_quantgov.evidence.predicates.base import Side
 
 _BACKENDS = re.compile(r"(\w+) : ")
 """Backends in llama.cpp's `system_info`, each before its features."""
@@ -28,17 +29,22 @@ def determinism_of(facts: RuntimeFacts) -> Determinism:
     """
     if not facts.saw_bytes:
         return Determinism(False, "a server puts requests of others into its batches, and may change between requests")
-    device = str(facts.settings.get("device") or _device_of(facts))
-    if device.startswith("cpu") and facts.runtime in {"llama.cpp", "transformers", "onnxruntime"}:
+    return repeats(facts)
+
+
+def repeats(ran: RuntimeFacts | Side) -> Determinism:
+    """The same of files that were run, by the record of it."""
+    device = str(ran.settings.get("device") or _device_of(ran))
+    if device.startswith("cpu") and ran.runtime in {"llama.cpp", "transformers", "onnxruntime"}:
         return Determinism(True, "greedy, on the CPU, with the same threads and batches")
-    return Determinism(False, f"{facts.runtime} on {device}: the order of its sums is not fixed")
+    return Determinism(False, f"{ran.runtime} on {device}: the order of its sums is not fixed")
 
 
-def _device_of(facts: RuntimeFacts) -> str:
+def _device_of(ran: RuntimeFacts | Side) -> str:
     """llama.cpp names the buffer that holds the weights instead of a device, and what it was built for.
 
     The former stands in its log, which another part of the process may have taken for itself (a server in it does).
     """
-    built_for = set(_BACKENDS.findall(str(facts.settings.get("system_info") or "")))
-    kernel = (facts.kernel or "").upper()
+    built_for = set(_BACKENDS.findall(str(ran.settings.get("system_info") or "")))
+    kernel = (ran.kernel or "").upper()
     return "cpu" if kernel.startswith("CPU") or (not kernel and built_for == {"CPU"}) else "an unknown device"

@@ -63,6 +63,9 @@ class Run:
     """How conversations are put; None for the model's own template."""
     kept: BatchCache | None = None
     """Where batches are kept as they are answered."""
+    only: frozenset[tuple[str, int]] | None = None
+    """Items (task, position) whose batches are really asked, each among its usual neighbours; what is said of the rest of the
+    items then means nothing. None asks everything."""
 
 
 def run_tasks(
@@ -104,7 +107,7 @@ def run_tasks(
                 continue
             part = _part(progress, len(results) / len(tasks), len(names) / len(tasks))
             asked = replace(how, by_runtime=how.by_runtime and chat)
-            model = make_model(runtime, run.batch, part, kept=run.kept, chat=asked)
+            model = make_model(runtime, run.batch, part, kept=run.kept, chat=asked, only=run.only)
             results |= _evaluate(model, {name: loaded[name] for name in names}, run, chat)
     return results
 

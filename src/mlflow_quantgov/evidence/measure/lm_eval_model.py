@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -43,6 +43,7 @@ def make_model(
     *,
     kept: BatchCache | None = None,
     chat: Chat | None = None,
+    only: Collection[tuple[str, int]] | None = None,
 ) -> Any:
     """An `lm_eval.api.model.LM` over a runtime; made in here because its base needs the optional library.
 
@@ -52,6 +53,7 @@ def make_model(
         progress: Called with the fraction of requests answered.
         kept: Where batches are kept as they are answered; None keeps nothing.
         chat: How conversations are put; None for the model's own template.
+        only: Items (task, position) whose batches are asked; other batches get empty answers. None asks all.
 
     Raises:
         MissingExtraError: lm-eval is not installed.
@@ -75,13 +77,18 @@ def make_model(
 
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
             asked = [(one.args[0], dict(one.args[1])) for one in requests]
-            return generate(runtime, asked, batch, progress, kept=batches, conversations=how.by_runtime)
+            wanted = None if only is None else {n for n, one in enumerate(requests) if _place(one) in only}
+            return generate(runtime, asked, batch, progress, kept=batches, conversations=how.by_runtime, wanted=wanted)
 
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
             found: list[tuple[float, bool]] = []
             for start in range(0, len(requests), batch * ROUNDS):
-                pairs = [(one.args[0], one.args[1]) for one in requests[start : start + batch * ROUNDS]]
-                answers = batches.answer("score", pairs, partial(_score, runtime, pairs))
+                chunk = requests[start : start + batch * ROUNDS]
+                pairs = [(one.args[0], one.args[1]) for one in chunk]
+                if only is None or any(_place(one) in only for one in chunk):
+                    answers = batches.answer("score", pairs, partial(_score, runtime, pairs))
+                else:
+                    answers = [[0.0, False]] * len(pairs)
                 found += [(float(logprob), bool(greedy)) for logprob, greedy in answers]
                 progress(len(found) / len(requests))
             return found
@@ -89,12 +96,20 @@ def make_model(
         def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
             found = []
             for one in requests:
+                if only is not None and _place(one) not in only:
+                    found.append(0.0)
+                    continue
                 ask = partial(_roll, runtime, one.args[0])
                 found += [float(total) for total in batches.answer("rolling", [one.args[0]], ask)]
                 progress(len(found) / len(requests))
             return found
 
     return RuntimeModel()
+
+
+def _place(request: Any) -> tuple[str, int]:
+    """Task and position of the item that one of lm-eval's requests is about."""
+    return str(request.task_name), int(request.doc_id)
 
 
 def _roll(runtime: Runtime, text: str) -> list[float]:
@@ -113,6 +128,7 @@ def generate(
     *,
     kept: BatchCache | None = None,
     conversations: bool = False,
+    wanted: Collection[int] | None = None,
 ) -> list[str]:
     """Answer prompts, those with equal settings together, in the order in which they were asked.
 
@@ -123,6 +139,7 @@ def generate(
         progress: Called with the fraction answered.
         kept: Where batches are kept as they are answered; None keeps nothing.
         conversations: Prompts are turns in JSON, for the runtime to render.
+        wanted: Places of requests whose batches are asked; other batches get empty answers. None asks all.
 
     Raises:
         UsageError: A task asks for sampling.
@@ -136,6 +153,8 @@ def generate(
     for (max_tokens, stops), indices in groups.items():
         for start in range(0, len(indices), batch * ROUNDS):
             chunk = indices[start : start + batch * ROUNDS]
+            if wanted is not None and not any(index in wanted for index in chunk):
+                continue
             prompts = [requests[index][0] for index in chunk]
             ask = partial(
                 _ask, runtime, prompts, conversations=conversations, max_tokens=max_tokens, stop=stops, batch=batch

@@ -12,6 +12,7 @@ from mlflow_quantgov.artifact.runtimes.interface import RuntimeAdapter
 from mlflow_quantgov.artifact.runtimes.registry import find_runtime, runtime_for
 from mlflow_quantgov.errors import UsageError
 from mlflow_quantgov.evidence.measure.confounders import confounders
+from mlflow_quantgov.evidence.measure.fingerprint import this_machine
 from mlflow_quantgov.evidence.measure.lm_eval_adapter import BATCH, SEED, check_installed
 from mlflow_quantgov.evidence.measure.lm_eval_model import Chat
 from mlflow_quantgov.evidence.measure.progress import Progress
@@ -21,6 +22,7 @@ from mlflow_quantgov.evidence.measure.task_eval_pairs import ALL_EQUAL, all_equa
 from mlflow_quantgov.evidence.measure.task_eval_side import SERVED_HOURS, Answers, Asked, Work, answers_of
 from mlflow_quantgov.evidence.measure.tasks import capability_of, check_names
 from mlflow_quantgov.evidence.predicates.task_eval import TaskEval, TaskResult
+from mlflow_quantgov.evidence.tolerances import MACHINE, machine_words
 
 
 def evaluate(
@@ -149,6 +151,7 @@ def _settings(work: Work, runtime: str, left: Answers, right: Answers) -> dict[s
         "seed": SEED,
         "limit": work.limit,
         "parent_answers": f"{left.kept} of {len(left.runs)} tasks answered in an earlier run on this machine",
+        MACHINE: machine_words(this_machine()),
         "determinism": {name: asdict(one.determinism) for name, one in (("parent", left), ("quantized", right))},
     }
 

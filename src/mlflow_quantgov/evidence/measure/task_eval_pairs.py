@@ -60,7 +60,7 @@ def pair(
             fix="give an item the same group on both sides",
         )
     name, higher = _metric(parent, quantized, metric)
-    room = min(MAX_OUTPUT, OUTPUT_BUDGET // (2 * (items_in_all or len(parent.samples))))
+    room = room_for(items_in_all or len(parent.samples))
     names = _ids(parent.samples)
     repeated = {one.number: one for one in again.samples} if again is not None else {}
     return TaskResult(
@@ -77,13 +77,18 @@ def pair(
                 group=one.group,
                 choices=one.choices,
                 prompt_sha256=one.prompt,
-                parent=_answer(one, name, higher, room),
-                quantized=_answer(right[one.number], name, higher, room),
+                parent=answer_of(one, name, higher, room),
+                quantized=answer_of(right[one.number], name, higher, room),
                 parent_again=_score(repeated[one.number], name, higher) if one.number in repeated else None,
             )
             for one in parent.samples
         ),
     )
+
+
+def room_for(items_in_all: int) -> int:
+    """Characters that are kept of each answer in a statement of so many items."""
+    return min(MAX_OUTPUT, OUTPUT_BUDGET // (2 * max(1, items_in_all)))
 
 
 def all_equal(task: TaskResult) -> bool:
@@ -153,7 +158,15 @@ def _score(sample: Sample, metric: str, higher: bool) -> float | None:
     return None if score is None else score if higher else -score
 
 
-def _answer(sample: Sample, metric: str, higher: bool, room: int) -> Answer:
+def answer_of(sample: Sample, metric: str, higher: bool, room: int) -> Answer:
+    """What a statement keeps of one side's answer.
+
+    Args:
+        sample: The answered item; it has to have that metric.
+        metric: The metric that counts.
+        higher: Whether higher is better; else the score is negated.
+        room: Characters that are kept of a text.
+    """
     score = sample.scores[metric]
     return Answer(
         score=score if higher else -score,

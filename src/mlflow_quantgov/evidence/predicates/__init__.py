@@ -11,6 +11,7 @@ from mlflow_quantgov.evidence.predicates.calibration import Calibration, DataRec
 from mlflow_quantgov.evidence.predicates.fidelity import DocumentRecord, Fidelity, FidelityV1
 from mlflow_quantgov.evidence.predicates.kernels import Kernels, Lookup
 from mlflow_quantgov.evidence.predicates.reproduction import Difference, MadePart, Reproduction
+from mlflow_quantgov.evidence.predicates.spot_check import Again, CheckedItem, CheckedTask, Shape, SpotCheck, Tolerance
 from mlflow_quantgov.evidence.predicates.task_eval import Answer, TaskEval, TaskItem, TaskResult
 from mlflow_quantgov.evidence.predicates.training import Training, TrainingV1
 from mlflow_quantgov.evidence.predicates.waiver import Waiver, WaiverV1
@@ -19,6 +20,7 @@ PREDICATES: dict[str, type[Predicate]] = {
     predicate.KIND: predicate
     for predicate in (
         TaskEval,
+        SpotCheck,
         Fidelity,
         Calibration,
         Kernels,
@@ -36,12 +38,15 @@ EARLIER: tuple[type[Predicate], ...] = (FidelityV1, BenchmarkV1, TrainingV1, Wai
 __all__ = [
     "EARLIER",
     "PREDICATES",
+    "Again",
     "Answer",
     "Archive",
     "ArchivedFile",
     "Benchmark",
     "BenchmarkV1",
     "Calibration",
+    "CheckedItem",
+    "CheckedTask",
     "DataRecord",
     "Difference",
     "DocumentRecord",
@@ -58,10 +63,13 @@ __all__ = [
     "Provenance",
     "Reproduction",
     "Round",
+    "Shape",
     "Side",
+    "SpotCheck",
     "TaskEval",
     "TaskItem",
     "TaskResult",
+    "Tolerance",
     "Training",
     "TrainingV1",
     "Waiver",

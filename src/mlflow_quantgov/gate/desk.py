@@ -1,0 +1,96 @@
+"""Where statements come in and items for spot-checks are drawn: asked of the store that this is mixed into."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from mlflow_quantgov.errors import EvidenceError, UsageError
+from mlflow_quantgov.evidence.predicates import SpotCheck, TaskEval
+from mlflow_quantgov.evidence.signing import read_attached
+from mlflow_quantgov.gate import ledger
+from mlflow_quantgov.gate.actor import current_actor
+from mlflow_quantgov.gate.draws import draw
+from mlflow_quantgov.gate.intake import take_in
+from mlflow_quantgov.gate.ledger import Entry
+from mlflow_quantgov.policy.facts import Evidence, Facts
+from mlflow_quantgov.policy.spot_checks import fault
+
+
+class Desk:
+    """Takes statements in, and draws."""
+
+    def quantgov_take_in(self: Any, name: str, version: str, data: bytes) -> Evidence:
+        """Take in a statement about a version or its parent.
+
+        Raises:
+            EvidenceError: Malformed, about other bytes, its summary is not what its records give, its signature does not
+                fit, it is a waiver that nobody with the role has signed for this version, or a spot-check of other items than
+                were drawn.
+        """
+        facts = self.quantgov_facts(name, version)
+        subjects = {one.weights for one in (facts.model, facts.lineage.parent if facts.lineage else None) if one}
+        _refuse_faulty(data, facts)
+        actor, source = current_actor()
+        with self._sessions.transaction() as session:
+            ref = self.reference(name, version)
+            taken = take_in(session, ref, data, subjects, self._keys, actor=actor, actor_source=source)
+            signers = [{"key": one.key, "name": one.name, "standing": one.standing} for one in taken.signatures]
+            body = {"statement": taken.digest, "kind": taken.kind, "subject": taken.subject, "signed_by": signers}
+            ledger.append(session, Entry("statement", actor, source, name, version, None, "recorded", None, body))
+        return taken
+
+    def quantgov_draw(self: Any, name: str, version: str, statement: str | None = None) -> dict[str, Any]:
+        """What decides which items of an evaluation are measured again, by whoever asks.
+
+        Drawn once for each evaluation and each person, after the evaluation was taken in; asking again gives the same, so that
+        nobody draws until they like it.
+
+        Args:
+            name: Registered model.
+            version: Its version.
+            statement: Digest of the evaluation, or how it begins; None for the one that counts most.
+
+        Returns:
+            `statement`, `content` (the bytes that were kept), `seed`, `drawn_for`, `drawn_at`.
+
+        Raises:
+            UsageError: There is no such evaluation of this version.
+        """
+        facts = self.quantgov_facts(name, version)
+        wanted = [one for one in facts.of_kind(TaskEval.KIND) if one.digest.startswith(statement or "")]
+        if not wanted:
+            raise UsageError(
+                f"{name} version {version} has no task evaluation{f' {statement[:80]}' if statement else ''}.",
+                why="What was not evaluated cannot be checked.",
+                fix=f"quantgov evaluate models:/{name}/{version} --tasks DIR",
+            )
+        digest, (actor, source) = wanted[-1].digest, current_actor()
+        with self._sessions.transaction() as session:
+            made, is_new = draw(session, digest, actor=actor, actor_source=source, now=datetime.now(UTC))
+            if is_new:
+                body = {"statement": digest, "drawn_for": made.actor, "seed": made.seed}
+                ledger.append(session, Entry("draw", actor, source, name, version, None, "recorded", None, body))
+        return {
+            "statement": digest,
+            "content": wanted[-1].statement.to_bytes().decode(),
+            "seed": made.seed,
+            "drawn_for": made.actor,
+            "drawn_at": made.drawn_at.isoformat(),
+        }
+
+
+def _refuse_faulty(data: bytes, facts: Facts) -> None:
+    """Refuse a spot-check that would count for nothing, while whoever made it still looks on."""
+    statement = read_attached(data).statement
+    content = statement.content()
+    if not isinstance(content, SpotCheck):
+        return
+    evaluation = next((one for one in facts.evidence if one.digest == content.evaluation), None)
+    problem = "its evaluation was not taken in" if evaluation is None else fault(content, evaluation, facts.draws)
+    if problem is not None:
+        raise EvidenceError(
+            f"The spot-check does not count: {problem}.",
+            why="Items that somebody chose, or that were recorded otherwise, show nothing.",
+            fix=f"quantgov spot-check models:/{facts.name}/{facts.version} --items 20",
+        )
