@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -286,3 +288,14 @@ def test_refused_destinations_name_the_near_one(
     assert "did you mean @champion? Fix: quantgov check models:/chat/2 --to @champion" in " ".join(
         capsys.readouterr().out.split()
     )
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_reader_that_has_gone_is_no_refusal_and_no_traceback(options: list[str]) -> None:
+    command = [sys.executable, "-m", "mlflow_quantgov", "schema", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.close()
+        said = running.stderr.read()
+        assert (running.wait(), said) == (128 + signal.SIGPIPE, b"")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -66,6 +67,13 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does, but a reader that has gone is no refusal: on an error with a number click exits with 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise BrokenPipeError from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The overview, without importing anything."""
         with formatter.section("Commands"):
@@ -93,24 +101,38 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     warnings.filterwarnings("ignore", category=FutureWarning, module="mlflow")
     try:
+        code = _run(given)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads our output has gone (`| head`); the interpreter would complain once more on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    sys.exit(code)
+
+
+def _run(given: list[str]) -> int:
+    """Run a command; its exit code, with every error printed."""
+    try:
         code = cli.main(args=given, prog_name="quantgov", standalone_mode=False)
+    except BrokenPipeError:
+        raise
     except QuantgovError as error:
-        _fail(error.to_dict(), error.exit_code, given)
+        return _fail(error.to_dict(), error.exit_code, given)
     except click.exceptions.Abort:
-        _fail({"message": "Stopped.", "why": "Nothing more was written.", "fix": ""}, 2, given)
+        return _fail({"message": "Stopped.", "why": "Nothing more was written.", "fix": ""}, 2, given)
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message())
-        code = 0
+        return 0
     except click.ClickException as error:
         usage = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "quantgov"
-        _fail(
+        return _fail(
             {"message": short(error.format_message(), 500, quoted=False), "why": "", "fix": f"{usage} --help"}, 2, given
         )
     except Exception as error:
         if os.environ.get("QUANTGOV_DEBUG"):
             raise
-        _fail(_unexpected(error), 2, given)
-    sys.exit(code if isinstance(code, int) else 0)
+        return _fail(_unexpected(error), 2, given)
+    return code if isinstance(code, int) else 0
 
 
 def _unexpected(error: Exception) -> dict[str, str]:
@@ -132,10 +154,11 @@ def _unexpected(error: Exception) -> dict[str, str]:
     }
 
 
-def _fail(error: dict[str, Any], code: int, arguments: list[str]) -> None:
+def _fail(error: dict[str, Any], code: int, arguments: list[str]) -> int:
+    """Print an error; the exit code that goes with it."""
     if "--json" in arguments:
         print(json.dumps({"error": error}))
     else:
         lines = [f"error: {error['message']}", error.get("why", ""), f"Fix: {error['fix']}" if error.get("fix") else ""]
         print("\n".join(line for line in lines if line), file=sys.stderr)
-    sys.exit(code)
+    return code

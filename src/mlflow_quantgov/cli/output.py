@@ -34,8 +34,18 @@ COLOURS = {
 }
 
 # No markup: names and reasons come from files and servers, and `[gguf]` in them is no style.
-stdout = Console(markup=False, highlight=False)
-stderr = Console(stderr=True, markup=False, highlight=False)
+
+
+class _Console(Console):
+    """rich's console, without its exit code 1 where the reader has gone: that code says "refused" here."""
+
+    def on_broken_pipe(self) -> None:
+        """Let `main` end the process."""
+        raise BrokenPipeError
+
+
+stdout = _Console(markup=False, highlight=False)
+stderr = _Console(stderr=True, markup=False, highlight=False)
 
 
 def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
