@@ -48,6 +48,8 @@ def gated_server(folder: Path, policy: Path, database: str | None = None) -> Ite
     ]
     # Neither the client's addresses nor its caches may leak into the server.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_TRACKING")}
+    # Two queues of background jobs, five processes: they would compete with what is timed.
+    environment.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
