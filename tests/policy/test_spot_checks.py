@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from releases import MODEL, NOW, contents, digest, evidence, facts_of, items, side, task
+from releases import MODEL, NOW, PARENT, contents, digest, evidence, facts_of, items, side, task
 from spot_checked import CPU, SEED, on_cpu, other, same, spot_check
 from test_trust import DAY, by, check, demanding, key, signed
 
@@ -19,7 +19,7 @@ from mlflow_quantgov.policy.engine import decide
 from mlflow_quantgov.policy.facts import Draw, Evidence, Facts
 from mlflow_quantgov.policy.loader import load_policy
 from mlflow_quantgov.policy.schema import Gate, Policy
-from mlflow_quantgov.policy.spot_checks import fault
+from mlflow_quantgov.policy.spot_check_faults import fault
 from mlflow_quantgov.resources import policies_dir
 
 PLAIN = demanding()
@@ -146,6 +146,22 @@ def test_what_is_no_spot_check_of_it_says_nothing_and_is_named(case: str) -> Non
     assert decision.allowed
     if case != "another evaluation":
         assert any(label.startswith("not counted: spot-check, ") and words in label for label in decision.labels)
+
+
+@pytest.mark.parametrize("flips", [0, 20])
+def test_a_tolerance_in_other_words_or_rounded_otherwise_is_the_same(flips: int) -> None:
+    """Statements of an earlier release stay what they are; else an upgrade would give refuted evaluations back."""
+    evaluation = on_cpu(
+        (task("multi-step-reasoning", [one.model_copy(update={"parent_again": 1.0}) for one in items([(1, 1)] * 50)]),),
+        parent=side(PARENT, settings={"device": "cuda:0"}), quantized=side(MODEL, settings={"device": "cuda:0"}),
+    )  # fmt: skip
+    content = spot_check(evaluation, flips=flips, parent=evaluation.parent, quantized=evaluation.quantized)
+    given = content.quantized_tolerance
+    assert given is not None and given.share is not None and 0.05 < given.share < 0.06
+    told = given.model_copy(update={"why": "said otherwise", "share": given.share * (1 + 1e-12)})
+    facts = released(altered(content, quantized_tolerance=told), evaluation=evaluation)
+    (about,) = facts.of_kind("task-eval")
+    assert fault(facts.evidence[-1].content, about, facts.draws) is None  # type: ignore[arg-type]  # a spot-check
 
 
 def test_one_that_was_drawn_where_nothing_is_gated_may_refute_and_not_vouch() -> None:

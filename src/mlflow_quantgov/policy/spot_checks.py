@@ -1,19 +1,18 @@
-"""Which spot-checks are ones of their evaluation, what a failed one takes away, and whether the one that a gate asks for is there."""
+"""What a failed spot-check takes away, and whether the one that a gate asks for is there."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
-from mlflow_quantgov.evidence.drawing import drawn, places_of
-from mlflow_quantgov.evidence.predicates import Shape, SpotCheck, TaskEval
+from mlflow_quantgov.evidence.predicates import SpotCheck, TaskEval
 from mlflow_quantgov.evidence.predicates.spot_check_summary import hidden_at
 from mlflow_quantgov.evidence.signing import Role, Signature
-from mlflow_quantgov.evidence.tolerances import asks_alike, tolerance
 from mlflow_quantgov.policy.decision import CheckResult
-from mlflow_quantgov.policy.facts import Draw, Evidence, Facts, Sibling
+from mlflow_quantgov.policy.facts import Evidence, Facts, Sibling
 from mlflow_quantgov.policy.matching import fold
 from mlflow_quantgov.policy.schema import Gate, SpotCheckDemand
+from mlflow_quantgov.policy.spot_check_faults import draws_of, fault
 from mlflow_quantgov.policy.trust import may_be_author, used, wanted_role, why_not
 
 ROLE: Role = "measurer"
@@ -21,26 +20,6 @@ ROLE: Role = "measurer"
 NUMBERS = "spot_check"
 """Where the numbers of a check say that nothing but a spot-check is missing."""
 _RESTS_ON_TASKS = ("task-eval", "bit-width")
-
-
-def fault(content: SpotCheck, evaluation: Evidence, draws: Sequence[Draw] | None) -> str | None:
-    """Why a statement is no spot-check of an evaluation, whatever it says; None where it is one.
-
-    Args:
-        content: What was measured again.
-        evaluation: The evaluation that it names.
-        draws: What the gate has drawn; None where nobody can know.
-    """
-    recorded = evaluation.content
-    if not isinstance(recorded, TaskEval) or content.evaluation != evaluation.digest:
-        return "it is about another statement"
-    if content.drawn_by == "gate" and draws is not None and not _draws_of(content, draws):
-        return "this server has not drawn its items"
-    if [one.task for one in content.tasks] != [one.task for one in recorded.tasks]:
-        return "it names other tasks than the evaluation"
-    if any(one.recorded != Shape.of(task) for one, task in zip(content.tasks, recorded.tasks, strict=True)):
-        return "it says of a task what the evaluation does not"
-    return _fault_of_items(content, recorded) or _fault_of_sides(content, recorded)
 
 
 def failed(facts: Facts) -> dict[str, Evidence]:
@@ -169,16 +148,11 @@ def _unheard(signature: Signature, content: SpotCheck, facts: Facts, evaluation:
     """Why somebody does not vouch for a spot-check by signing it; None where they do."""
     if may_be_author(evaluation, signature.name):
         return f"one is signed by {signature.name}, who has measured or attached the evaluation"
-    drawn_for = {fold(draw.actor) for draw in _draws_of(content, facts.draws or ())}
+    drawn_for = {fold(draw.actor) for draw in draws_of(content, facts.draws or ())}
     # Else somebody draws under many names, and signs what they like.
     if facts.draws is not None and fold(signature.name) not in drawn_for:
         return f"one is signed by {signature.name}, and its items were drawn for somebody else"
     return None
-
-
-def _draws_of(content: SpotCheck, draws: Sequence[Draw]) -> list[Draw]:
-    """The draws that gave a spot-check its items."""
-    return [one for one in draws if (one.statement, one.seed) == (content.evaluation, content.seed)]
 
 
 def _pairs(facts: Facts) -> Iterable[tuple[Evidence, Evidence]]:
@@ -194,37 +168,6 @@ def _pairs(facts: Facts) -> Iterable[tuple[Evidence, Evidence]]:
         is_about = evaluation is not None and one.subject == evaluation.subject
         if evaluation is not None and is_about and fault(one.content, evaluation, facts.draws) is None:
             yield one, evaluation
-
-
-def _fault_of_items(content: SpotCheck, recorded: TaskEval) -> str | None:
-    """Items that were not drawn, or are not those of the evaluation."""
-    if content.problem is not None:
-        return None
-    there = {one.task: (one.again or one.recorded).items for one in content.tasks}
-    places = places_of([(task.task, len(task.items)) for task in recorded.tasks])
-    wanted = [one for one in drawn(content.seed, places, content.asked_for) if one[1] < there[one[0]]]
-    if [(one.task, one.number) for one in content.items] != wanted:
-        return "its items are not those that were drawn"
-    tasks = {task.task: task for task in recorded.tasks}
-    if any(one.recorded != tasks[one.task].items[one.number] for one in content.items):
-        return "it says of an item what the evaluation does not"
-    return None
-
-
-def _fault_of_sides(content: SpotCheck, recorded: TaskEval) -> str | None:
-    """Other models, or more tolerance than their runtimes are given."""
-    if content.problem is not None:
-        return None
-    for then, now, given in (
-        (recorded.parent, content.parent, content.parent_tolerance),
-        (recorded.quantized, content.quantized, content.quantized_tolerance),
-    ):
-        assert now is not None, "the predicate holds both sides with its items"
-        if then.weights != now.weights:
-            return "it measured other weights"
-        if given != tolerance(recorded, then, now, content.provenance, content.machine):
-            return "it allows itself another tolerance than its runtime's"
-    return None if content.asked_alike == asks_alike(recorded, content.provenance) else "its libraries are others"
 
 
 def _evaluations(facts: Facts) -> list[Evidence]:
