@@ -162,7 +162,7 @@ def test_what_is_not_here_is_one_clear_line(gated: Run, tmp_path: Path) -> None:
     assert code == 2 and "was evaluated with other files" in json.loads(out)["error"]["message"]
     code, out, _ = gated("spot-check", URI, "--json")
     assert code == 2 and "--tasks DIR" in json.loads(out)["error"]["fix"]
-    code, out, _ = gated("spot-check", URI, "--tasks", str(SKILLS_TASKS), "--statement", "sha256:9", "--json")
+    code, out, _ = gated("spot-check", URI, "--tasks", str(SKILLS_TASKS), "--statement", "sha256:" + "9" * 64, "--json")
     assert code == 2 and "has no task evaluation sha256:9" in json.loads(out)["error"]["message"]
     code, out, _ = gated("spot-check", "models:/chat/1", "--tasks", str(SKILLS_TASKS), "--json")
     assert code == 2 and "names no parent" in json.loads(out)["error"]["message"]
