@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from mlflow_quantgov.evidence.drawing import drawn, places_of
 from mlflow_quantgov.evidence.predicates import Shape, SpotCheck, TaskEval, Tolerance
 from mlflow_quantgov.evidence.tolerances import asks_alike, tolerance
-from mlflow_quantgov.policy.facts import Draw, Evidence
+from mlflow_quantgov.policy.facts import Draw, Evidence, Facts
 
 
 def fault(content: SpotCheck, evaluation: Evidence, draws: Sequence[Draw] | None) -> str | None:
@@ -29,6 +29,24 @@ def fault(content: SpotCheck, evaluation: Evidence, draws: Sequence[Draw] | None
     if any(one.recorded != Shape.of(task) for one, task in zip(content.tasks, recorded.tasks, strict=True)):
         return "it says of a task what the evaluation does not"
     return _fault_of_items(content, recorded) or _fault_of_sides(content, recorded)
+
+
+def pairs(facts: Facts) -> Iterator[tuple[Evidence, Evidence]]:
+    """Every spot-check that is one, with its evaluation, also of other versions that a check reads; what counts most comes last."""
+    known = {one.digest: one for one in evaluations_of(facts)}
+    others = (one for sibling in facts.siblings for one in sibling.spot_checks)
+    for one in sorted((*facts.evidence, *others), key=lambda one: one.rank):
+        if not isinstance(one.content, SpotCheck):
+            continue
+        about = known.get(one.content.evaluation)
+        if about is not None and one.subject == about.subject and fault(one.content, about, facts.draws) is None:
+            yield one, about
+
+
+def evaluations_of(facts: Facts) -> list[Evidence]:
+    """Task evaluations of this version and of others that a check reads."""
+    others = (one for sibling in facts.siblings for one in sibling.evidence)
+    return [one for one in (*facts.evidence, *others) if one.kind == TaskEval.KIND]
 
 
 def draws_of(content: SpotCheck, draws: Sequence[Draw]) -> list[Draw]:
