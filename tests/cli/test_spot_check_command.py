@@ -127,6 +127,9 @@ def test_an_honest_evaluation_holds_and_a_forged_one_does_not(gated: Run) -> Non
     code, _, err = gated("spot-check", URI, "--tasks", str(SKILLS_TASKS), *wanted)
     assert code == 1
     assert f"Fix: measure it again, and look at who attached the evaluation: quantgov evaluate {URI}" in err
+    assert "nobody signed this spot-check" in " ".join(err.split())
+    code, _, err = gated("spot-check", URI, "--tasks", str(SKILLS_TASKS), "--items", "2")
+    assert code == 3 and f"--items 4 --tasks {SKILLS_TASKS}" in " ".join(err.split())
 
 
 def test_other_batches_do_not_refute_an_honest_evaluation(gated: Run) -> None:

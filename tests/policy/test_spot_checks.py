@@ -283,23 +283,22 @@ def tried(people: dict[str, Signer], others: int, drawn_for: str = "bob", **chan
                for number, other_one in enumerate(more) if changes.get("answered")]  # fmt: skip
     vouched = [signed(one, keys, by(people[changes["answered"]], one)) for one in vouched]
     facts = replace(facts, evidence=(*more, *(replace(one, actor="ada") for one in found), *vouched))
-    return decide(ASKED, facts, "@champion")
+    return decide(demanding('signed: {"*": measurer}', "spot_check: {risk: 0.01}"), facts, "@champion")
 
 
 def test_the_luckiest_of_many_draws_does_not_pass_for_the_only_one(people: dict[str, Signer]) -> None:
     """Who asks under Bob's name attaches forgeries, sees what is drawn of each, signs the best and lets Bob check that one."""
-    assert tried(people, 0).allowed
-    # 20 items of 600 hide a quarter with probability 0.0028: up to 35 tries are within one in ten.
-    assert tried(people, 10).allowed
-    decision = tried(people, 40)
+    # 20 items of 600 hide a quarter with probability 0.0028: three tries are within one in a hundred.
+    assert tried(people, 2).allowed
+    decision = tried(people, 4)
     found = check(decision, "task-eval")
     assert refused(decision)[0] == ("task-eval", "missing")
-    assert "hidden in one of 41 evaluations of these weights whose items were drawn for its signer" in found.reason
-    assert "--items 25 " in found.fix and "drawn, and nothing attached: bob (40 times)" in decision.labels
-    assert tried(people, 40, drawn_for="ada").allowed
+    assert "hidden in one of 5 evaluations of these weights whose items were drawn for its signer" in found.reason
+    assert "--items 25 " in found.fix and "drawn, and nothing attached: bob (4 times)" in decision.labels
+    assert tried(people, 4, drawn_for="ada").allowed
     # What Bob has vouched for since is no try; what others say of his draws changes nothing.
-    assert tried(people, 40, answered="bob").allowed
-    assert not tried(people, 40, answered="ada").allowed
+    assert tried(people, 4, answered="bob").allowed
+    assert not tried(people, 4, answered="ada").allowed
 
 
 SLOW = side(MODEL, settings=CPU | {"threads": 1})

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from mlflow_quantgov.evidence.predicates import SpotCheck, TaskEval
 from mlflow_quantgov.evidence.predicates.spot_check_summary import hidden_at, items_for
-from mlflow_quantgov.evidence.signing import Signature
+from mlflow_quantgov.evidence.signing import Role, Signature
 from mlflow_quantgov.policy.decision import CheckResult
 from mlflow_quantgov.policy.facts import Evidence, Facts
 from mlflow_quantgov.policy.matching import fold
@@ -29,6 +29,17 @@ class _Lack:
     """How many items would do, where more of them are the remedy."""
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked for, and of what."""
+
+    demand: SpotCheckDemand
+    role: Role
+    facts: Facts
+    sound: list[tuple[Evidence, Evidence]]
+    """Every spot-check that is one, with its evaluation."""
+
+
 def demanded(gate: Gate, facts: Facts, checks: Sequence[CheckResult], uri: str) -> tuple[CheckResult, ...]:
     """The checks, with those that rest on an evaluation missing where the policy wants a spot-check that is not there.
 
@@ -41,18 +52,18 @@ def demanded(gate: Gate, facts: Facts, checks: Sequence[CheckResult], uri: str) 
     demand = gate.spot_check
     if demand is None or facts.role == "parent":
         return tuple(checks)
+    asked = _Asked(demand, role_for(gate), facts, list(pairs(facts)))
     return tuple(
-        _demanded(one, demand, gate, facts, uri) if one.check in RESTS_ON_TASKS and not one.refuses else one
-        for one in checks
+        _demanded(one, asked, uri) if one.check in RESTS_ON_TASKS and not one.refuses else one for one in checks
     )
 
 
-def _demanded(check: CheckResult, demand: SpotCheckDemand, gate: Gate, facts: Facts, uri: str) -> CheckResult:
-    kept = list(check.evidence)
+def _demanded(check: CheckResult, asked: _Asked, uri: str) -> CheckResult:
+    kept, facts, demand = list(check.evidence), asked.facts, asked.demand
     for evaluation in used(facts, [check]):
         if evaluation.kind != TaskEval.KIND or facts.model is None or evaluation.subject != facts.model.weights:
             continue
-        found = _vouching(demand, gate, facts, evaluation)
+        found = _vouching(asked, evaluation)
         if isinstance(found, _Lack):
             reason = (
                 f"{check.reason} Not measured: the policy wants a spot-check of the evaluation {evaluation.digest[:19]} by "
@@ -67,27 +78,27 @@ def _demanded(check: CheckResult, demand: SpotCheckDemand, gate: Gate, facts: Fa
     return replace(check, evidence=tuple(dict.fromkeys(kept)))
 
 
-def _vouching(demand: SpotCheckDemand, gate: Gate, facts: Facts, evaluation: Evidence) -> Evidence | _Lack:
+def _vouching(asked: _Asked, evaluation: Evidence) -> Evidence | _Lack:
     """A spot-check that is as the policy wants it, or why the one that counts most is not."""
     lack = _Lack("there is none")
-    for one, about in pairs(facts):
+    for one, about in asked.sound:
         if about.digest == evaluation.digest:
-            found = _shortfall(one, demand, gate, facts, evaluation)
+            found = _shortfall(one, asked, evaluation)
             if found is None:
                 return one
             lack = found
     return lack
 
 
-def _shortfall(one: Evidence, demand: SpotCheckDemand, gate: Gate, facts: Facts, evaluation: Evidence) -> _Lack | None:
-    content, role = one.content, role_for(gate)
+def _shortfall(one: Evidence, asked: _Asked, evaluation: Evidence) -> _Lack | None:
+    content, demand = one.content, asked.demand
     assert isinstance(content, SpotCheck)
-    signers = [signature for signature in one.signatures if signature.is_valid and role in signature.roles]
+    signers = [signature for signature in one.signatures if signature.is_valid and asked.role in signature.roles]
     if not signers:
-        return _Lack(f"one is {why_not(one, role)}")
+        return _Lack(f"one is {why_not(one, asked.role)}")
     if content.drawn_by != "gate":
         return _Lack("one was drawn by whoever checked, and not by this server")
-    unheard = [_unheard(signature, content, facts, evaluation) for signature in signers]
+    unheard = [_unheard(signature, content, asked.facts, evaluation) for signature in signers]
     heard = [signature for signature, why in zip(signers, unheard, strict=True) if why is None]
     if not heard:
         return _Lack(str(unheard[0]))
@@ -96,7 +107,7 @@ def _shortfall(one: Evidence, demand: SpotCheckDemand, gate: Gate, facts: Facts,
         return _Lack(f"one is {stated['outcome']}: {stated['reason']}")
     if len(content.items) < min(demand.items, content.of):
         return _Lack(f"one looks at {len(content.items)} items, and the policy wants {demand.items}")
-    return _risky(content, demand, min(_tries(signature, facts, evaluation) for signature in heard))
+    return _risky(content, demand, min(_tries(signature, asked, evaluation) for signature in heard))
 
 
 def _unheard(signature: Signature, content: SpotCheck, facts: Facts, evaluation: Evidence) -> str | None:
@@ -110,18 +121,18 @@ def _unheard(signature: Signature, content: SpotCheck, facts: Facts, evaluation:
     return None
 
 
-def _tries(signature: Signature, facts: Facts, evaluation: Evidence) -> int:
+def _tries(signature: Signature, asked: _Asked, evaluation: Evidence) -> int:
     """Evaluations of the same weights of which items were drawn for a signer, without those that the signer has vouched for.
 
     Whoever can ask under that name may attach many forgeries and present the one whose draw is the luckiest; whoever is caught
     may try again. The chance that any of so many stays hidden is at most their sum.
     """
-    name = fold(signature.name)
+    name, facts = fold(signature.name), asked.facts
     same = {one.digest for one in facts.evidence if one.kind == TaskEval.KIND and one.subject == evaluation.subject}
     drawn = {draw.statement for draw in facts.draws or () if fold(draw.actor) == name} & same
     held = {
         about.digest
-        for one, about in pairs(facts)
+        for one, about in asked.sound
         if one.content.stated()["outcome"] == "pass"
         and name in {fold(by.name) for by in one.signatures if by.is_valid and by.name}
     }
