@@ -12,7 +12,6 @@ from mlflow_quantgov.cli.archive_command import store_option
 from mlflow_quantgov.cli.compare_command import EXIT_CODES
 from mlflow_quantgov.cli.measuring import key_option, measure
 from mlflow_quantgov.cli.output import json_option, print_fix, print_note, stdout
-from mlflow_quantgov.versions import SIGNING_KEY
 
 
 @click.command(name="spot-check")
@@ -40,6 +39,7 @@ def spot_check(
     measurer, that makes the evaluation count for nothing), with 3 where that cannot be told.
     """
     from mlflow_quantgov import api
+    from mlflow_quantgov.versions import SIGNING_KEY
 
     found = measure(
         "spot-check",

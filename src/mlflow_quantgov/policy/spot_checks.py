@@ -77,7 +77,7 @@ def labels(gate: Gate, facts: Facts, refuted: Collection[str]) -> list[str]:
     found = [f"refuted by a spot-check: task-eval {digest[:19]}" for digest in refuted]
     disputed = {about.digest: one for one, about in pairs(facts) if _failed(one) and about.digest not in refuted}
     found += [
-        f"disputed, and it counts: task-eval {digest[:19]}, a spot-check that failed is {_by(one, role_for(gate))}"
+        f"disputed: task-eval {digest[:19]}, a spot-check that failed is {_by(one, role_for(gate))}"
         for digest, one in disputed.items()
     ]
     found += _unanswered(facts)
