@@ -127,6 +127,9 @@ def test_an_honest_evaluation_holds_and_a_forged_one_does_not(gated: Run) -> Non
     code, _, err = gated("spot-check", URI, "--tasks", str(SKILLS_TASKS), *wanted)
     assert code == 1
     assert f"Fix: measure it again, and look at who attached the evaluation: quantgov evaluate {URI}" in err
+    assert "nobody signed this spot-check" in " ".join(err.split())
+    code, _, err = gated("spot-check", URI, "--tasks", str(SKILLS_TASKS), "--items", "2")
+    assert code == 3 and f"--items 4 --tasks {SKILLS_TASKS}" in " ".join(err.split())
 
 
 def test_other_batches_do_not_refute_an_honest_evaluation(gated: Run) -> None:
@@ -162,7 +165,7 @@ def test_what_is_not_here_is_one_clear_line(gated: Run, tmp_path: Path) -> None:
     assert code == 2 and "was evaluated with other files" in json.loads(out)["error"]["message"]
     code, out, _ = gated("spot-check", URI, "--json")
     assert code == 2 and "--tasks DIR" in json.loads(out)["error"]["fix"]
-    code, out, _ = gated("spot-check", URI, "--tasks", str(SKILLS_TASKS), "--statement", "sha256:9", "--json")
+    code, out, _ = gated("spot-check", URI, "--tasks", str(SKILLS_TASKS), "--statement", "sha256:" + "9" * 64, "--json")
     assert code == 2 and "has no task evaluation sha256:9" in json.loads(out)["error"]["message"]
     code, out, _ = gated("spot-check", "models:/chat/1", "--tasks", str(SKILLS_TASKS), "--json")
     assert code == 2 and "names no parent" in json.loads(out)["error"]["message"]

@@ -185,6 +185,25 @@ def test_items_that_were_left_out_or_called_something_else_are_seen(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("limit", [0, -5, True])
+def test_a_limit_that_is_none_hides_no_items(release: tuple[TaskEval, Bytes], skills_tasks: Path, limit: int) -> None:
+    """Whoever forges records what they like; the task files hold more items than were recorded."""
+    evaluation, models = release
+    content = changed(evaluation, settings=evaluation.settings | {"limit": limit})
+    stated = checked(content, models, skills_tasks, items=2).stated()
+    assert stated["outcome"] == "fail" and "give another task" in stated["reason"]
+
+
+@pytest.mark.slow
+def test_settings_that_no_runtime_has_are_said(release: tuple[TaskEval, Bytes], skills_tasks: Path) -> None:
+    evaluation, models = release
+    for name in ("cache", "path", "self", "trust_remote_code"):
+        content = changed(evaluation, settings=evaluation.settings | {"settings": {name: "/etc"}})
+        stated = checked(content, models, skills_tasks, items=2).stated()
+        assert stated["outcome"] == "inconclusive" and name in stated["reason"]
+
+
+@pytest.mark.slow
 def test_what_ran_otherwise_is_compared_by_its_scores(release: tuple[TaskEval, Bytes], skills_tasks: Path) -> None:
     evaluation, models = release
     for change, words in (

@@ -140,7 +140,7 @@ def test_the_server_draws_once_for_each_evaluation_and_person(release: Release) 
     release.store = open_store(f"quantgov:{release.database}")
     assert release.draw("bob") == first
     with pytest.raises(UsageError, match="has no task evaluation sha256:9"):
-        release.draw("bob", "sha256:9")
+        release.draw("bob", "sha256:" + "9" * 64)
 
 
 def test_a_release_needs_it_and_passes_with_it(release: Release) -> None:
@@ -234,7 +234,7 @@ def test_a_draw_over_http(release: Release) -> None:
         "/quantgov/api/draws", json=body | {"statement": statement.digest}, auth=("bob", "x")
     ).get_json()
     assert first == named and first["seed"] != other["seed"] and other["drawn_for"] == "zoe"
-    wrong = browser.post("/quantgov/api/draws", json=body | {"statement": "sha256:9"}, auth=("bob", "x"))
+    wrong = browser.post("/quantgov/api/draws", json=body | {"statement": "sha256:" + "9" * 64}, auth=("bob", "x"))
     assert wrong.status_code == 400 and wrong.get_json()["error"]["fix"].startswith("quantgov evaluate")
     assert "draw" in browser.get("/quantgov/ledger").get_data(as_text=True)
 

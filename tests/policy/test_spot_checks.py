@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from releases import MODEL, NOW, contents, digest, evidence, facts_of, items, side, task
+from releases import MODEL, NOW, PARENT, contents, digest, evidence, facts_of, items, side, task
 from spot_checked import CPU, SEED, on_cpu, other, same, spot_check
 from test_trust import DAY, by, check, demanding, key, signed
 
@@ -19,7 +19,7 @@ from mlflow_quantgov.policy.engine import decide
 from mlflow_quantgov.policy.facts import Draw, Evidence, Facts
 from mlflow_quantgov.policy.loader import load_policy
 from mlflow_quantgov.policy.schema import Gate, Policy
-from mlflow_quantgov.policy.spot_checks import fault
+from mlflow_quantgov.policy.spot_check_faults import fault
 from mlflow_quantgov.resources import policies_dir
 
 PLAIN = demanding()
@@ -80,14 +80,17 @@ def test_a_failed_one_takes_an_evaluation_of_a_sibling_too() -> None:
     """Below four bit a wider version's evaluation is read; what was refuted of it is none."""
     from mlflow_quantgov.lineage import ModelFacts
     from mlflow_quantgov.policy.facts import Sibling
-    from mlflow_quantgov.policy.spot_checks import set_aside
+    from mlflow_quantgov.policy.spot_checks import labels, set_aside
 
     evaluation = evidence(on_cpu())
     model: ModelFacts = facts_of().model  # type: ignore[assignment]  # it has one
     failed = evidence(spot_check(on_cpu(), flips=3))
     sibling = Sibling("models:/chat/3", model, (evaluation,), spot_checks=(failed,))
     facts = facts_of(siblings=(sibling,), draws=(draw(evaluation),))
-    left, gone = set_aside(facts)
+    gate = PLAIN.gates["full"]
+    # What was drawn of the other version was answered there.
+    assert not [one for one in labels(gate, facts, ()) if one.startswith("drawn")]
+    left, gone = set_aside(gate, facts)
     assert left.siblings[0].evidence == () and gone == {evaluation.digest: failed}
 
 
@@ -103,6 +106,63 @@ def test_an_unsigned_one_takes_nothing_away_where_signatures_are_demanded(people
     last = signed(found[-1], keys, by(people["bob"], found[-1]))
     decision = decide(demanding('signed: {"*": measurer}'), replace(facts, evidence=(*found[:-1], last)), "@champion")
     assert refused(decision) == [("task-eval", "missing")]
+
+
+def sworn(people: dict[str, Signer], evaluation: str, *checks: tuple[SpotCheck, str], **changes: Any) -> Facts:
+    """A release whose evaluation, and each of whose spot-checks, somebody has signed, or nobody."""
+    keys = trusting(people, **changes)
+    facts = released(*(content for content, _ in checks))
+    signers = iter(signer for _, signer in checks)
+    found = []
+    for one in facts.evidence:
+        name = evaluation if one.kind == "task-eval" else next(signers) if one.kind == "spot-check" else ""
+        found.append(signed(one, keys, by(people[name], one)) if name else replace(one, actor="zoe"))
+    return replace(facts, evidence=tuple(found), keys=keys.digest)
+
+
+SPOT_CHECKED = demanding("spot_check: true")
+EVALUATIONS_SIGNED = demanding("signed: {task-eval: measurer}")
+WORDS: dict[str, tuple[Policy, str, list[tuple[int, str]], bool]] = {
+    # policy; who signed the evaluation; items that differ and who signed, of each spot-check; whether the evaluation counts
+    "nobody against nobody": (PLAIN, "", [(1, "")], False),
+    "nobody against a measurer": (PLAIN, "ada", [(1, "")], True),
+    "an untrusted key against a measurer": (PLAIN, "ada", [(1, "eve")], True),
+    "a measurer against a measurer": (PLAIN, "ada", [(1, "bob")], False),
+    "a measurer against nobody": (PLAIN, "", [(1, "bob")], False),
+    "nobody against a measurer who agrees": (PLAIN, "", [(0, "bob"), (1, "")], True),
+    "nobody against nobody who agrees": (PLAIN, "", [(0, ""), (1, "")], False),
+    "a measurer against another who agrees": (PLAIN, "ada", [(0, "ada"), (1, "bob")], False),
+    "nobody, where only evaluations are signed": (EVALUATIONS_SIGNED, "ada", [(1, "")], True),
+    "nobody, where spot-checks are asked for": (SPOT_CHECKED, "", [(0, "bob"), (1, "")], True),
+    "a measurer, where spot-checks are asked for": (SPOT_CHECKED, "", [(0, "bob"), (1, "ada")], False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WORDS)
+def test_a_failed_one_refutes_only_what_nobody_has_a_better_word_for(people: dict[str, Signer], case: str) -> None:
+    """Else any stranger sinks any release, for the price of one statement."""
+    policy, evaluation, checks, counts = WORDS[case]
+    made = [(spot_check(on_cpu(), flips=flips), who) for flips, who in checks]
+    facts = sworn(people, evaluation, *made)
+    decision = decide(policy, replace(facts, requester="bob"), "@champion")
+    assert decision.allowed == counts, decision.one_line()
+    who = made[-1][1]
+    seen = [label for label in decision.labels if label.startswith(("disputed", "refuted"))]
+    assert len(seen) == 1 and seen[0].startswith("disputed" if counts else "refuted")
+    found = check(decision, "task-eval")
+    if counts:
+        assert "signed by nobody, attached by zoe" in seen[0] if not who else "the untrusted key" in seen[0]
+    else:
+        assert (f", signed by {who}." if who else ", signed by nobody, attached by zoe.") in found.reason
+        # A remedy for whoever was sunk by nobody's word.
+        helps = "have a measurer run: quantgov spot-check models:/chat/2 --statement sha256:"
+        assert (helps in found.fix) == (not who)
+
+
+def test_a_failed_one_that_nobody_signed_is_said_of_whoever_attached_it() -> None:
+    """Where no key is trusted, nobody is told to use one."""
+    found = check(decide(PLAIN, released(spot_check(on_cpu(), flips=1)), "@champion"), "task-eval")
+    assert "signed by nobody, attached by" in found.reason and "--key" not in found.fix
 
 
 def altered(content: SpotCheck, **changes: Any) -> SpotCheck:
@@ -146,6 +206,22 @@ def test_what_is_no_spot_check_of_it_says_nothing_and_is_named(case: str) -> Non
     assert decision.allowed
     if case != "another evaluation":
         assert any(label.startswith("not counted: spot-check, ") and words in label for label in decision.labels)
+
+
+@pytest.mark.parametrize("flips", [0, 20])
+def test_a_tolerance_in_other_words_or_rounded_otherwise_is_the_same(flips: int) -> None:
+    """Statements of an earlier release stay what they are; else an upgrade would give refuted evaluations back."""
+    evaluation = on_cpu(
+        (task("multi-step-reasoning", [one.model_copy(update={"parent_again": 1.0}) for one in items([(1, 1)] * 50)]),),
+        parent=side(PARENT, settings={"device": "cuda:0"}), quantized=side(MODEL, settings={"device": "cuda:0"}),
+    )  # fmt: skip
+    content = spot_check(evaluation, flips=flips, parent=evaluation.parent, quantized=evaluation.quantized)
+    given = content.quantized_tolerance
+    assert given is not None and given.share is not None and 0.05 < given.share < 0.06
+    told = given.model_copy(update={"why": "said otherwise", "share": given.share * (1 + 1e-12)})
+    facts = released(altered(content, quantized_tolerance=told), evaluation=evaluation)
+    (about,) = facts.of_kind("task-eval")
+    assert fault(facts.evidence[-1].content, about, facts.draws) is None  # type: ignore[arg-type]  # a spot-check
 
 
 def test_one_that_was_drawn_where_nothing_is_gated_may_refute_and_not_vouch() -> None:
@@ -199,11 +275,40 @@ def test_refuted_evaluations_and_draws_without_an_answer_are_seen(people: dict[s
     assert "drawn, and nothing attached: ada" in decision.labels
 
 
+def tried(people: dict[str, Signer], others: int, drawn_for: str = "bob", **changes: Any) -> Decision:
+    """Bob vouches for one evaluation; of so many others of the same weights, items were drawn too."""
+    keys, first = trusting(people), on_cpu()
+    more = [evidence(on_cpu(warnings=(f"forged {number}",))) for number in range(others)]
+    draws = (draw(evidence(first)), *(draw(one, drawn_for, f"{number:064x}") for number, one in enumerate(more)))
+    facts = released(spot_check(first), evaluation=first, draws=draws, requester="bob")
+    found = [signed(one, keys, by(people["bob" if one.kind == "spot-check" else "ada"], one)) for one in facts.evidence]
+    vouched = [evidence(spot_check(other_one.content, other_one.digest, seed=f"{number:064x}"))  # type: ignore[arg-type]
+               for number, other_one in enumerate(more) if changes.get("answered")]  # fmt: skip
+    vouched = [signed(one, keys, by(people[changes["answered"]], one)) for one in vouched]
+    facts = replace(facts, evidence=(*more, *(replace(one, actor="ada") for one in found), *vouched))
+    return decide(demanding('signed: {"*": measurer}', "spot_check: {risk: 0.01}"), facts, "@champion")
+
+
+def test_the_luckiest_of_many_draws_does_not_pass_for_the_only_one(people: dict[str, Signer]) -> None:
+    """Who asks under Bob's name attaches forgeries, sees what is drawn of each, signs the best and lets Bob check that one."""
+    # 20 items of 600 hide a quarter with probability 0.0028: three tries are within one in a hundred.
+    assert tried(people, 2).allowed
+    decision = tried(people, 4)
+    found = check(decision, "task-eval")
+    assert refused(decision)[0] == ("task-eval", "missing")
+    assert "hidden in one of 5 evaluations of these weights whose items were drawn for its signer" in found.reason
+    assert "--items 25 " in found.fix and "drawn, and nothing attached: bob (4 times)" in decision.labels
+    assert tried(people, 4, drawn_for="ada").allowed
+    # What Bob has vouched for since is no try; what others say of his draws changes nothing.
+    assert tried(people, 4, answered="bob").allowed
+    assert not tried(people, 4, answered="ada").allowed
+
+
 SLOW = side(MODEL, settings=CPU | {"threads": 1})
 SHORTFALLS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "none": (lambda: None, {}, "there is none"),
     "by who measured": (lambda: spot_check(on_cpu()), {"signer": "ada", "draws": "ada"}, "has measured or attached"),
-    "unsigned": (lambda: spot_check(on_cpu()), {"signer": ""}, "there is none"),
+    "unsigned": (lambda: spot_check(on_cpu()), {"signer": ""}, "one is signed by nobody"),
     "drawn for somebody else": (lambda: spot_check(on_cpu()), {"draws": "zoe"}, "drawn for somebody else"),
     "drawn by the checker": (lambda: spot_check(on_cpu(), drawn_by="checker"), {}, "not by this server"),
     "too few items": (lambda: spot_check(on_cpu(), items=10), {}, "looks at 10 items, and the policy wants 20"),
@@ -222,8 +327,18 @@ def test_what_the_policy_does_not_get_is_missing(people: dict[str, Signer], case
         "task-eval", "bit-width"}  # fmt: skip
     found = check(decision, "task-eval")
     assert words in found.reason and "by another key" in found.reason
-    assert "quantgov spot-check models:/chat/2 --items 20 --statement sha256:" in found.fix
+    more = 30 if case == "too much tolerance" else 20
+    assert f"quantgov spot-check models:/chat/2 --items {more} --statement sha256:" in found.fix
     assert decision.exit_code == 3
+
+
+def test_where_so_many_may_differ_that_no_number_helps_it_is_said(people: dict[str, Signer]) -> None:
+    """Where each side may differ in 2 %, a forgery of 2 % is never seen, however many items are asked."""
+    policy = demanding('signed: {"*": measurer}', "spot_check: {share: 0.02}")
+    content = spot_check(on_cpu(), items=60, quantized=SLOW, parent=side(PARENT, settings=CPU | {"threads": 1}))
+    found = check(asked(people, content, policy=policy), "task-eval")
+    assert found.refuses and "no number of items shows more where so many may differ" in found.reason
+    assert "more items show more" not in found.reason
 
 
 def test_more_items_make_up_for_tolerance(people: dict[str, Signer]) -> None:
@@ -237,7 +352,7 @@ def test_more_items_make_up_for_tolerance(people: dict[str, Signer]) -> None:
 def test_a_role_of_its_own_is_asked_for(people: dict[str, Signer]) -> None:
     policy = demanding("signed: {spot-check: approver}", "spot_check: {items: 20}")
     decision = asked(people, spot_check(on_cpu()), policy=policy)
-    assert "there is none" in check(decision, "task-eval").reason
+    assert "whose key has not the role approver but measurer" in check(decision, "task-eval").reason
     assert asked(people, spot_check(on_cpu()), policy=policy, keys=trusting(people, bob="approver")).allowed
 
 
@@ -316,6 +431,24 @@ def test_what_stands_at_the_items_place_is_compared_whatever_the_runtime(change:
     strange = content.model_copy(update={"asked_alike": False})
     if "prompt_sha256" in change:
         assert judge(item, strange)[0] == "unclear"
+
+
+def test_what_could_not_be_compared_is_not_counted_as_looked_at() -> None:
+    """Graded scores that all moved a little: a forgery of all of them would look the same."""
+    half = [(0.5, 0.5)] * 200
+    evaluation = on_cpu((task("graded", items(half)),))
+    content = spot_check(evaluation, quantized=SLOW)
+    assert content.stated()["outcome"] == "pass" and content.stated()["hidden"]["50%"] < 1e-6
+    for count, hidden in ((20, 1.0), (10, 0.5880985)):
+        moved = tuple(
+            one.model_copy(update={"again": same(one.recorded, quantized=one.recorded.quantized.model_copy(
+                update={"score": 0.51}))}) if number < count else one
+            for number, one in enumerate(content.items)
+        )  # fmt: skip
+        stated = altered(content, items=moved).stated()
+        assert (stated["outcome"], stated["unclear"], stated["items"]) == ("inconclusive", count, 20)
+        assert stated["hidden"]["50%"] == pytest.approx(hidden, abs=0.01)
+        assert stated["tasks"]["task-graded"]["hidden"]["50%"] == stated["hidden"]["50%"]
 
 
 def test_a_key_that_is_revoked_vouches_for_no_spot_check(people: dict[str, Signer]) -> None:

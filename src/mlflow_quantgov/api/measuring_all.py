@@ -20,7 +20,7 @@ from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.targets import Target
 from mlflow_quantgov.flavor.download import local_model
 from mlflow_quantgov.policy.decision import CheckResult, Decision
-from mlflow_quantgov.policy.spot_checks import NUMBERS
+from mlflow_quantgov.policy.spot_check_demand import NUMBERS
 from mlflow_quantgov.versions import declared_target
 
 State = Literal["planned", "running", "attached", "error", "lacking", "not-run"]

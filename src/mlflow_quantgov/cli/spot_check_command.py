@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,11 @@ def spot_check(
 ) -> int:
     """Measure random items of a task evaluation again, from the archived parent and the registered version.
 
-    The server draws the items, after the evaluation was attached. Exits with 1 where items differ beyond tolerance (the evaluation
-    then counts for nothing), with 3 where that cannot be told.
+    The server draws the items, after the evaluation was attached. Exits with 1 where items differ beyond tolerance (signed by a
+    measurer, that makes the evaluation count for nothing), with 3 where that cannot be told.
     """
     from mlflow_quantgov import api
+    from mlflow_quantgov.versions import SIGNING_KEY
 
     found = measure(
         "spot-check",
@@ -48,13 +50,27 @@ def spot_check(
         show=_show,
     )
     stated = found.content().stated()
+    if not as_json and stated["outcome"] == "fail" and key is None and not os.environ.get(SIGNING_KEY):
+        print_note(
+            "nobody signed this spot-check: it refutes only an evaluation that nobody vouches for, where no gate asks for signed "
+            "ones; sign with --key NAME.key.pem",
+            error=True,
+        )
     if not as_json and stated["outcome"] != "pass":
-        fixes = {
-            "fail": f"measure it again, and look at who attached the evaluation: quantgov evaluate {uri} --tasks DIR",
-            "inconclusive": f"quantgov archive {uri}; quantgov doctor; or more items: quantgov spot-check {uri} --items {2 * items}",
-        }
-        print_fix(fixes[stated["outcome"]], error=True)
+        named = f" --statement {statement}" if statement else ""
+        print_fix(_fix(stated, uri, f" --tasks {tasks}{named}" if tasks else named, items), error=True)
     return EXIT_CODES[stated["outcome"]]
+
+
+def _fix(stated: dict[str, Any], uri: str, options: str, items: int) -> str:
+    """What helps where not all agrees."""
+    if stated["outcome"] == "fail":
+        return f"measure it again, and look at who attached the evaluation: quantgov evaluate {uri} --tasks DIR"
+    if not stated["items"]:
+        return f"quantgov archive {uri}; quantgov doctor; then again: quantgov spot-check {uri}{options}"
+    if stated["unclear"]:
+        return f"run it with the libraries and on a machine of the evaluation, or evaluate again: quantgov evaluate {uri} --tasks DIR"
+    return f"more items: quantgov spot-check {uri} --items {2 * items}{options}"
 
 
 def _show(numbers: dict[str, Any]) -> None:

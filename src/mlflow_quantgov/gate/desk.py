@@ -14,7 +14,7 @@ from mlflow_quantgov.gate.draws import draw
 from mlflow_quantgov.gate.intake import take_in
 from mlflow_quantgov.gate.ledger import Entry
 from mlflow_quantgov.policy.facts import Evidence, Facts
-from mlflow_quantgov.policy.spot_checks import fault
+from mlflow_quantgov.policy.spot_check_faults import fault
 
 
 class Desk:

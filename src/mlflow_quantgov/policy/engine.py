@@ -9,7 +9,7 @@ from typing import Any
 
 from mlflow_quantgov.artifact.plugins import entry_points
 from mlflow_quantgov.evidence.predicates import Benchmark
-from mlflow_quantgov.policy import spot_checks, trust
+from mlflow_quantgov.policy import spot_check_demand, spot_checks, trust
 from mlflow_quantgov.policy.audit import answers
 from mlflow_quantgov.policy.checks import (
     approvals,
@@ -80,18 +80,20 @@ def decide(policy: Policy, facts: Facts, destination: str, *, what_if: bool = Fa
             summary = "The policy lets only language models whose weights can be read through here."
         return _decision(policy, facts, destination, rule.other == "open", summary=summary, what_if=what_if)
     counted, aside = trust.set_aside(gate, facts)
-    heard = counted
-    counted, refuted = spot_checks.set_aside(counted)
+    counted, refuted = spot_checks.set_aside(gate, counted)
     uri = f"models:/{facts.name}/{facts.version}"
     checks = tuple(
         spot_checks.explain(
-            trust.explain(_run(check, gate, rule, counted), KINDS.get(check, ()), gate, counted, aside), refuted
+            trust.explain(_run(check, gate, rule, counted), KINDS.get(check, ()), gate, counted, aside),
+            refuted,
+            gate,
+            facts,
         )
         for check in _required(gate, facts)
     )
-    checks = spot_checks.demanded(gate, counted, checks, uri)
+    checks = spot_check_demand.demanded(gate, facts, checks, uri)
     labels = _labels(rule, counted, checks) + tuple(trust.labels(counted, checks, aside, gate))
-    labels += tuple(spot_checks.labels(heard, refuted))
+    labels += tuple(spot_checks.labels(gate, facts, refuted))
     chosen = [label for label in labels if label.startswith("chosen by author")]
     strict = () if gate.author_may_choose or not chosen else (_unpinned(chosen),)
     checks = trust.separation(gate, counted, checks, uri) + strict

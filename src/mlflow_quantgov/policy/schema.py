@@ -188,7 +188,7 @@ class Gate(_Part):
     spot_check: Annotated[
         SpotCheckDemand | None, BeforeValidator(_spot_check, json_schema_input_type=bool | SpotCheckDemand | None)
     ] = None
-    """Whether the evaluations that a decision rests on have to be measured again in part, by another key; `true` is the usual."""
+    """Whether this version's evaluations that a decision rests on have to be measured again in part, by another key; `true`: the usual."""
     asked_by: Literal["anybody", "somebody-else"] = "anybody"
     """`somebody-else`: than who has measured or attached what the decision rests on."""
     author_may_choose: bool = True

@@ -20,7 +20,7 @@ from mlflow_quantgov.evidence.measure.progress import Progress
 from mlflow_quantgov.evidence.measure.provenance import RUNTIME_LIBRARIES, provenance
 from mlflow_quantgov.evidence.measure.shipped_tasks import find_tasks
 from mlflow_quantgov.evidence.measure.spot_check_side import Again as SideAgain
-from mlflow_quantgov.evidence.measure.spot_check_side import Asked, ask_again, open_as_recorded
+from mlflow_quantgov.evidence.measure.spot_check_side import Asked, ask_again, open_as_recorded, recorded_limit
 from mlflow_quantgov.evidence.measure.task_eval_pairs import answer_of, room_for
 from mlflow_quantgov.evidence.measure.tasks import TaskFile
 from mlflow_quantgov.evidence.predicates import (
@@ -212,12 +212,12 @@ def _task_files(evaluation: TaskEval, tasks: Path | None) -> list[TaskFile]:
 
 def _counts(evaluation: TaskEval, files: Sequence[TaskFile]) -> dict[str, int]:
     """Items that the files of each evaluated task give, under the limit of the evaluation."""
-    limit = evaluation.settings.get("limit")
+    limit = recorded_limit(evaluation)
     by_name = {task.name: task for task in files}
     found = {}
     for task in evaluation.tasks:
         count = len(documents(by_name[task.task])) if task.task in by_name else 0
-        found[task.task] = min(count, limit) if isinstance(limit, int) else count
+        found[task.task] = min(count, limit) if limit is not None else count
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from mlflow_quantgov.artifact.runtimes.interface import Runtime, RuntimeAdapter
 from mlflow_quantgov.artifact.runtimes.registry import runtime_for
 from mlflow_quantgov.artifact.runtimes.settings import usable_cores
+from mlflow_quantgov.errors import UsageError
 from mlflow_quantgov.evidence.drawing import Item
 from mlflow_quantgov.evidence.measure.lm_eval_adapter import Run, run_tasks
 from mlflow_quantgov.evidence.measure.provenance import side as record_side
@@ -19,6 +20,9 @@ from mlflow_quantgov.evidence.measure.tasks import TaskFile
 from mlflow_quantgov.evidence.predicates import Answer, Provenance, Side, TaskEval, Tolerance
 from mlflow_quantgov.evidence.predicates.spot_check_summary import is_equal
 from mlflow_quantgov.evidence.tolerances import tolerance
+
+_NO_SETTINGS = frozenset({"self", "path", "cache"})
+"""Other arguments of `RuntimeAdapter.open`; an evaluation may record anything."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,12 @@ class Again:
     """Task to its kind of output, few-shot examples, and whether a higher score is better."""
 
 
+def recorded_limit(evaluation: TaskEval) -> int | None:
+    """How many first items of each task were evaluated; None for all, and where what was recorded is no such number."""
+    limit = evaluation.settings.get("limit")
+    return limit if isinstance(limit, int) and not isinstance(limit, bool) and limit >= 1 else None
+
+
 def open_as_recorded(asked: Asked, evaluation: TaskEval) -> Runtime:
     """Load a side under the settings that were recorded, as far as this machine has them.
 
@@ -65,6 +75,12 @@ def open_as_recorded(asked: Asked, evaluation: TaskEval) -> Runtime:
     """
     adapter, settings = asked.adapter(), evaluation.settings.get("settings")
     given: dict[str, Any] = dict(settings) if isinstance(settings, Mapping) else {}
+    if not _NO_SETTINGS.isdisjoint(given):
+        raise UsageError(
+            f"The evaluation records a setting {min(_NO_SETTINGS & given.keys())!r}, which no runtime has.",
+            why="It names what is loaded, and not how it runs.",
+            fix="evaluate the version again: quantgov evaluate URI --tasks DIR",
+        )
     threads = asked.recorded.settings.get("threads")
     # More threads than cores wait for each other for ages.
     if adapter.takes_threads and isinstance(threads, int) and 1 <= threads <= usable_cores():
@@ -105,9 +121,7 @@ def ask_again(
     samples = _samples(runs, places)
     pending = _differing(asked.name, evaluation, samples, allowed)
     again = frozenset(pending)
-    limit = evaluation.settings.get("limit")
-    limits = dict.fromkeys((limit if isinstance(limit, int) else None, None))
-    for one in limits:
+    for one in dict.fromkeys((recorded_limit(evaluation), None)):
         if not pending:
             break
         # Under a limit, answers may have come from an earlier run without one, whose batches were others.

@@ -27,7 +27,9 @@ def summarize(content: SpotCheck) -> dict[str, Any]:
     judged = [(one, *judge(one, content)) for one in content.items]
     counts = {name: sum(verdict == name for _, verdict, _ in judged) for name in ("differs", "may-differ", "unclear")}
     tolerated = most_expected(len(judged), _share(content))
-    hidden = {f"{share:.0%}": chance_hidden(content.of, len(judged), share, tolerated) for share in SHARES}
+    # What could not be compared may be forged: it shows nothing, like what is tolerated.
+    unseen = tolerated + counts["unclear"]
+    hidden = {f"{share:.0%}": chance_hidden(content.of, len(judged), share, unseen) for share in SHARES}
     outcome, reason = _outcome(content, counts, tolerated, hidden)
     return {
         "outcome": outcome,
@@ -46,8 +48,21 @@ def summarize(content: SpotCheck) -> dict[str, Any]:
 
 
 def hidden_at(content: SpotCheck, share: float) -> float:
-    """How likely a forgery of that share of all items would have stayed hidden."""
-    return chance_hidden(content.of, len(content.items), share, most_expected(len(content.items), _share(content)))
+    """How likely a forgery of that share of all items would have stayed hidden, of a spot-check in which nothing is unclear."""
+    return _hidden(content, len(content.items), share)
+
+
+def items_for(content: SpotCheck, share: float, risk: float) -> int | None:
+    """How many items (counted in steps of a tenth) hide a forgery of a share with at most a probability, by the same tolerances.
+
+    None where not even all of them do.
+    """
+    items = len(content.items)
+    while _hidden(content, items, share) > risk:
+        if items >= content.of:
+            return None
+        items = min(content.of, items + max(5, items // 10))
+    return items
 
 
 def judge(item: CheckedItem, content: SpotCheck) -> tuple[Verdict, str]:
@@ -109,6 +124,10 @@ def _near(recorded: tuple[float, ...] | None, again: tuple[float, ...] | None, t
     )
 
 
+def _hidden(content: SpotCheck, items: int, share: float) -> float:
+    return chance_hidden(content.of, items, share, most_expected(items, _share(content)))
+
+
 def _share(content: SpotCheck) -> float:
     """Probability with which an honest item differs on either side."""
     held = 1.0
@@ -147,12 +166,13 @@ def _by_task(content: SpotCheck, judged: list[tuple[CheckedItem, Verdict, str]],
     found = {}
     for task in content.tasks:
         mine = [verdict for item, verdict, _ in judged if item.task == task.task]
+        unseen = tolerated + mine.count("unclear")
         found[task.task] = {
             "items": len(mine),
             "of": task.recorded.items,
             "differ": sum(verdict in {"differs", "may-differ"} for verdict in mine),
             "hidden": {
-                f"{share:.0%}": chance_hidden(task.recorded.items, len(mine), share, tolerated) for share in SHARES
+                f"{share:.0%}": chance_hidden(task.recorded.items, len(mine), share, unseen) for share in SHARES
             },
         }
     return found
