@@ -147,13 +147,31 @@ def test_one_task_under_two_names_shows_one_thing() -> None:
     measured = task_eval((easy, twice, task("multi-step-reasoning")))
     found = refusals(judge(facts_of(with_one(measured))))
     assert list(found) == ["task-eval"] and "measured by the same items (200 of 200" in found["task-eval"][1]
-    otherwise = twice.model_copy(update={"metric": "follows"})
+    renamed = twice.model_copy(update={"metric": "follows"})
+    found = refusals(judge(facts_of(with_one(task_eval((easy, renamed, task("multi-step-reasoning")))))))
+    assert list(found) == ["task-eval"] and "measured by the same items (200 of 200" in found["task-eval"][1]
+    scored = items([(1, 1)] * 175 + [(0, 0)] * 25, "edge-cases")
+    otherwise = renamed.model_copy(update={"items": scored})
     assert judge(facts_of(with_one(task_eval((easy, otherwise, task("multi-step-reasoning")))))).allowed
+    right = easy.model_copy(update={"items": items([(1, 1)] * 200, "edge-cases")})
+    also = right.model_copy(update={"task": "other", "capability": "instruction-following", "metric": "follows"})
+    assert judge(facts_of(with_one(task_eval((right, also, task("multi-step-reasoning")))))).allowed
     named = load_policy().text.replace("instruction-following: {", "instruction-following: {tasks: [task-edge-cases], ")
     assert judge(facts_of(with_one(measured)), parse_policy(named, source="p.yaml")).allowed
 
 
-@pytest.mark.parametrize("metric", ["word_perplexity", "bits_per_byte", "target_loglikelihood"])
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "word_perplexity",
+        "bits_per_byte",
+        "target_loglikelihood",
+        "ppl",
+        "bits_per_char,none",
+        "mean_logprob",
+        "eval_loss",
+    ],
+)
 def test_a_perplexity_under_the_name_of_a_task_is_none(metric: str) -> None:
     rated = task("edge-cases", items([(0.5, 0.5)] * 200), metric=metric)
     found = refusals(judge(facts_of(with_one(task_eval((rated, *map(task, CAPABILITIES[:2])))))))

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
 import narrow_files
 from releases import timed
-from whole_releases import CPU, GPU, Pair, Release, Trained, benchmark, captured, representative
+from whole_releases import (
+    CAPABILITIES,
+    CPU,
+    GPU,
+    Make,
+    Pair,
+    Release,
+    Trained,
+    benchmark,
+    captured,
+    representative,
+)  # fmt: skip
 
-from mlflow_quantgov.evidence.predicates import Benchmark
+from mlflow_quantgov.evidence.measure.task_eval_jsonl import from_jsonl
+from mlflow_quantgov.evidence.predicates import Benchmark, TaskEval
 from mlflow_quantgov.evidence.predicates.benchmark_v2 import NotLoaded, Resources
 from mlflow_quantgov.policy.loader import load_policy
 
@@ -39,6 +56,22 @@ def alone(pair: Pair, cause: str = "memory") -> Benchmark:
     lost = NotLoaded(cause=cause, error="its process was ended by SIGKILL", free_memory_bytes=1000)
     loads = tuple(timed(None, **load.model_dump()) for load in pair.target.loads)
     return benchmark(pair, parent_not_loaded=lost, parent_tries=(), parent_resources=Resources(), loads=loads)
+
+
+def as_lines(capability: str) -> Make:
+    """Scores of a benchmark of one's own, brought as plain lines whose items are known by their numbers alone."""
+
+    def brought(pair: Pair) -> TaskEval:
+        folder = Path(tempfile.mkdtemp(prefix="lines-"))
+        for side in ("parent", "quantized"):
+            rows = ({"id": n, "score": int(n >= 20), "output": f"{side} {n}"} for n in range(200))
+            (folder / side).write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+        return from_jsonl(
+            folder / "parent", folder / "quantized", capability=capability, parent_weights=pair.parent.weights,
+            quantized_weights=pair.quantized.weights,
+        )  # fmt: skip
+
+    return brought
 
 
 def with_floors(text: str) -> str:
@@ -79,6 +112,11 @@ GOOD = (
         "Linear8bitLt Int8Params int8", version="5.24.0",
     ),
     NARROW,
+    replace(
+        LLAMA_CPP,
+        name="8 bit in llama.cpp, its scores brought from elsewhere as numbered lines",
+        statements=(*LLAMA_CPP.but("task-eval").statements, *((f"task-eval {one}", as_lines(one)) for one in CAPABILITIES)),
+    ),
     Release(
         "8 bit in llama.cpp, whose parent does not load, with floors", "tiny-Q8_0.gguf", captured("cpu-llamacpp", CPU),
         "CPU_REPACK", policy=with_floors("{decode_tokens_per_second: 20, peak_memory_gb: 0.001}"),

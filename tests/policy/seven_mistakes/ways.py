@@ -111,6 +111,29 @@ def one_for_all(pair: Pair) -> TaskEval:
     return evaluated(pair, *(easy.model_copy(update={"task": f"our-{one}", "capability": one}) for one in CAPABILITIES))
 
 
+def one_by_three_metrics(pair: Pair) -> TaskEval:
+    """One easy task and its scores, thrice, each time with a metric of another name."""
+    named = zip(CAPABILITIES, ("exact_match", "acc", "strict_match"), strict=True)
+    easy = asked("edge-cases")
+    return evaluated(
+        pair, *(easy.model_copy(update={"task": one, "capability": one, "metric": by}) for one, by in named)
+    )
+
+
+def upwards(pair: Pair) -> TaskEval:
+    """A rate of errors in place of a score: the more, the better it looks."""
+    tasks = []
+    for name in CAPABILITIES:
+        one = asked(name, metric="error_rate", higher_is_better=False)
+        wrong = (Answer(score=0, output="x"), Answer(score=1, output="y"))
+        items = tuple(
+            item.model_copy(update={"parent": wrong[0], "quantized": wrong[number % 2]})
+            for number, item in enumerate(one.items)
+        )
+        tasks.append(one.model_copy(update={"items": items}))
+    return evaluated(pair, *tasks)
+
+
 def of_other_weights(pair: Pair) -> TaskEval:
     """What the 8 bit version answered, for this one."""
     return TaskEval.measured(
@@ -134,6 +157,13 @@ SKIPPED = (
          "has 40 items, the policy wants 149", _EVALUATE),
     _way(1, "one easy task under the names of three capabilities", LLAMA_CPP.but("task-eval", one_for_all), "task-eval",
          "missing", "were measured by the same items", _EVALUATE),
+    _way(1, "one easy task by three names of its metric", LLAMA_CPP.but("task-eval", one_by_three_metrics), "task-eval",
+         "missing", "were measured by the same items", _EVALUATE),
+    _way(1, "a rate of errors taken for a score", LLAMA_CPP.but("task-eval", upwards), "task-eval", "missing",
+         "counts errors upwards (our-multi-step-reasoning, error_rate: lower is better)", _EVALUATE),
+    _way(1, "choices that are said to have been written", LLAMA_CPP.but("task-eval", lambda pair: evaluated(
+             pair, *(asked(name, output=False) for name in CAPABILITIES))), "task-eval", "missing",
+         "is kept without the answers, and may be multiple choice", _EVALUATE),
     _way(1, "the answers of another version", LLAMA_CPP.but("task-eval", of_other_weights), "task-eval", "missing",
          "what was attached is of other weights than this version's", _EVALUATE),
 )  # fmt: skip
