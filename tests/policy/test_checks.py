@@ -568,3 +568,13 @@ def test_words_of_a_statement_reach_nobodys_terminal_as_commands() -> None:
     hostile = kernels(probed=False, side=None, not_probed_because="no\x1b[2J GPU\nquantgov allowed chat")
     reason = refusals(judge(facts_of(with_one(hostile))))["kernel-support"][1]
     assert "\x1b" not in reason and "\n" not in reason
+
+
+@pytest.mark.parametrize("which", ["parent", "quantized"])
+def test_a_side_that_ran_on_another_device_of_the_machine_was_not_measured(which: str) -> None:
+    """A parent on the processor is slow beside anything on the GPU."""
+    weights = {"parent": PARENT, "quantized": MODEL}[which]
+    elsewhere = side(weights, settings={"device": "cuda:0"})
+    found = refusals(judge(facts_of(with_one(benchmark(**{which: elsewhere})))))
+    assert list(found) == ["benchmark"] and found["benchmark"][0] == "missing"
+    assert "a side ran on CUDA, the target serves on CPU" in found["benchmark"][1]

@@ -319,6 +319,12 @@ KERNELS = (
     _way(4, "seen on a newer GPU than those that serve",
          GPTQ.but("kernels", lambda pair: kernels(pair, fingerprint=GPU_MACHINE)), "kernel-support", "missing",
          "seen on a GPU of compute capability 9.0", "quantgov kernels models:/chat/2"),
+    _way(4, "NF4 on a CPU, for a runtime that is spelt as no table spells it", replace(
+             NF4, target=captured("cpu-transformers", CPU, runtime="Transformers", runtime_version="")), "kernel-support", "missing",
+         "no table of the runtime Transformers", "name the runtime as a table does"),
+    _way(4, "a probe that does not say which kernel the runtime took", LLAMA_CPP.but("kernels", lambda pair: kernels(
+             pair, side=pair.side(pair.quantized))), "kernel-support", "missing",
+         "the probe names no kernel, and the table (llamacpp-cpu-quantized) expects", "quantgov kernels models:/chat/2"),
     _way(4, "never looked at", LLAMA_CPP.but("kernels"), "kernel-support", "missing", "no kernel was confirmed",
          "quantgov kernels models:/chat/2"),
 )  # fmt: skip
@@ -363,6 +369,9 @@ MACHINE = (
              pair, fingerprint=None, hardware_unknown="what serves at http://vendor/v1 is not seen from here",
              provenance=provenance(measured_at=pair.at, imported=True), parent_tries=(), quantized_tries=())),
          "benchmark", "fail", "The hardware is not known", _BENCHMARK),
+    _way(5, "beside a parent on the processor of the GPU's machine", GPTQ.but("benchmark", lambda pair: benchmark(
+             pair, parent=pair.side(pair.parent, settings={"device": "cpu"}))),
+         "benchmark", "missing", "a side ran on CPU, the target serves on CUDA", _BENCHMARK),
     _way(5, "slower on the machine that serves", LLAMA_CPP.but("benchmark", slower), "benchmark", "fail", "Slower than its parent", _BENCHMARK),
 )  # fmt: skip
 
