@@ -11,6 +11,7 @@ from releases import (
     CAPABILITIES,
     FAST,
     MACHINE,
+    MANIFEST,
     MODEL,
     NOW,
     PARENT,
@@ -42,7 +43,7 @@ from releases import (
 from mlflow_quantgov.artifact.derivation.descent import Descent, LayerDescent, Trace
 from mlflow_quantgov.artifact.quantization import LayerQuantization
 from mlflow_quantgov.artifact.quantizers.recipe import Recipe
-from mlflow_quantgov.evidence.predicates import Benchmark, Lookup, Predicate
+from mlflow_quantgov.evidence.predicates import ArchivedFile, Benchmark, Lookup, Predicate
 from mlflow_quantgov.evidence.predicates.benchmark_v2 import Cause, MustImprove, NotLoaded, Resources
 from mlflow_quantgov.evidence.predicates.fidelity import ENGAGED_TOKENS
 from mlflow_quantgov.policy.checks.clusters import clusters_of
@@ -461,6 +462,7 @@ def test_floors_judge_a_version_whose_parent_does_not_load(floors: dict[str, flo
     ("measured", "outcome", "words"),
     [
         (archive(manifest_digest=digest("9")), "missing", "not archived"),
+        (archive(files=(ArchivedFile(path="config.json", size=1, sha256="1" * 64),)), "missing", "not archived whole"),
         (drill(manifest_digest=digest("9")), "missing", "no restore drill"),
         (drill(store="file:///elsewhere"), "missing", "no restore drill"),
         (drill(answered=False), "fail", "did not answer"),
@@ -551,7 +553,7 @@ def parent_facts(**changes: Any) -> Facts:
         role="parent",
         model=model,
         lineage=None,
-        recorded_manifest=digest("2"),
+        recorded_manifest=MANIFEST,
         evidence=measured,
         **changes,
     )
@@ -578,3 +580,16 @@ def test_a_side_that_ran_on_another_device_of_the_machine_was_not_measured(which
     found = refusals(judge(facts_of(with_one(benchmark(**{which: elsewhere})))))
     assert list(found) == ["benchmark"] and found["benchmark"][0] == "missing"
     assert "a side ran on CUDA, the target serves on CPU" in found["benchmark"][1]
+
+
+def test_floats_on_a_grid_are_no_full_precision_unless_the_original_lies_on_it_too() -> None:
+    good = facts_of()
+    assert good.lineage is not None
+    floats = {"format": "gguf", "method": None, "bits": None, "layers": (), "quantized_parameters": 0}
+    written_back = replace(good, model=model_facts(MODEL, **floats, warnings=("on-k-bit-grid",)))
+    outcome, reason = refusals(judge(written_back))["bit-width"]
+    assert outcome == "missing" and "its floats lie on a k-bit grid" in reason
+    on_grid = replace(good.lineage, parent=model_facts(PARENT, warnings=("on-k-bit-grid",)))
+    cast = replace(written_back, lineage=on_grid)
+    assert "bit-width" not in refusals(judge(cast, pinned(parents=[PARENT])))
+    assert "lineage" in refusals(judge(cast))

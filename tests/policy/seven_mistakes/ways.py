@@ -279,6 +279,9 @@ FEW_BITS = (
          replace(NARROW, artifact=lambda _: narrow_files.gguf("Q3_K"),
                  trained=replace(_TRAINING, checkpoint=narrow_files.original)), "bit-width", "fail",
          "is the original itself: nothing was trained", "train for this width"),
+    _way(3, "rounded, and written back as floats of which nobody counts the bits", replace(
+             LLAMA_CPP, artifact="dequantized-bf16", target=captured("cpu-transformers", CPU), kernel="Linear bfloat16",
+             version="5.24.0"), "bit-width", "missing", "its floats lie on a k-bit grid", "log the quantized files themselves"),
     _way(3, "trained, and then another model rounded",
          replace(NARROW, artifact=lambda _: narrow_files.gguf("Q3_K")), "bit-width", "fail",
          "are not the rounding of the checkpoint models:/trained/1", "quantgov training"),
@@ -417,6 +420,10 @@ ROLLBACK = (
          "come back from file:///archive; the last one was of file:///scratch", "quantgov drill models:/chat/2"),
     _way(7, "the weights archived without tokenizer and configuration", LLAMA_CPP.but("archive", lambda pair: archive(
              pair, manifest_digest=digest("3"), files=pair.manifest[:1])), "rollback-archive", "missing",
+         "the parent's files are not archived whole", "quantgov archive models:/chat/2"),
+    _way(7, "one file of the original, said to be all of it", LLAMA_CPP.but(
+             "archive", lambda pair: archive(pair, files=pair.manifest[:1])).but(
+             "drill", lambda pair: drill(pair, verified_files=1)), "rollback-archive", "missing",
          "the parent's files are not archived whole", "quantgov archive models:/chat/2"),
 )  # fmt: skip
 

@@ -90,9 +90,9 @@ def _of_this_target(facts: Facts) -> list[Evidence]:
 def _measured_otherwise(target: Target, content: Benchmark) -> str | None:
     """Words for a runtime, device or load that is not the target's."""
     for side in (content.parent, content.quantized):
-        device, wanted = device_of(side), target.hardware.device
-        if device is not None and wanted != "endpoint" and (device == "cpu") != (wanted == "cpu"):
-            return f"a side ran on {device.upper()}, the target serves on {wanted.upper()}"
+        device, serves = device_of(side), target.hardware.device
+        if device is not None and serves != "endpoint" and (device == "cpu") != (serves == "cpu"):
+            return f"a side ran on {device.upper()}, the target serves on {serves.upper()}"
         served = content.provenance.imported and side.runtime == SERVED
         if side.runtime != target.runtime and not served:
             return f"it ran in {side.runtime}, the target serves with {target.runtime}"
