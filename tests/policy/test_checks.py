@@ -280,10 +280,30 @@ def test_a_pass_needs_a_search_for_evaluation_items() -> None:
     refused = refusals(judge(facts_of(with_one(calibration(searched_tasks=None)))))
     assert list(refused) == ["calibration"] and refused["calibration"][0] == "missing"
     assert "evaluation items" in refused["calibration"][1]
-    other = refusals(judge(facts_of(with_one(calibration(searched_tasks=digest("0"))))))
-    assert list(other) == ["calibration"] and other["calibration"][0] == "missing"
-    assert "searched for other evaluation items" in other["calibration"][1]
+    elsewhere = refusals(judge(facts_of(with_one(calibration(searched_tasks=digest("0"))))))
+    assert list(elsewhere) == ["calibration"] and elsewhere["calibration"][0] == "missing"
+    assert "searched for other evaluation items" in elsewhere["calibration"][1]
     assert judge(facts_of(with_one(calibration(searched_tasks=evaluated)))).allowed
+    # A folder that was asked too, and on which no capability rests, is no other.
+    trifle = task("edge-cases", task="trifle", task_digest=digest("0")).model_copy(update={"capability": None})
+    tasks = (*map(task, CAPABILITIES), trifle)
+    measured = [
+        calibration(searched_tasks=digest("0")),
+        *(one for one in with_one(task_eval(tasks)) if one.KIND != "calibration"),
+    ]
+    assert "asked in task-multi-step-reasoning, task-inst" in refusals(judge(facts_of(measured)))["calibration"][1]
+    # Several folders are searched one by one, and in the same documents; tasks that lm-eval ships have digests of their own.
+    apart = task_eval((task("edge-cases", task_digest=digest("0")), *map(task, CAPABILITIES[:2])))
+    rest = [one for one in with_one(apart) if one.KIND != "calibration"]
+    assert "asked in task-edge-cases" in refusals(judge(facts_of([*rest, calibration()])))["calibration"][1]
+    also = calibration(searched_tasks=digest("0"))
+    assert judge(facts_of([*rest, also, calibration()])).allowed
+    assert judge(facts_of([*rest, calibration(searched_tasks=digest("7"), searched=(digest("0"), evaluated))])).allowed
+    for other in (
+        calibration(searched_tasks=digest("0"), leaked_documents=1),
+        calibration(searched_tasks=digest("0"), data=also.data.model_copy(update={"digest": digest("8")})),
+    ):
+        assert "calibration" in refusals(judge(facts_of([*rest, other, calibration()])))
     # Records that were imported come from no folder that could be searched.
     imported = task_eval(provenance=provenance(imported=True))
     measured = [

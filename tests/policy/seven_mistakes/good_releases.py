@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import narrow_files
-from releases import timed
+from calibration_files import assessed
+from releases import digest, timed
 from whole_releases import (
     CAPABILITIES,
     CPU,
@@ -17,8 +18,10 @@ from whole_releases import (
     Pair,
     Release,
     Trained,
+    asked,
     benchmark,
     captured,
+    evaluated,
     representative,
 )  # fmt: skip
 
@@ -33,6 +36,15 @@ GPTQ = Release(
     "4 bit GPTQ on a GPU, calibrated on its own traffic", "gptq-w4g32", captured("gpu-transformers", GPU), "MarlinLinear",
     version="5.24.0", calibration=representative,
 )  # fmt: skip
+FOLDERS = {name: digest(str(number)) for number, name in enumerate(CAPABILITIES)}
+"""Where each capability has tasks in a folder of its own."""
+
+
+def searched_in(capability: str) -> Make:
+    """Calibration data that were searched for the items of one of the folders."""
+    return lambda _: assessed().model_copy(update={"searched_tasks": FOLDERS[capability]})
+
+
 ONNX = Release(
     "8 bit ONNX, quantized dynamically", "onnx-int8-dynamic", captured("cpu-onnxruntime", CPU), "DynamicQuantizeMatMul",
     version="1.32.0",
@@ -90,6 +102,17 @@ GOOD = (
         "AwqMarlinLinear", version="5.24.0", calibration=representative,
     ),
     NF4,
+    replace(
+        GPTQ,
+        name="4 bit GPTQ, whose tasks lie in three folders that were searched one by one",
+        calibration=None,
+        statements=(
+            *GPTQ.but(
+                "task-eval", lambda pair: evaluated(pair, *(asked(one, task_digest=FOLDERS[one]) for one in CAPABILITIES))
+            ).statements[:-1],
+            *((f"calibration {one}", searched_in(one)) for one in CAPABILITIES),
+        ),
+    ),
     ONNX,
     Release(
         "8 bit ONNX, dynamic, on a CPU of which the guide expects nothing, timed there", "onnx-int8-dynamic",

@@ -30,6 +30,7 @@ from whole_releases import (
 )  # fmt: skip
 
 from mlflow_quantgov.artifact.quantizers.recipe import Recipe
+from mlflow_quantgov.evidence.measure.tasks import folder_digest
 from mlflow_quantgov.evidence.predicates import Answer, Calibration, Fidelity, Predicate, TaskEval
 from mlflow_quantgov.evidence.predicates.fidelity import DocumentRecord
 from mlflow_quantgov.evidence.targets import find_target
@@ -199,6 +200,12 @@ class _Texts:
     few: tuple[str, ...] = field(default_factory=lambda: tuple(messages(8, 1)))
 
 
+def with_a_trifle(pair: Pair) -> TaskEval:
+    """The three capabilities, and beside them a task that stands for none."""
+    beside = asked("edge-cases", items=5, task="trifle", task_digest=folder_digest(other_tasks()))
+    return evaluated(pair, *map(asked, CAPABILITIES), beside.model_copy(update={"capability": None}))
+
+
 TEXTS = _Texts()
 _CALIBRATE = "quantgov calibration models:/chat/2"
 _AGAIN = "quantgov quantize PARENT OUTPUT --recipe recipe.yaml --calibration calib.jsonl"
@@ -214,6 +221,10 @@ GENERIC = (
     _way(2, "the evaluation items, looked for in another task folder",
          calibrated(GPTQ, lambda: assessed(TEXTS.items, "chats.jsonl", searched=other_tasks())), "calibration", "missing",
          "other evaluation items", _CALIBRATE),
+    _way(2, "the evaluation items, looked for in a folder that was asked beside the tasks that count",
+         calibrated(GPTQ.but("task-eval", with_a_trifle), lambda: assessed(TEXTS.items, "chats.jsonl", searched=other_tasks())),
+         "calibration", "missing", "other evaluation items than those that this version was asked in our-multi-step-reasoning",
+         _CALIBRATE),
     _way(2, "text of another trade", calibrated(GPTQ, lambda: assessed(TEXTS.functions, "chats.jsonl")), "calibration",
          "fail", "By lengths, words and signs, the two lie 227.6% of production's own spread apart", _AGAIN),
     _way(2, "the production sample itself", calibrated(GPTQ, lambda: assessed(TEXTS.sample, "chats.jsonl")), "calibration",

@@ -9,8 +9,8 @@ from mlflow_quantgov.evidence.calibration_words import reason
 from mlflow_quantgov.evidence.likeness import ACTIVATIONS, TEXT_TESTS, overall
 from mlflow_quantgov.evidence.predicates import Calibration, TaskEval
 from mlflow_quantgov.policy.checks.interface import Question, result
+from mlflow_quantgov.policy.checks.task_eval import newest_tasks
 from mlflow_quantgov.policy.decision import CheckResult
-from mlflow_quantgov.policy.facts import Facts
 
 NAME = "calibration"
 KINDS = ("calibration",)
@@ -59,9 +59,10 @@ def _lacking(question: Question, content: Calibration, tests: Sequence[Mapping[s
     """What a pass would need that nobody looked at; empty where all that the policy asks for is there."""
     if content.searched_tasks is None:
         return "whether the calibration documents hold evaluation items"
-    if not _searched(question.facts, content):
+    if unsearched := _unsearched(question, content):
         return (
-            "the calibration documents were searched for other evaluation items than those that this version was asked"
+            "the calibration documents were searched for other evaluation items than those that this version was asked in "
+            f"{', '.join(unsearched)}"
         )
     if question.gate.calibration.activations != "required":
         return ""
@@ -74,15 +75,28 @@ def _lacking(question: Question, content: Calibration, tests: Sequence[Mapping[s
     return ""
 
 
-def _searched(facts: Facts, content: Calibration) -> bool:
-    """Whether a search for evaluation items was for tasks on which this version was evaluated.
+def _unsearched(question: Question, content: Calibration) -> list[str]:
+    """Tasks on which this version's capabilities rest, and whose items nobody looked for among these very documents.
 
-    Evaluations that were imported have digests of another kind, which no folder has.
+    Each statement names one folder; where tasks lie in several, each is searched by itself. Evaluations that were imported
+    have digests of another kind, which no folder has.
     """
-    evaluated = {
-        task.task_digest
-        for one in facts.of_kind("task-eval")
+    searched = {
+        digest
+        for one in question.facts.of_kind("calibration")
+        if isinstance(one.content, Calibration)
+        and one.content.data.digest == content.data.digest
+        and not one.content.leaked_documents
+        for digest in (one.content.searched_tasks, *one.content.searched)
+    }
+    tasks, evidence = newest_tasks(question)
+    own = {
+        (task.task, task.task_digest)
+        for one in evidence
         if isinstance(one.content, TaskEval) and not one.content.provenance.imported
         for task in one.content.tasks
     }
-    return not evaluated or content.searched_tasks in evaluated
+    wanted = question.gate.capabilities
+    named = {choice.task for one in wanted.values() for choice in one.tasks}
+    gating = (one for one in tasks.values() if one.capability in wanted or one.task in named)
+    return [one.task for one in gating if (one.task, one.task_digest) in own and one.task_digest not in searched]
