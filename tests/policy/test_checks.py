@@ -43,12 +43,14 @@ from releases import (
 from mlflow_quantgov.artifact.derivation.descent import Descent, LayerDescent, Trace
 from mlflow_quantgov.artifact.quantization import LayerQuantization
 from mlflow_quantgov.artifact.quantizers.recipe import Recipe
-from mlflow_quantgov.evidence.predicates import ArchivedFile, Benchmark, Lookup, Predicate
+from mlflow_quantgov.artifact.weights import WeightPart, weights_digest
+from mlflow_quantgov.evidence.predicates import ArchivedFile, Benchmark, Lookup, Predicate, Reproduction
 from mlflow_quantgov.evidence.predicates.benchmark_v2 import Cause, MustImprove, NotLoaded, Resources
 from mlflow_quantgov.evidence.predicates.fidelity import ENGAGED_TOKENS
+from mlflow_quantgov.evidence.predicates.reproduction import MadePart
 from mlflow_quantgov.policy.checks.clusters import clusters_of
 from mlflow_quantgov.policy.checks.floors import judge_floors
-from mlflow_quantgov.policy.decision import Decision
+from mlflow_quantgov.policy.decision import CheckResult, Decision
 from mlflow_quantgov.policy.engine import decide
 from mlflow_quantgov.policy.facts import Facts
 from mlflow_quantgov.policy.loader import load_policy, parse_policy
@@ -273,6 +275,35 @@ def test_calibration_is_not_asked_for_where_the_bytes_need_none() -> None:
     assert not judge(facts_of(measured, model=model_facts(MODEL, calibration_required=None))).allowed
     noted = model_facts(MODEL, calibration_required=False, calibration_data=("calib.jsonl",))
     assert refusals(judge(facts_of(measured, model=noted)))["calibration"][0] == "missing"
+
+
+def test_calibration_is_not_asked_for_where_a_recipe_without_data_gave_the_same_bytes() -> None:
+    """Where the bytes leave it open whether rounding was all."""
+    made = MadePart(name="w", sha256="1" * 64, dtype="U8", shape=(8,))
+    weights = weights_digest([WeightPart(made.name, made.sha256, made.dtype, made.shape)])
+    measured = [one for one in contents() if one.KIND in {"archive", "drill"}]
+
+    def found(recipe: Recipe, required: bool | None = None) -> CheckResult:
+        again = Reproduction.measured(
+            provenance=provenance(),
+            weights=weights,
+            parent=PARENT,
+            recipe=recipe,
+            ran_version="1",
+            machine=MACHINE,
+            made=(made,),
+        )
+        model = replace(model_facts(MODEL, calibration_required=required), weights=weights)
+        facts = facts_of(measured, model=model, recipe=recipe)
+        facts = replace(facts, evidence=(*facts.evidence, evidence(again, subject=weights)))
+        return next(one for one in judge(facts).checks if one.check == "calibration")
+
+    plain = Recipe(quantizer="onnxruntime-genai", version="1")
+    assert found(plain).outcome == "not-applicable" and len(found(plain).evidence) == 1
+    assert found(plain, required=True).outcome == "missing"
+    assert found(plain.model_copy(update={"version": "2"})).outcome == "missing"
+    with_data = found(plain.model_copy(update={"calibration": digest("3")}))
+    assert with_data.outcome == "missing" and "a recipe without data made it: quantgov reproduce" in with_data.fix
 
 
 def test_a_pass_needs_a_search_for_evaluation_items() -> None:
