@@ -74,6 +74,15 @@ def test_two_files_are_compared_and_searched_for_items_of_tasks(run: Run, tmp_pa
     assert "expectations hold (great-expectations" in out or "not checked" in out
 
 
+def test_a_folder_and_names_of_tasks_are_searched_one_at_a_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "a.jsonl", questions(30, 1))
+    with pytest.raises(SystemExit) as stopped:
+        main(["calibration", "--calibration", file, "--production", file, "--tasks", "tasks", "--task", "gsm8k"])
+    assert stopped.value.code == 2 and "searched one at a time" in capsys.readouterr().err
+
+
 def test_tasks_that_are_not_there_are_one_clear_line(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

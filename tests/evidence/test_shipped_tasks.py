@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mlflow_quantgov.errors import UsageError
+from mlflow_quantgov.evidence.measure.calibration import assess
 from mlflow_quantgov.evidence.measure.lm_eval_adapter import Run, check_installed, run_tasks
 from mlflow_quantgov.evidence.measure.shipped_tasks import find_tasks, shipped_tasks
 
@@ -54,6 +55,17 @@ def test_a_shipped_task_runs_with_its_examples_as_turns(gsm8k: Path, bigram: Cal
     # The digest is over the items too.
     (gsm8k / "test.jsonl").write_text('{"question": "other", "answer": "#### 1"}\n', encoding="utf-8")
     assert find_tasks(["gsm8k"])[0][0].digest != task.digest
+
+
+@pytest.mark.slow
+def test_calibration_data_are_searched_for_items_of_a_shipped_task(gsm8k: Path, tmp_path: Path) -> None:
+    check_installed()
+    rows = [f"This is message {n}, about order {n * 7} of last week." for n in range(8)]
+    (tmp_path / "calib.txt").write_text("\n\n".join([*rows, "test: 3 and 3?"]), encoding="utf-8")
+    found = assess(tmp_path / "calib.txt", None, tasks=["gsm8k"], expectations=False)
+    (task,), together = find_tasks(["gsm8k"])
+    assert found.leaked_documents == 1
+    assert (found.searched, found.searched_tasks) == ((task.digest,), together)
 
 
 @pytest.mark.slow

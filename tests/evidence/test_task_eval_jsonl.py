@@ -45,6 +45,15 @@ def test_lines_are_paired_by_id_in_any_order(tmp_path: Path) -> None:
     assert task.task_digest != imported(fewer, fewer).tasks[0].task_digest
 
 
+def test_item_one_of_one_task_is_not_item_one_of_another(tmp_path: Path) -> None:
+    """Numbers name items within their task; a prompt that is given names them everywhere."""
+    bare, full = ([{"id": n, "score": 1} | more for n in range(3)] for more in ({}, {"prompt": "p"}))
+    for rows, same in ((bare, False), (full, True)):
+        lines = write(tmp_path / "p", rows)
+        one, other = (imported(lines, lines, name).tasks[0].items[0] for name in ("edge-cases", "reasoning"))
+        assert (one.prompt_sha256 == other.prompt_sha256) is same
+
+
 ROW = {"id": "a", "score": 1.0}
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from mlflow_quantgov.artifact.manifest import FileEntry, Manifest
 from mlflow_quantgov.artifact.quantization import LayerQuantization, Quantization, Structure
 from mlflow_quantgov.evidence.likeness import ACTIVATIONS, CLASSIFIER, MEANING, PHRASES, STANDARDS, SURFACE
 from mlflow_quantgov.evidence.predicates import (
@@ -58,6 +59,9 @@ def digest(letter: str) -> str:
 
 
 MODEL, PARENT = digest("a"), digest("b")
+FILE = FileEntry("model.safetensors", 1, "1" * 64)
+MANIFEST = Manifest((FILE,), PARENT).digest
+"""Of the parent's only file."""
 MACHINE = Fingerprint(machine="x86_64", cpu_model="CPU", cores=2, memory_bytes=8 * 10**9)
 
 
@@ -220,8 +224,8 @@ def archive(**changes: Any) -> Archive:
     values: dict[str, Any] = {
         "provenance": provenance(),
         "store": "file:///archive",
-        "manifest_digest": digest("2"),
-        "files": (ArchivedFile(path="model.safetensors", size=1, sha256="1" * 64),),
+        "manifest_digest": MANIFEST,
+        "files": (ArchivedFile(**asdict(FILE)),),
         "stored_bytes": 1,
     }
     return Archive.measured(**(values | changes))
@@ -232,7 +236,7 @@ def drill(**changes: Any) -> Drill:
     values: dict[str, Any] = {
         "provenance": provenance(),
         "store": "file:///archive",
-        "manifest_digest": digest("2"),
+        "manifest_digest": MANIFEST,
         "verified_files": 1,
         "loaded": True,
         "answered": True,
@@ -333,7 +337,7 @@ def model_facts(weights: str, **changes: Any) -> ModelFacts:
             "layers": (),
             "size_bytes": 10**9,
         }
-        return ModelFacts(PARENT, digest("2"), digest("f"), quantization(**(plain | changes)), Structure("llama"))
+        return ModelFacts(PARENT, MANIFEST, digest("f"), quantization(**(plain | changes)), Structure("llama"))
     return ModelFacts(MODEL, digest("1"), digest("e"), quantization(**changes), Structure("llama"))
 
 

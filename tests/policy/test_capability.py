@@ -115,3 +115,37 @@ def test_scores_on_another_range_are_judged_in_their_own_units() -> None:
 def test_a_range_that_makes_no_sense_is_refused(given_range: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match=r"score_range|margin"):
         Capability(margin=0.02, score_range=given_range)
+
+
+def test_errors_that_are_counted_upwards_are_not_judged() -> None:
+    """Scores where lower is better are kept negated; else a loss would look like a gain."""
+    worse = task(NAME, items([(0, 1)] * 100 + [(0, 0)] * 200, "wrong"), metric="error_rate", higher_is_better=False)
+    found = judged(worse)
+    assert found.outcome == "missing" and "counts errors upwards (task-edge-cases, error_rate" in found.reason
+    negated = tuple(
+        one.model_copy(
+            update={
+                "parent": one.parent.model_copy(update={"score": -0.1}),
+                "quantized": one.quantized.model_copy(update={"score": -0.1}),
+            }
+        )
+        for one in worse.items
+    )
+    assert judged(worse.model_copy(update={"items": negated}), score_range=(-1.0, 0.0)).outcome == "pass"
+
+
+@pytest.mark.parametrize(
+    ("output", "words"), [(None, "is kept without the answers"), (" \n", "the parent wrote nothing on task-edge-cases")]
+)
+def test_answers_that_nobody_kept_or_wrote_carry_nothing(output: str | None, words: str) -> None:
+    answered = tuple(
+        one.model_copy(
+            update={
+                "parent": one.parent.model_copy(update={"output": output}),
+                "quantized": one.quantized.model_copy(update={"output": output}),
+            }
+        )
+        for one in items([(1, 1)] * 200)
+    )
+    found = judged(task(NAME, answered))
+    assert found.outcome == "missing" and words in found.reason

@@ -11,6 +11,7 @@ from releases import (
     CAPABILITIES,
     FAST,
     MACHINE,
+    MANIFEST,
     MODEL,
     NOW,
     PARENT,
@@ -42,12 +43,14 @@ from releases import (
 from mlflow_quantgov.artifact.derivation.descent import Descent, LayerDescent, Trace
 from mlflow_quantgov.artifact.quantization import LayerQuantization
 from mlflow_quantgov.artifact.quantizers.recipe import Recipe
-from mlflow_quantgov.evidence.predicates import Benchmark, Lookup, Predicate
+from mlflow_quantgov.artifact.weights import WeightPart, weights_digest
+from mlflow_quantgov.evidence.predicates import ArchivedFile, Benchmark, Lookup, Predicate, Reproduction
 from mlflow_quantgov.evidence.predicates.benchmark_v2 import Cause, MustImprove, NotLoaded, Resources
 from mlflow_quantgov.evidence.predicates.fidelity import ENGAGED_TOKENS
+from mlflow_quantgov.evidence.predicates.reproduction import MadePart
 from mlflow_quantgov.policy.checks.clusters import clusters_of
 from mlflow_quantgov.policy.checks.floors import judge_floors
-from mlflow_quantgov.policy.decision import Decision
+from mlflow_quantgov.policy.decision import CheckResult, Decision
 from mlflow_quantgov.policy.engine import decide
 from mlflow_quantgov.policy.facts import Facts
 from mlflow_quantgov.policy.loader import load_policy, parse_policy
@@ -147,13 +150,31 @@ def test_one_task_under_two_names_shows_one_thing() -> None:
     measured = task_eval((easy, twice, task("multi-step-reasoning")))
     found = refusals(judge(facts_of(with_one(measured))))
     assert list(found) == ["task-eval"] and "measured by the same items (200 of 200" in found["task-eval"][1]
-    otherwise = twice.model_copy(update={"metric": "follows"})
+    renamed = twice.model_copy(update={"metric": "follows"})
+    found = refusals(judge(facts_of(with_one(task_eval((easy, renamed, task("multi-step-reasoning")))))))
+    assert list(found) == ["task-eval"] and "measured by the same items (200 of 200" in found["task-eval"][1]
+    scored = items([(1, 1)] * 175 + [(0, 0)] * 25, "edge-cases")
+    otherwise = renamed.model_copy(update={"items": scored})
     assert judge(facts_of(with_one(task_eval((easy, otherwise, task("multi-step-reasoning")))))).allowed
+    right = easy.model_copy(update={"items": items([(1, 1)] * 200, "edge-cases")})
+    also = right.model_copy(update={"task": "other", "capability": "instruction-following", "metric": "follows"})
+    assert judge(facts_of(with_one(task_eval((right, also, task("multi-step-reasoning")))))).allowed
     named = load_policy().text.replace("instruction-following: {", "instruction-following: {tasks: [task-edge-cases], ")
     assert judge(facts_of(with_one(measured)), parse_policy(named, source="p.yaml")).allowed
 
 
-@pytest.mark.parametrize("metric", ["word_perplexity", "bits_per_byte", "target_loglikelihood"])
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "word_perplexity",
+        "bits_per_byte",
+        "target_loglikelihood",
+        "ppl",
+        "bits_per_char,none",
+        "mean_logprob",
+        "eval_loss",
+    ],
+)
 def test_a_perplexity_under_the_name_of_a_task_is_none(metric: str) -> None:
     rated = task("edge-cases", items([(0.5, 0.5)] * 200), metric=metric)
     found = refusals(judge(facts_of(with_one(task_eval((rated, *map(task, CAPABILITIES[:2])))))))
@@ -256,15 +277,64 @@ def test_calibration_is_not_asked_for_where_the_bytes_need_none() -> None:
     assert refusals(judge(facts_of(measured, model=noted)))["calibration"][0] == "missing"
 
 
+def test_calibration_is_not_asked_for_where_a_recipe_without_data_gave_the_same_bytes() -> None:
+    """Where the bytes leave it open whether rounding was all."""
+    made = MadePart(name="w", sha256="1" * 64, dtype="U8", shape=(8,))
+    weights = weights_digest([WeightPart(made.name, made.sha256, made.dtype, made.shape)])
+    measured = [one for one in contents() if one.KIND in {"archive", "drill"}]
+
+    def found(recipe: Recipe, required: bool | None = None) -> CheckResult:
+        again = Reproduction.measured(
+            provenance=provenance(),
+            weights=weights,
+            parent=PARENT,
+            recipe=recipe,
+            ran_version="1",
+            machine=MACHINE,
+            made=(made,),
+        )
+        model = replace(model_facts(MODEL, calibration_required=required), weights=weights)
+        facts = facts_of(measured, model=model, recipe=recipe)
+        facts = replace(facts, evidence=(*facts.evidence, evidence(again, subject=weights)))
+        return next(one for one in judge(facts).checks if one.check == "calibration")
+
+    plain = Recipe(quantizer="onnxruntime-genai", version="1")
+    assert found(plain).outcome == "not-applicable" and len(found(plain).evidence) == 1
+    assert found(plain, required=True).outcome == "missing"
+    assert found(plain.model_copy(update={"version": "2"})).outcome == "missing"
+    with_data = found(plain.model_copy(update={"calibration": digest("3")}))
+    assert with_data.outcome == "missing" and "a recipe without data made it: quantgov reproduce" in with_data.fix
+
+
 def test_a_pass_needs_a_search_for_evaluation_items() -> None:
     evaluated = {one.KIND: one for one in contents()}["task-eval"].tasks[0].task_digest  # type: ignore[attr-defined]
     refused = refusals(judge(facts_of(with_one(calibration(searched_tasks=None)))))
     assert list(refused) == ["calibration"] and refused["calibration"][0] == "missing"
     assert "evaluation items" in refused["calibration"][1]
-    other = refusals(judge(facts_of(with_one(calibration(searched_tasks=digest("0"))))))
-    assert list(other) == ["calibration"] and other["calibration"][0] == "missing"
-    assert "searched for other evaluation items" in other["calibration"][1]
+    elsewhere = refusals(judge(facts_of(with_one(calibration(searched_tasks=digest("0"))))))
+    assert list(elsewhere) == ["calibration"] and elsewhere["calibration"][0] == "missing"
+    assert "searched for other evaluation items" in elsewhere["calibration"][1]
     assert judge(facts_of(with_one(calibration(searched_tasks=evaluated)))).allowed
+    # A folder that was asked too, and on which no capability rests, is no other.
+    trifle = task("edge-cases", task="trifle", task_digest=digest("0")).model_copy(update={"capability": None})
+    tasks = (*map(task, CAPABILITIES), trifle)
+    measured = [
+        calibration(searched_tasks=digest("0")),
+        *(one for one in with_one(task_eval(tasks)) if one.KIND != "calibration"),
+    ]
+    assert "asked in task-multi-step-reasoning, task-inst" in refusals(judge(facts_of(measured)))["calibration"][1]
+    # Several folders are searched one by one, and in the same documents; tasks that lm-eval ships have digests of their own.
+    apart = task_eval((task("edge-cases", task_digest=digest("0")), *map(task, CAPABILITIES[:2])))
+    rest = [one for one in with_one(apart) if one.KIND != "calibration"]
+    assert "asked in task-edge-cases" in refusals(judge(facts_of([*rest, calibration()])))["calibration"][1]
+    also = calibration(searched_tasks=digest("0"))
+    assert judge(facts_of([*rest, also, calibration()])).allowed
+    assert judge(facts_of([*rest, calibration(searched_tasks=digest("7"), searched=(digest("0"), evaluated))])).allowed
+    for other in (
+        calibration(searched_tasks=digest("0"), leaked_documents=1),
+        calibration(searched_tasks=digest("0"), data=also.data.model_copy(update={"digest": digest("8")})),
+    ):
+        assert "calibration" in refusals(judge(facts_of([*rest, other, calibration()])))
     # Records that were imported come from no folder that could be searched.
     imported = task_eval(provenance=provenance(imported=True))
     measured = [
@@ -443,6 +513,7 @@ def test_floors_judge_a_version_whose_parent_does_not_load(floors: dict[str, flo
     ("measured", "outcome", "words"),
     [
         (archive(manifest_digest=digest("9")), "missing", "not archived"),
+        (archive(files=(ArchivedFile(path="config.json", size=1, sha256="1" * 64),)), "missing", "not archived whole"),
         (drill(manifest_digest=digest("9")), "missing", "no restore drill"),
         (drill(store="file:///elsewhere"), "missing", "no restore drill"),
         (drill(answered=False), "fail", "did not answer"),
@@ -533,7 +604,7 @@ def parent_facts(**changes: Any) -> Facts:
         role="parent",
         model=model,
         lineage=None,
-        recorded_manifest=digest("2"),
+        recorded_manifest=MANIFEST,
         evidence=measured,
         **changes,
     )
@@ -550,3 +621,26 @@ def test_words_of_a_statement_reach_nobodys_terminal_as_commands() -> None:
     hostile = kernels(probed=False, side=None, not_probed_because="no\x1b[2J GPU\nquantgov allowed chat")
     reason = refusals(judge(facts_of(with_one(hostile))))["kernel-support"][1]
     assert "\x1b" not in reason and "\n" not in reason
+
+
+@pytest.mark.parametrize("which", ["parent", "quantized"])
+def test_a_side_that_ran_on_another_device_of_the_machine_was_not_measured(which: str) -> None:
+    """A parent on the processor is slow beside anything on the GPU."""
+    weights = {"parent": PARENT, "quantized": MODEL}[which]
+    elsewhere = side(weights, settings={"device": "cuda:0"})
+    found = refusals(judge(facts_of(with_one(benchmark(**{which: elsewhere})))))
+    assert list(found) == ["benchmark"] and found["benchmark"][0] == "missing"
+    assert "a side ran on CUDA, the target serves on CPU" in found["benchmark"][1]
+
+
+def test_floats_on_a_grid_are_no_full_precision_unless_the_original_lies_on_it_too() -> None:
+    good = facts_of()
+    assert good.lineage is not None
+    floats = {"format": "gguf", "method": None, "bits": None, "layers": (), "quantized_parameters": 0}
+    written_back = replace(good, model=model_facts(MODEL, **floats, warnings=("on-k-bit-grid",)))
+    outcome, reason = refusals(judge(written_back))["bit-width"]
+    assert outcome == "missing" and "its floats lie on a k-bit grid" in reason
+    on_grid = replace(good.lineage, parent=model_facts(PARENT, warnings=("on-k-bit-grid",)))
+    cast = replace(written_back, lineage=on_grid)
+    assert "bit-width" not in refusals(judge(cast, pinned(parents=[PARENT])))
+    assert "lineage" in refusals(judge(cast))

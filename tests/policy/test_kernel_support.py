@@ -10,6 +10,7 @@ from releases import (
     FAST,
     MACHINE,
     MODEL,
+    PARENT,
     SLOW,
     benchmark,
     benchmark_alone,
@@ -18,12 +19,15 @@ from releases import (
     digest,
     facts_of,
     kernels,
+    provenance,
+    quantization,
     side,
     target,
     timed,
     tried,
 )
 
+from mlflow_quantgov.evidence.kernel_table import NO_TABLE, lookup
 from mlflow_quantgov.evidence.predicates import Kernels, Lookup, Predicate
 from mlflow_quantgov.evidence.targets import find_target
 from mlflow_quantgov.policy.decision import CheckResult
@@ -131,6 +135,8 @@ def test_where_no_source_says_it_the_clock_on_the_target_may() -> None:
         ({}, benchmark(), {"dequantized": None}),
         ({"depends_on": ("cpu_flags",)}, benchmark(), {}),
         ({"support": "works-slowly"}, benchmark(), {}),
+        ({"row": NO_TABLE}, benchmark(), {}),
+        ({}, benchmark(parent=side(PARENT, settings={"device": "cuda"})), {}),
     ],
 )
 def test_a_clock_elsewhere_or_of_something_else_says_nothing(
@@ -215,3 +221,28 @@ def test_statements_from_before_the_new_records_are_read_and_name_no_machine() -
     found.verify_summary()
     said = judged(found)
     assert said.outcome == "missing" and "does not say on which machine" in said.reason
+
+
+def test_a_runtime_of_another_name_is_no_way_around_its_table() -> None:
+    """GPTQ on a CPU is slow in transformers; what calls itself otherwise is not known, and no clock settles it."""
+    wanted = target().model_copy(update={"runtime": "Transformers"})
+    table = lookup(quantization(), wanted)
+    seen = side(MODEL, runtime="Transformers", kernel="Linear")
+    found = judged(kernels(target_digest=wanted.digest, side=seen), table, target=wanted)
+    assert found.outcome == "missing"
+    assert "no table of the runtime Transformers, but of llama.cpp, onnxruntime, openai, sglang," in found.reason
+    assert found.fix.startswith("name the runtime as a table does in mine.yaml")
+
+
+def test_a_probe_that_names_no_kernel_confirms_none() -> None:
+    table = row(expects=("CPU*",))
+    found = judged(kernels(side=side(MODEL)), table)
+    assert found.outcome == "missing" and "names no kernel, and the table (a-row) expects CPU*" in found.reason
+    assert judged(kernels(side=side(MODEL), operators=("CPU matmul",)), table).outcome == "pass"
+
+
+def test_a_probe_that_was_brought_from_elsewhere_names_its_machine_too() -> None:
+    brought = provenance(imported=True)
+    found = judged(kernels(provenance=brought, fingerprint=None))
+    assert found.outcome == "missing" and "does not say on which machine" in found.reason
+    assert judged(kernels(provenance=brought)).outcome == "pass"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def assess_calibration(
     *,
     source: str | None = None,
     license: str | None = None,
-    tasks: str | Path | None = None,
+    tasks: str | Path | Sequence[str] | None = None,
     activations: bool = True,
     progress: Progress | None = None,
     key: str | Path | None = None,
@@ -121,8 +122,9 @@ def assess_calibration(
         production: A sample of production traffic in the same form.
         source: Where the data came from, in words.
         license: Its licence.
-        tasks: Folder of lm-eval tasks whose items must not be among the data; without it, nobody looks for
-            them, and the policy lets no such calibration pass.
+        tasks: Folder of lm-eval tasks, or a list of names of tasks that lm-eval ships, whose items must not be among the
+            data; without it, nobody looks for them, and the policy lets no such calibration pass. What was evaluated has to
+            be searched for; where that lies in several folders, once for each.
         activations: Whether to compare what the parent's layers see, where the parent runs here.
         progress: Called with a message and a fraction from 0 to 1; the first messages say what it will cost.
         key: Private key file to sign with; None for `QUANTGOV_SIGNING_KEY`, and unsigned without it.

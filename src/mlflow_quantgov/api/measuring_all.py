@@ -264,8 +264,9 @@ def _kernels(uri: str, given: Given, progress: Progress) -> Statement:
 
 def _calibration(uri: str, given: Given, progress: Progress) -> Statement:
     assert given.calibration is not None, "planned only where it is given"
-    tasks = given.tasks if isinstance(given.tasks, str | Path) else None
-    return assess_calibration(uri, given.calibration, given.production, tasks=tasks, progress=progress, key=given.key)
+    return assess_calibration(
+        uri, given.calibration, given.production, tasks=given.tasks, progress=progress, key=given.key
+    )
 
 
 def _archive(uri: str, given: Given, progress: Progress) -> Statement:

@@ -24,6 +24,7 @@ EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 @click.option("--calibration", "data", required=True, type=click.Path(path_type=Path), help="What the quantizer saw.")
 @click.option("--production", type=click.Path(path_type=Path), help="A sample of production traffic.")
 @click.option("--tasks", type=click.Path(path_type=Path), help="Tasks whose items must not be in the calibration data.")
+@click.option("--task", "names", multiple=True, metavar="NAME", help="Such a task, group or tag that lm-eval ships.")
 @click.option("--source", help="Where the calibration data came from, in words.")
 @click.option("--license", help="Licence of the calibration data.")
 @click.option("--no-activations", is_flag=True, help="With URI: do not run the parent to compare what its layers see.")
@@ -34,6 +35,7 @@ def calibration(
     data: Path,
     production: Path | None,
     tasks: Path | None,
+    names: tuple[str, ...],
     source: str | None,
     license: str | None,
     no_activations: bool,
@@ -45,6 +47,8 @@ def calibration(
     Digests, counts and shares are recorded; no text leaves this machine. With URI the version's parent is run over both
     files where it runs here, at most 200 documents and 256 tokens each; a run that was killed goes on where it stopped.
     """
+    if tasks is not None and names:
+        raise click.UsageError("--tasks and --task are searched one at a time: run it once for each")
     if uri is not None:
         from mlflow_quantgov import api
 
@@ -56,7 +60,7 @@ def calibration(
                 production,
                 source=source,
                 license=license,
-                tasks=tasks,
+                tasks=tasks or names or None,
                 activations=not no_activations,
                 progress=progress,
                 key=key,
@@ -74,7 +78,7 @@ def calibration(
         raise click.UsageError("--production FILE is needed to compare two files")
     from mlflow_quantgov.evidence.measure.calibration import compare_files
 
-    found = compare_files(data, production, tasks=tasks, source=source)
+    found = compare_files(data, production, tasks=tasks or names or None, source=source)
     if as_json:
         print_json(found)
     else:

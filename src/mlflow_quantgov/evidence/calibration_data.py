@@ -24,8 +24,9 @@ class CalibrationData:
     source: str | None = None
     """Where the data came from, in words."""
     license: str | None = None
-    tasks: str | Path | None = None
-    """Task folder whose items must not be among the data; without it, nobody looks for them."""
+    tasks: str | Path | Sequence[str] | None = None
+    """Task folder, or a list of names of tasks that lm-eval ships, whose items must not be among the data; without it, nobody
+    looks for them."""
 
     def assess(
         self, noted: Sequence[str] = (), artifact: Path | None = None, layers: ParentLayers | None = None
@@ -47,7 +48,7 @@ class CalibrationData:
             Path(self.production) if self.production is not None else None,
             source=self.source,
             license=self.license,
-            tasks=Path(self.tasks) if self.tasks is not None else None,
+            tasks=Path(self.tasks) if isinstance(self.tasks, str | Path) else self.tasks,
             noted=noted,
             artifact=artifact,
             layers=layers,

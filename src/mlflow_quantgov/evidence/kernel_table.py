@@ -25,6 +25,8 @@ SEVERITY: dict[Support, int] = {
     "fails": 5,
 }
 """What serves a part of a model worst is what the model gets."""
+NO_TABLE = "no-table"
+"""Row where nobody has read the runtime at all, perhaps since its name is spelt otherwise."""
 WORDS = {
     "architecture": "the architecture",
     "compute_capability": "the GPU's compute capability",
@@ -130,7 +132,11 @@ def candidates(
 
 def _answer(table: Table | None, weights: Weights, target: Target, version: str | None) -> Lookup:
     rows, unsettled, sure = candidates(table, weights, target, version) if table else ([], (), False)
-    if table is None or not rows:
+    if table is None:
+        known = ", ".join(sorted(load_tables()))
+        nothing = f"policies/kernels has no table of the runtime {target.runtime}, but of {known}"
+        return Lookup(runtime=target.runtime, support="unknown", row=NO_TABLE, source=nothing)
+    if not rows:
         nothing = f"no row of policies/kernels for {target.runtime}"
         return Lookup(runtime=target.runtime, support="unknown", row="none", source=nothing)
     said = {row.support for row in rows} | (set() if sure else {"unknown"})

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-import narrow_files
-from releases import timed
-from whole_releases import CPU, GPU, Pair, Release, Trained, benchmark, captured, representative
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
-from mlflow_quantgov.evidence.predicates import Benchmark
+import narrow_files
+from calibration_files import assessed
+from releases import digest, timed
+from whole_releases import (
+    CAPABILITIES,
+    CPU,
+    GPU,
+    Make,
+    Pair,
+    Release,
+    Trained,
+    asked,
+    benchmark,
+    captured,
+    evaluated,
+    representative,
+)  # fmt: skip
+
+from mlflow_quantgov.evidence.measure.task_eval_jsonl import from_jsonl
+from mlflow_quantgov.evidence.predicates import Benchmark, TaskEval
 from mlflow_quantgov.evidence.predicates.benchmark_v2 import NotLoaded, Resources
 from mlflow_quantgov.policy.loader import load_policy
 
@@ -16,6 +36,15 @@ GPTQ = Release(
     "4 bit GPTQ on a GPU, calibrated on its own traffic", "gptq-w4g32", captured("gpu-transformers", GPU), "MarlinLinear",
     version="5.24.0", calibration=representative,
 )  # fmt: skip
+FOLDERS = {name: digest(str(number)) for number, name in enumerate(CAPABILITIES)}
+"""Where each capability has tasks in a folder of its own."""
+
+
+def searched_in(capability: str) -> Make:
+    """Calibration data that were searched for the items of one of the folders."""
+    return lambda _: assessed().model_copy(update={"searched_tasks": FOLDERS[capability]})
+
+
 ONNX = Release(
     "8 bit ONNX, quantized dynamically", "onnx-int8-dynamic", captured("cpu-onnxruntime", CPU), "DynamicQuantizeMatMul",
     version="1.32.0",
@@ -41,6 +70,22 @@ def alone(pair: Pair, cause: str = "memory") -> Benchmark:
     return benchmark(pair, parent_not_loaded=lost, parent_tries=(), parent_resources=Resources(), loads=loads)
 
 
+def as_lines(capability: str) -> Make:
+    """Scores of a benchmark of one's own, brought as plain lines whose items are known by their numbers alone."""
+
+    def brought(pair: Pair) -> TaskEval:
+        folder = Path(tempfile.mkdtemp(prefix="lines-"))
+        for side in ("parent", "quantized"):
+            rows = ({"id": n, "score": int(n >= 20), "output": f"{side} {n}"} for n in range(200))
+            (folder / side).write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+        return from_jsonl(
+            folder / "parent", folder / "quantized", capability=capability, parent_weights=pair.parent.weights,
+            quantized_weights=pair.quantized.weights,
+        )  # fmt: skip
+
+    return brought
+
+
 def with_floors(text: str) -> str:
     """The default policy with floors for those whose parent does not load."""
     return load_policy().text.replace(
@@ -57,6 +102,17 @@ GOOD = (
         "AwqMarlinLinear", version="5.24.0", calibration=representative,
     ),
     NF4,
+    replace(
+        GPTQ,
+        name="4 bit GPTQ, whose tasks lie in three folders that were searched one by one",
+        calibration=None,
+        statements=(
+            *GPTQ.but(
+                "task-eval", lambda pair: evaluated(pair, *(asked(one, task_digest=FOLDERS[one]) for one in CAPABILITIES))
+            ).statements[:-1],
+            *((f"calibration {one}", searched_in(one)) for one in CAPABILITIES),
+        ),
+    ),
     ONNX,
     Release(
         "8 bit ONNX, dynamic, on a CPU of which the guide expects nothing, timed there", "onnx-int8-dynamic",
@@ -79,6 +135,11 @@ GOOD = (
         "Linear8bitLt Int8Params int8", version="5.24.0",
     ),
     NARROW,
+    replace(
+        LLAMA_CPP,
+        name="8 bit in llama.cpp, its scores brought from elsewhere as numbered lines",
+        statements=(*LLAMA_CPP.but("task-eval").statements, *((f"task-eval {one}", as_lines(one)) for one in CAPABILITIES)),
+    ),
     Release(
         "8 bit in llama.cpp, whose parent does not load, with floors", "tiny-Q8_0.gguf", captured("cpu-llamacpp", CPU),
         "CPU_REPACK", policy=with_floors("{decode_tokens_per_second: 20, peak_memory_gb: 0.001}"),

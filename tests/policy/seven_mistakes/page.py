@@ -11,7 +11,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 from good_releases import GOOD
-from ways import MISTAKES, WAYS, Way
+from way import MISTAKES, Way
+from ways import WAYS
 
 from mlflow_quantgov.policy.audit import QUESTIONS
 

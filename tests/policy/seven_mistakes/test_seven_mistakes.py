@@ -11,7 +11,8 @@ import pytest
 from good_releases import GOOD, GPTQ
 from mlflow.exceptions import MlflowException
 from page import PAGE, answers, page
-from ways import MISTAKES, WAYS, Way, claiming
+from way import MISTAKES, Way
+from ways import WAYS, claiming
 from whole_releases import Release, Shelf
 
 from mlflow_quantgov.pages.report import render_report

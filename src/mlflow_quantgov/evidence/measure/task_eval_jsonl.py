@@ -61,7 +61,7 @@ def from_jsonl(
 def _run(file: FileOf, task: str) -> TaskRun:
     found: dict[str, Sample] = {}
     for number, row in enumerate(file.rows(), 1):
-        sample = _sample(file, number, row)
+        sample = _sample(file, number, row, task)
         if sample.name in found:
             raise file.bad(f"the id {str(sample.name)[:60]!r} stands twice")
         found[str(sample.name)] = sample
@@ -74,7 +74,7 @@ def _run(file: FileOf, task: str) -> TaskRun:
     return TaskRun(task, "imported", 0, [["score", True]], samples)
 
 
-def _sample(file: FileOf, number: int, row: dict[str, Any]) -> Sample:
+def _sample(file: FileOf, number: int, row: dict[str, Any], task: str) -> Sample:
     identity, score, group = row.get("id"), row.get("score"), row.get("group")
     if unknown := row.keys() - _KEYS:
         raise file.bad(f"item {number} has the unknown key {sorted(unknown)[0][:40]!r}")
@@ -90,7 +90,8 @@ def _sample(file: FileOf, number: int, row: dict[str, Any]) -> Sample:
     for key in ("output", "prompt"):
         if row.get(key) is not None and not isinstance(row[key], str):
             raise file.bad(f"the {key} of item {number} is no text")
-    asked = row.get("prompt") if row.get("prompt") is not None else f"id {identity}"
+    # Item 1 of one task asks something else than item 1 of another.
+    asked = row.get("prompt") if row.get("prompt") is not None else f"{task} id {identity}"
     return Sample(
         number=number,
         name=str(identity),

@@ -7,7 +7,7 @@ from typing import Literal, cast
 
 from mlflow_quantgov.errors import EvidenceError, UsageError
 from mlflow_quantgov.evidence.measure.task_eval_runs import MAX_OUTPUT, Sample, TaskRun
-from mlflow_quantgov.evidence.predicates.task_eval import Answer, TaskItem, TaskResult
+from mlflow_quantgov.evidence.predicates.task_eval import Answer, TaskItem, TaskResult, is_likelihood
 
 OUTPUT_BUDGET = 12_000_000
 """Characters of all answers in one statement; many items keep less of each."""
@@ -127,7 +127,7 @@ def _metric(parent: TaskRun, quantized: TaskRun, wanted: str | None) -> tuple[st
             return wanted, directions[plain]
     else:
         for name, higher in directions.items():
-            if name in usable and "perplexity" not in name and not name.endswith("_per_byte"):
+            if name in usable and not is_likelihood(name):
                 return name, higher
     listed = ", ".join(sorted(name for name in usable if "," not in name)) or "none"
     missing = f"no usable metric {wanted!r}" if wanted else "no usable metric"

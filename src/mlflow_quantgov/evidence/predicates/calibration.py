@@ -115,6 +115,8 @@ class Calibration(Predicate):
     """Calibration documents that are also evaluation items."""
     searched_tasks: Digest | None = None
     """Digest of the task folder whose items were looked for; None where nobody looked."""
+    searched: tuple[Digest, ...] = Field((), max_length=1000)
+    """Digests of the single tasks whose items were looked for, where each has its own, as those that lm-eval ships."""
     shared_with_production: int = Field(ge=0)
     likeness: tuple[Likeness, ...] = Field((), max_length=20)
     observation: Observation | None = None

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+import re
+from itertools import pairwise
 from statistics import fmean
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from mlflow_quantgov.evidence.predicates.base import MAX_ITEMS, Digest, Finite, Predicate, Record, ShortText, Side
+
+_LIKELIHOODS = frozenset(
+    {
+        "perplexity", "ppl", "nll", "likelihood", "loglikelihood", "logprob", "logprobs", "logp", "entropy", "crossentropy",
+        "xent", "surprisal", "bpb", "bpc", "bpw", "bpt", "lm_loss", "ce_loss", "eval_loss", "token_loss",
+    }
+)  # fmt: skip
+_PER_UNIT = ("_per_byte", "_per_token", "_per_word", "bits_per_char", "bits_per_character", "likelihood", "nll")
+
+
+def is_likelihood(metric: str) -> bool:
+    """Whether a metric says by its name that it scores how likely a text is, which is a perplexity.
+
+    Args:
+        metric: `name` or `name,filter`, as lm-eval writes it.
+    """
+    name = metric.partition(",")[0].lower()
+    words = [one for one in re.split(r"[^a-z]+", name) if one]
+    pairs = {f"{one}_{other}" for one, other in pairwise(words)}
+    return name == "loss" or name.endswith(_PER_UNIT) or not _LIKELIHOODS.isdisjoint({*words, *pairs})
 
 
 class Answer(Record):

@@ -11,7 +11,7 @@ from mlflow_quantgov.evidence.predicates.benchmark_v2 import NotLoaded
 from mlflow_quantgov.evidence.targets import Target
 from mlflow_quantgov.evidence.version_ranges import admits
 from mlflow_quantgov.policy.checks.floors import judge_floors
-from mlflow_quantgov.policy.checks.interface import Question, compares, not_measured, result
+from mlflow_quantgov.policy.checks.interface import Question, compares, device_of, not_measured, result
 from mlflow_quantgov.policy.decision import CheckResult, Outcome
 from mlflow_quantgov.policy.facts import Evidence, Facts
 
@@ -88,8 +88,11 @@ def _of_this_target(facts: Facts) -> list[Evidence]:
 
 
 def _measured_otherwise(target: Target, content: Benchmark) -> str | None:
-    """Words for a runtime or load that is not the target's."""
+    """Words for a runtime, device or load that is not the target's."""
     for side in (content.parent, content.quantized):
+        device, serves = device_of(side), target.hardware.device
+        if device is not None and serves != "endpoint" and (device == "cpu") != (serves == "cpu"):
+            return f"a side ran on {device.upper()}, the target serves on {serves.upper()}"
         served = content.provenance.imported and side.runtime == SERVED
         if side.runtime != target.runtime and not served:
             return f"it ran in {side.runtime}, the target serves with {target.runtime}"

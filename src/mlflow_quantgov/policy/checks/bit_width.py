@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlflow_quantgov.artifact.formats.full_precision import ON_GRID
 from mlflow_quantgov.errors import one_line
 from mlflow_quantgov.policy.checks import narrow
 from mlflow_quantgov.policy.checks.interface import Question, result
@@ -24,6 +25,11 @@ def run(question: Question) -> CheckResult:
         return result(NAME, "missing", f"Not measured: {problem}", "quantgov inspect PATH")
     found = facts.model.quantization
     bits = narrowest_bits(found)
+    parent = facts.lineage.parent if facts.lineage else None
+    inherited = parent is not None and ON_GRID in parent.quantization.warnings  # Whether that is allowed, lineage says.
+    if (found.bits is None or bits is None) and ON_GRID in found.warnings and not inherited:
+        reason = "Not measured: its floats lie on a k-bit grid, as weights that were quantized and written back do."
+        return result(NAME, "missing", reason, "log the quantized files themselves, in which the width can be read")
     if found.bits is None or bits is None:
         return result(NAME, "not-applicable", "Full precision.")
     numbers: dict[str, Any] = {

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mlflow_quantgov.evidence.predicates import TaskItem, TaskResult
+from mlflow_quantgov.evidence.predicates.task_eval import is_likelihood
 from mlflow_quantgov.evidence.statistics import Comparison, compare, lower_mean_bound
 from mlflow_quantgov.policy.checks.clusters import clusters_of
 from mlflow_quantgov.policy.decision import Outcome
@@ -47,6 +48,9 @@ def judge(name: str, wanted: Capability, tasks: dict[str, TaskResult], *, scored
     low, high = wanted.score_range
     if any(not low <= score <= high for one in mine for item in one.items for score in _scores(item)):
         why = f"{name} has scores outside {low:g} to {high:g}; the policy's margin means nothing for them"
+        return Verdict("missing", why, {"items": items})
+    if upwards := next((one for one in mine if not one.higher_is_better and any(map(_is_positive, one.items))), None):
+        why = f"{name} counts errors upwards ({upwards.task}, {upwards.metric}: lower is better), and such scores are kept negated"
         return Verdict("missing", why, {"items": items})
     why_not = {one.task: _why_not(one, wanted, scored_only) for one in mine}
     carrying = [one for one in mine if not why_not[one.task]]
@@ -87,8 +91,11 @@ def _why_not(task: TaskResult, wanted: Capability, scored_only: bool) -> str:
         return f"{task.task} measures how likely a text is, which is a perplexity"
     if not scored_only and task.output_type == "multiple_choice":
         return f"{task.task} is multiple choice"
-    if not scored_only and task.output_type == "imported" and any(_is_bare(item) for item in task.items):
-        return f"{task.task} was imported without the answers, and may be multiple choice"
+    if not scored_only and _is_unwritten(task):
+        kept = "was imported" if task.output_type == "imported" else "is kept"
+        return f"{task.task} {kept} without the answers, and may be multiple choice"
+    if _is_silent(task):
+        return f"the parent wrote nothing on {task.task}"
     before = fmean(item.parent.score for item in task.items)
     bottom, words = _bottom(task, wanted)
     if before - bottom <= wanted.margin or _least(task, wanted) <= bottom:
@@ -137,7 +144,10 @@ def _nothing_carries(
         return Verdict(
             "missing", f"{name} rests on multiple choice alone, which barely moves when a model breaks", numbers
         )
-    if not scored_only and all(one.output_type in {"multiple_choice", "imported"} for one in mine):
+    unwritten = (one for one in mine if one.output_type != "multiple_choice")
+    if not scored_only and all(
+        one.output_type == "imported" or _is_unwritten(one) or _is_silent(one) for one in unwritten
+    ):
         return Verdict("missing", f"{name}: {'; '.join(why_not.values())}", numbers)
     return Verdict(
         "inconclusive", f"{name}: {'; '.join(why_not.values())}: a loss of the margin could not be seen", numbers
@@ -227,17 +237,24 @@ def _scores(item: TaskItem) -> list[float]:
     return [item.parent.score, item.quantized.score, *again]
 
 
-def _is_bare(item: TaskItem) -> bool:
-    return item.parent.output is None or item.quantized.output is None
+def _is_positive(item: TaskItem) -> bool:
+    return any(score > 0 for score in _scores(item))
+
+
+def _is_unwritten(task: TaskResult) -> bool:
+    """Whether answers are missing where some should have been written: nobody can tell that they were not chosen."""
+    bare = (item.parent.output is None or item.quantized.output is None for item in task.items)
+    return task.output_type in {"generate_until", "imported"} and any(bare)
+
+
+def _is_silent(task: TaskResult) -> bool:
+    """Whether the parent wrote nothing at all, so that its score is no score of answers."""
+    return all(item.parent.output is not None and not item.parent.output.strip() for item in task.items)
 
 
 def _is_perplexity(task: TaskResult) -> bool:
     """Whether its scores say how likely given texts are: by the metric's name, or where no item is simply right or wrong."""
-    if "perplexity" in task.metric or task.metric.endswith(
-        ("_per_byte", "_per_token", "_per_word", "likelihood", "nll")
-    ):
-        return True
-    return task.output_type == "loglikelihood" and not _is_binary(task)
+    return is_likelihood(task.metric) or (task.output_type == "loglikelihood" and not _is_binary(task))
 
 
 def _is_binary(task: TaskResult) -> bool:

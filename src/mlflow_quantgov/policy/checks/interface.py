@@ -48,6 +48,14 @@ def is_about(side: Side | None, model: ModelFacts | None, content: Predicate) ->
     return side.behaviour == model.behaviour or (side.behaviour is None and content.provenance.imported)
 
 
+def device_of(side: Side) -> str | None:
+    """What multiplied: transformers says so, llama.cpp and onnxruntime name it in the kernel; None where nobody does."""
+    said = side.settings.get("device")
+    if said:
+        return str(said).partition(":")[0]
+    return "cpu" if "CPU" in (side.kernel or "") else None
+
+
 def compares(content: TaskEval | FidelityV1 | Benchmark | BenchmarkV1, facts: Facts) -> bool:
     """Whether a comparison is of this version with its parent, of two different models, and the quantized one ran as such.
 

@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from mlflow_quantgov.artifact.quantization import Quantization
+from mlflow_quantgov.evidence.kernel_table import NO_TABLE
 from mlflow_quantgov.evidence.predicates import Benchmark, Kernels, Lookup, Side
 from mlflow_quantgov.evidence.predicates.benchmark_summary import judge
 from mlflow_quantgov.evidence.targets import Target
 from mlflow_quantgov.evidence.version_ranges import admits
 from mlflow_quantgov.policy.checks.benchmark import timed_there
-from mlflow_quantgov.policy.checks.interface import Question, is_about, result
+from mlflow_quantgov.policy.checks.interface import Question, device_of, is_about, result
 from mlflow_quantgov.policy.decision import CheckResult
 from mlflow_quantgov.policy.facts import Evidence
 
@@ -91,6 +92,9 @@ def _judge(
     if question.gate.probe and content.dequantized is None:
         unsaid = "the probe does not say whether the weights were expanded"
         return result(NAME, "missing", f"Not measured: {unsaid}.", fix, newest, **summary)
+    if question.gate.probe and lookup.expects and not (summary["kernel"] or content.operators):
+        unsaid = f"the probe names no kernel, and the table ({lookup.row}) expects {' or '.join(lookup.expects)}"
+        return result(NAME, "missing", f"Not measured: {unsaid}.", fix, newest, **summary)
     contradiction = content.contradiction(lookup)
     if contradiction:
         reason = f"Not measured: {contradiction}. Table and probe have to agree."
@@ -101,12 +105,19 @@ def _judge(
 def _timed(content: Kernels, lookup: Lookup, question: Question) -> CheckResult | None:
     """What the clock says on the target itself where no source says anything: what is shown to be no slower is optimized.
 
-    None where it says nothing: the row only hangs on something that the target leaves open, the probe did not see the stored
-    weights used as they are, or nobody timed that kernel against the parent.
+    None where it says nothing: nobody has read the runtime at all, the row only hangs on something that the target leaves open,
+    the probe did not see the stored weights used as they are, or nobody timed that kernel against the parent.
     """
     target, timed = question.facts.target, timed_there(question.facts)
     used = content.probed and content.dequantized is False
-    if lookup.depends_on or not used or content.side is None or target is None or timed is None:
+    if (
+        lookup.row == NO_TABLE
+        or lookup.depends_on
+        or not used
+        or content.side is None
+        or target is None
+        or timed is None
+    ):
         return None
     assert isinstance(timed.content, Benchmark)
     kernels = {content.side.kernel, timed.content.quantized.kernel} - {None}
@@ -136,15 +147,21 @@ def _unknown(
         else:
             settles = f"state compute_capability under hardware in mine.yaml, a copy of the target {target.name}"
         # The target is the version's own: another one means another version.
+        return result(NAME, "missing", reason, f"{settles}; {_log_again(question)}", newest, **summary)
+    if lookup.row == NO_TABLE:
         fix = (
-            f"{settles}; quantgov log PATH --target mine.yaml --parent ... --name ... --register {question.facts.name}"
+            f"name the runtime as a table does in mine.yaml, a copy of the target {target.name}; {_log_again(question)}"
         )
-        return result(NAME, "missing", reason, fix, newest, **summary)
+        return result(NAME, "missing", f"Not measured: {lookup.source}.", fix, newest, **summary)
     said = f"the kernel table does not say how well these weights are served ({lookup.row}: {lookup.source})"
     # Where no source says it, the clock may.
     return result(
         NAME, "missing", f"Not measured: {said}.", f"{fix}; quantgov benchmark {question.uri}", newest, **summary
     )
+
+
+def _log_again(question: Question) -> str:
+    return f"quantgov log PATH --target mine.yaml --parent ... --name ... --register {question.facts.name}"
 
 
 def _elsewhere(content: Kernels, target: Target) -> str | None:
@@ -162,11 +179,11 @@ def _elsewhere(content: Kernels, target: Target) -> str | None:
 def _on_other_hardware(content: Kernels, seen: Side, target: Target) -> str | None:
     """Where the probe ran on hardware for which the runtime may choose another kernel, in words."""
     hardware, machine = target.hardware, content.fingerprint
-    if content.provenance.imported or hardware.device == "endpoint":
+    if hardware.device == "endpoint":
         return None
     if machine is None:
         return "The statement does not say on which machine it was seen"
-    device = _device(seen)
+    device = device_of(seen)
     if device is not None and (device == "cpu") != (hardware.device == "cpu"):
         return f"It was seen on {device.upper()}, the target serves on {hardware.device.upper()}"
     if hardware.device == "cpu":
@@ -177,14 +194,6 @@ def _on_other_hardware(content: Kernels, seen: Side, target: Target) -> str | No
     if capability is not None and wanted and capability not in wanted:
         return f"It was seen on a GPU of compute capability {capability}, the target's have {', '.join(wanted)}"
     return None
-
-
-def _device(seen: Side) -> str | None:
-    """What multiplied: transformers says so, llama.cpp and onnxruntime name it in the kernel; None where nobody does."""
-    said = seen.settings.get("device")
-    if said:
-        return str(said).partition(":")[0]
-    return "cpu" if "CPU" in (seen.kernel or "") else None
 
 
 def _expanded(content: Kernels, stored: Quantization) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from mlflow_quantgov.artifact.manifest import FileEntry, Manifest
 from mlflow_quantgov.evidence.predicates import Archive, Drill, Predicate
 from mlflow_quantgov.lineage import ModelFacts
 from mlflow_quantgov.policy.checks.interface import Question, result
@@ -84,5 +85,15 @@ def _switch_problem(question: Question, newest: Evidence, *, is_parent: bool) ->
 
 
 def _is_whole(content: Predicate, parent: ModelFacts) -> bool:
-    """Whether it is about every file of the parent, and not about its weights alone."""
-    return isinstance(content, Archive | Drill) and content.manifest_digest == parent.manifest
+    """Whether it is about every file of the parent, and not about its weights alone.
+
+    The files that an archive lists have to give the digest that it states: it is that of the whole parent.
+    """
+    if not isinstance(content, Archive | Drill) or content.manifest_digest != parent.manifest:
+        return False
+    return isinstance(content, Drill) or listed_digest(content) == parent.manifest
+
+
+def listed_digest(content: Archive) -> str:
+    """The manifest digest of the files that an archive lists."""
+    return Manifest(tuple(FileEntry(one.path, one.size, one.sha256) for one in content.files), "").digest

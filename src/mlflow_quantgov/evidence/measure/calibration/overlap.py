@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,8 +124,6 @@ def leaked(documents: Sequence[str], evaluation_items: Sequence[str]) -> int:
 def evaluation_items(tasks: Path) -> list[str]:
     """Texts of the items in a task folder's data files, sorted.
 
-    A text that several items share is a template and left out; a long one that few of them share is a passage.
-
     Args:
         tasks: A folder of lm-eval tasks whose data are JSON or JSON lines; data that lie elsewhere are not fetched.
 
@@ -133,15 +131,25 @@ def evaluation_items(tasks: Path) -> list[str]:
         UsageError: The folder does not read.
     """
     files = {path for task in load_tasks(tasks) for path in _data_files(task.config.get("dataset_kwargs"))}
+    return item_texts(row for path in sorted(files) for row in _rows(path))
+
+
+def item_texts(records: Iterable[Any]) -> list[str]:
+    """Texts of items, sorted.
+
+    A text that several items share is a template and left out; a long one that few of them share is a passage.
+
+    Args:
+        records: What the items are made from, of whatever nesting.
+    """
     counts: Counter[str] = Counter()
     texts: dict[str, str] = {}
     rows = 0
-    for path in sorted(files):
-        for row in _rows(path):
-            rows += 1
-            of_row = {digest: text for text in _texts(row) if (digest := text_digest(text)) is not None}
-            counts.update(of_row.keys())
-            texts |= of_row
+    for row in records:
+        rows += 1
+        of_row = {digest: text for text in _texts(row) if (digest := text_digest(text)) is not None}
+        counts.update(of_row.keys())
+        texts |= of_row
     return sorted(text for digest, text in texts.items() if _is_item(text, counts[digest], rows))
 
 
