@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from mlflow_quantgov.errors import QuantgovError
 from mlflow_quantgov.gate.actor import current_actor
+from mlflow_quantgov.gate.granting import granted
 from mlflow_quantgov.gate.intake import kept_marks
 from mlflow_quantgov.gate.records import refusal
 from mlflow_quantgov.gate.sources import VersionRef
@@ -29,9 +30,7 @@ class Judging:
 
     def _gated(self: Any, name: str, version: str, destination: str, change: Callable[[], Result]) -> Result:
         if destination_kind(self._policy, name, destination) == "open":
-            with self._sessions.transaction() as session:
-                self._lock(session, name)
-                return change()
+            return self._open_move(name, version, destination, change)
         for _ in range(_ATTEMPTS):
             before = self.reference(name, version)
             facts, decision = self._judge(name, version, destination)
@@ -40,9 +39,8 @@ class Judging:
             with self._sessions.transaction() as session:
                 self._lock(session, name)
                 if self.reference(name, version) == before and self._same_evidence(session, facts):
-                    outcome = change()
-                    self._record(session, decision, changed=True)
-                    return outcome
+                    with granted(session, self._record(session, decision, changed=True)):
+                        return change()
         raise refusal(
             f"quantgov refused {name} version {version} at {destination}: it kept changing while it was judged."
         )

@@ -13,6 +13,7 @@ from sqlalchemy import desc, func, select, text
 from sqlalchemy.orm import Session
 
 from mlflow_quantgov.evidence.statement import canonical_json
+from mlflow_quantgov.gate import workspaces
 from mlflow_quantgov.gate.tables import LedgerRow
 
 GENESIS = "0" * 64
@@ -26,7 +27,8 @@ class Entry:
     """What is to be recorded."""
 
     kind: str
-    """`promotion`, `denial`, `alias-removed`, `deletion`, `rename`, `policy`, `keys`, `inherited`, `statement`, `draw`."""
+    """`promotion`, `denial`, `alias-removed`, `deletion`, `rename`, `policy`, `keys`, `inherited`, `statement`, `draw`,
+    `stage-left`, `open` (a move that needs no decision, where the database could not tell)."""
     actor: str
     actor_source: str
     model: str | None = None
@@ -36,6 +38,8 @@ class Entry:
     """`allowed`, `refused`, `observed` (would be refused), `inherited`, `recorded`."""
     policy_digest: str | None = None
     body: dict[str, Any] = field(default_factory=dict)
+    workspace: str = field(default_factory=workspaces.current)
+    """MLflow's workspace in which the model lies."""
     decision_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
@@ -72,6 +76,7 @@ def append(session: Session, entry: Entry) -> LedgerRow:
         policy_digest=entry.policy_digest,
         body=canonical_json(entry.body).decode(),
         previous_hash=last.row_hash if last else GENESIS,
+        workspace=None if entry.model is None or entry.workspace == workspaces.DEFAULT else entry.workspace,
     )
     row.row_hash = _hash(row)
     session.add(row)
@@ -133,4 +138,7 @@ def _public(row: LedgerRow) -> dict[str, Any]:
 
 
 def _hash(row: LedgerRow) -> str:
-    return hashlib.sha256(canonical_json({name: getattr(row, name) for name in _CHAINED})).hexdigest()
+    chained = {name: getattr(row, name) for name in _CHAINED}
+    if row.workspace is not None:  # rows of before knew no workspaces, and keep their hash
+        chained["workspace"] = row.workspace
+    return hashlib.sha256(canonical_json(chained)).hexdigest()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -14,10 +15,11 @@ from sqlalchemy.orm import Session
 
 from mlflow_quantgov.gate import ledger
 from mlflow_quantgov.gate.actor import current_actor
-from mlflow_quantgov.gate.guards import Pointer
+from mlflow_quantgov.gate.granting import granted, is_undecidable, tell
 from mlflow_quantgov.gate.ledger import Entry
-from mlflow_quantgov.gate.tables import KeysRow, PolicyRow
+from mlflow_quantgov.gate.tables import KeysRow, LedgerRow, PolicyRow
 from mlflow_quantgov.policy.decision import Decision
+from mlflow_quantgov.policy.matching import destination_kind, fold
 
 Result = TypeVar("Result")
 
@@ -25,18 +27,36 @@ Result = TypeVar("Result")
 class Records:
     """Enters changes, refusals, policies and keys."""
 
-    def _record_left(self: Any, name: str, before: list[Pointer]) -> None:
-        """Enter every version that no longer stands at the gated stage where it stood."""
-        now = set(self.pointers(self._policy, name))
+    @contextmanager
+    def _leaving(self: Any, name: str, version: str, stage: str, archives: bool) -> Iterator[None]:
+        """Enter every version that leaves the protected stage where it stands as this one is moved, and let it go."""
         actor, source = current_actor()
-        with self._sessions() as session:
-            for held in before:
-                if held not in now:
+        with self._sessions() as session, ExitStack() as grants:
+            for held in self.pointers(None, name):
+                stays = fold(held.destination) == fold(stage)
+                leaves = not stays if held.version == version else stays and archives
+                if (
+                    leaves
+                    and held.destination[0] != "@"
+                    and destination_kind(self._policy, name, held.destination) != "open"
+                ):
                     entry = Entry("stage-left", actor, source, name, held.version, held.destination, "recorded",
                                   self._policy.digest)  # fmt: skip
-                    ledger.append(session, entry)
+                    grants.enter_context(granted(session, ledger.append(session, entry)))
+            yield
 
-    def _record(self: Any, session: Session, decision: Decision, *, changed: bool) -> str:
+    def _open_move(self: Any, name: str, version: str, destination: str, change: Callable[[], Result]) -> Result:
+        """A move that needs no decision; entered only where the database could not tell that."""
+        actor, source = current_actor()
+        with self._sessions.transaction() as session:
+            self._lock(session, name)
+            if not is_undecidable(name, destination):
+                return change()
+            entry = Entry("open", actor, source, name, version, destination, "recorded", self._policy.digest)
+            with granted(session, ledger.append(session, entry)):
+                return change()
+
+    def _record(self: Any, session: Session, decision: Decision, *, changed: bool) -> LedgerRow:
         actor, source = current_actor()
         word = "allowed" if decision.allowed else "observed" if changed else "refused"
         entry = Entry(
@@ -50,24 +70,24 @@ class Records:
             decision.policy_digest,
             decision.to_dict(),
         )
-        ledger.append(session, entry)
-        return entry.decision_id
+        return ledger.append(session, entry)
 
     def _deny(self: Any, decision: Decision) -> None:
         """Record a denial in a transaction of its own, and refuse."""
         with self._sessions.transaction() as session:
-            decision_id = self._record(session, decision, changed=False)
+            decision_id = self._record(session, decision, changed=False).decision_id
         raise refusal(decision.one_line(report=f"/quantgov/decisions/{decision_id}"))
 
     def _recorded(
         self: Any, kind: str, name: str, version: str | None, what: str | None, change: Callable[[], Result]
     ) -> Result:
         actor, source = current_actor()
+        number = str(int(version)) if version is not None and version.strip().isdecimal() else version
+        entry = Entry(kind, actor, source, name, number, what, "recorded", self._policy.digest)
         with self._sessions.transaction() as session:
             self._lock(session, name)
-            outcome = change()
-            ledger.append(session, Entry(kind, actor, source, name, version, what, "recorded", self._policy.digest))
-        return outcome
+            with granted(session, ledger.append(session, entry)):
+                return change()
 
     def _guard(self: Any, name: str, version: str, reasons: list[str], deed: str) -> None:
         if not reasons or self._policy.mode != "enforce":
@@ -102,6 +122,7 @@ class Records:
         policy, keys, now = self._policy, self._keys, datetime.now(UTC)
         with self._sessions.transaction() as session:
             ledger.lock(session)  # several workers start at once
+            tell(session, policy)
             if ledger.is_empty(session):
                 for name, held in self.all_gated_pointers(policy):
                     entry = Entry("inherited", actor, source, name, held.version, held.destination, "inherited",

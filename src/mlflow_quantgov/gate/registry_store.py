@@ -134,13 +134,11 @@ class _Gate(Guards, Desk, Judging, Records, _Store):
         number = self._number(name, version)
 
         def move() -> Any:
-            left = [one for one in self.pointers(self._policy, name) if not one.destination.startswith("@")]
-            # As a number: psycopg 3 does not compare MLflow's integer column with a text.
-            moved = super(_Gate, self).transition_model_version_stage(
-                name, int(number), stage, archive_existing_versions
-            )
-            self._record_left(name, left)
-            return moved
+            with self._leaving(name, number, stage, archive_existing_versions):
+                # As a number: psycopg 3 does not compare MLflow's integer column with a text.
+                return super(_Gate, self).transition_model_version_stage(
+                    name, int(number), stage, archive_existing_versions
+                )
 
         return self._gated(name, number, stage, move)
 
