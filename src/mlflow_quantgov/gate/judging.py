@@ -39,7 +39,7 @@ class Judging:
             with self._sessions.transaction() as session:
                 self._lock(session, name)
                 if self.reference(name, version) == before and self._same_evidence(session, facts):
-                    with granted(session, self._record(session, decision, changed=True)):
+                    with granted(session, self._record(session, decision, changed=True, ref=before)):
                         return change()
         raise refusal(
             f"quantgov refused {name} version {version} at {destination}: it kept changing while it was judged."

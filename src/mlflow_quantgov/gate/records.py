@@ -13,13 +13,18 @@ from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModel
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from mlflow_quantgov.evidence.statement import sha256_digest
 from mlflow_quantgov.gate import ledger
 from mlflow_quantgov.gate.actor import current_actor
 from mlflow_quantgov.gate.granting import granted, is_undecidable, tell
 from mlflow_quantgov.gate.ledger import Entry
-from mlflow_quantgov.gate.tables import KeysRow, LedgerRow, PolicyRow
+from mlflow_quantgov.gate.snapshots import snapshot
+from mlflow_quantgov.gate.sources import VersionRef
+from mlflow_quantgov.gate.standing import bound, inherited
+from mlflow_quantgov.gate.tables import FactsRow, KeysRow, LedgerRow, PolicyRow
 from mlflow_quantgov.policy.decision import Decision
 from mlflow_quantgov.policy.matching import destination_kind, fold
+from mlflow_quantgov.version import __version__
 
 Result = TypeVar("Result")
 
@@ -56,9 +61,14 @@ class Records:
             with granted(session, ledger.append(session, entry)):
                 return change()
 
-    def _record(self: Any, session: Session, decision: Decision, *, changed: bool) -> LedgerRow:
+    def _record(
+        self: Any, session: Session, decision: Decision, *, changed: bool, ref: VersionRef | None = None
+    ) -> LedgerRow:
+        """Enter a decision; `ref` is the version that it is bound to, as it is while the change is made."""
         actor, source = current_actor()
         word = "allowed" if decision.allowed else "observed" if changed else "refused"
+        # A promotion without a pointer is a creation in a protected model.
+        bond = {"bound": bound(ref)} if ref is not None else {"creation": True} if changed else {}
         entry = Entry(
             "promotion" if changed else "denial",
             actor,
@@ -68,7 +78,7 @@ class Records:
             decision.destination,
             word,
             decision.policy_digest,
-            decision.to_dict(),
+            decision.to_dict() | _basis(session, decision) | bond,
         )
         return ledger.append(session, entry)
 
@@ -123,11 +133,8 @@ class Records:
         with self._sessions.transaction() as session:
             ledger.lock(session)  # several workers start at once
             tell(session, policy)
-            if ledger.is_empty(session):
-                for name, held in self.all_gated_pointers(policy):
-                    entry = Entry("inherited", actor, source, name, held.version, held.destination, "inherited",
-                                  policy.digest)  # fmt: skip
-                    ledger.append(session, entry)
+            for entry in list(inherited(session, policy, actor, source)):
+                ledger.append(session, entry)
             if session.get(PolicyRow, policy.digest) is None:
                 session.add(PolicyRow(digest=policy.digest, name=policy.name, text=policy.text, first_seen=now))
             if keys.keys and session.get(KeysRow, keys.digest) is None:
@@ -140,6 +147,18 @@ class Records:
                 if before.get("digest", "") != body["digest"]:
                     entry = Entry(kind, actor, source, decision="recorded", policy_digest=policy.digest, body=body)
                     ledger.append(session, entry)
+
+
+def _basis(session: Session, decision: Decision) -> dict[str, Any]:
+    """What is needed to make a decision again: its facts are kept by their digest."""
+    if decision.facts is None:
+        return {}
+    ledger.lock(session)  # two who keep the same facts at once
+    content = snapshot(decision.facts)
+    digest = sha256_digest(content)
+    if session.get(FactsRow, digest) is None:
+        session.add(FactsRow(digest=digest, content=content))
+    return {"facts": digest, "engine": __version__, "requester": decision.facts.requester}
 
 
 def refusal(message: str) -> MlflowException:

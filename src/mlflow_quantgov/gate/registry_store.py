@@ -20,6 +20,7 @@ from mlflow_quantgov.evidence.signing import TrustedKeys, load_trusted_keys
 from mlflow_quantgov.flavor.download import search_versions
 from mlflow_quantgov.gate import ledger
 from mlflow_quantgov.gate.actor import current_actor
+from mlflow_quantgov.gate.audit import Audit
 from mlflow_quantgov.gate.desk import Desk
 from mlflow_quantgov.gate.facts import Gatherer, reference_of
 from mlflow_quantgov.gate.guards import Guards
@@ -57,7 +58,7 @@ else:
     _Store = object
 
 
-class _Gate(Guards, Desk, Judging, Records, _Store):
+class _Gate(Audit, Guards, Desk, Judging, Records, _Store):
     """The gate; mixed into each of MLflow's store classes."""
 
     def __init__(self, db_uri: str, read_db_uri: str | None = None) -> None:
@@ -102,11 +103,6 @@ class _Gate(Guards, Desk, Judging, Records, _Store):
         """Rows of the ledger, newest first."""
         with self._sessions() as session:
             return ledger.rows(session, model, limit)
-
-    def quantgov_verify(self) -> ledger.Verification:
-        """Whether the ledger's chain is unbroken."""
-        with self._sessions() as session:
-            return ledger.verify(session)
 
     def reference(self, name: str, version: str) -> VersionRef:
         """What identifies a version now."""

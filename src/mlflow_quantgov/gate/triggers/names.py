@@ -15,7 +15,7 @@ from mlflow_quantgov.gate.tables import (
 ALIASES, VERSIONS = "registered_model_aliases", "model_versions"
 LEDGER, GRANTS = LedgerRow.__tablename__, "quantgov_grants"
 KEPT: dict[str, tuple[str, ...]] = {
-    row.__tablename__: tuple(column.name for column in row.__table__.primary_key.columns)
+    row.__tablename__: tuple(column.name for column in row.__mapper__.primary_key)
     for row in (LedgerRow, StatementRow, SignatureRow, KeysRow, PolicyRow, DrawRow, FactsRow)
 }
 """Tables whose rows are never changed or removed, with their keys."""

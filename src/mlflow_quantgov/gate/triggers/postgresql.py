@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlflow_quantgov.gate.ledger import GENESIS
+from mlflow_quantgov.gate.chain import GENESIS
 from mlflow_quantgov.gate.triggers.names import (
     ALIASES,
     CHAIN_REFUSED,

@@ -7,7 +7,7 @@ so both are looked at before an insert.
 
 from __future__ import annotations
 
-from mlflow_quantgov.gate.ledger import GENESIS
+from mlflow_quantgov.gate.chain import GENESIS
 from mlflow_quantgov.gate.triggers.names import (
     ALIASES,
     CHAIN_REFUSED,
@@ -27,7 +27,7 @@ _ENFORCED = "NOT EXISTS (SELECT 1 FROM quantgov_guard WHERE mode = 'observe')"
 
 def definitions() -> dict[str, str]:
     """Name to statement of every trigger."""
-    return {name: statement for name, statement in (*_aliases(), *_versions(), *_grants(), *_kept(), *_ledger())}
+    return dict((*_aliases(), *_versions(), *_grants(), *_kept(), *_ledger()))
 
 
 def _trigger(name: str, when: str, table: str, condition: str, words: str) -> tuple[str, str]:
