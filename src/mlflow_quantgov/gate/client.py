@@ -69,8 +69,9 @@ class Gate(ABC):
 
     @abstractmethod
     def verify(self, wanted: Collection[int] = ()) -> dict[str, Any]:
-        """`ok`, `rows`, `first_bad`, `first_hash`, `last_hash` of the hash chain, `hashes` of the rows that are asked for, and
-        `pointers` that stand where the ledger has not put them.
+        """`ok`, `rows`, `first_bad`, `first_hash`, `last_hash` of the hash chain.
+
+        Also `hashes` of the rows that are asked for, and `pointers` that stand where the ledger has not put them.
         """
 
     @abstractmethod

@@ -112,7 +112,7 @@ def _wanted(connection: Connection) -> dict[str, str]:
 def _there(connection: Connection) -> dict[str, str]:
     if connection.dialect.name == "sqlite":
         query = f"SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name GLOB '{PREFIX}*'"
-        return dict(connection.execute(text(query)))
+        return {row.name: row.sql for row in connection.execute(text(query))}
     found = {name: f"{enabled} {made}" for name, enabled, made in connection.execute(text(_PG_TRIGGERS))}
     found |= {
         f"{name}()": f"{body} {','.join(settings or [])}{'' if definer else ' (not as its owner)'}"
