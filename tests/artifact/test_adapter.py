@@ -15,7 +15,7 @@ from mlflow_quantgov.artifact.inspect import inspect, inspect_model
 from mlflow_quantgov.artifact.tensors import read_safetensors, write_safetensors
 from mlflow_quantgov.errors import ArtifactError
 from mlflow_quantgov.flavor.prepare import prepare
-from mlflow_quantgov.gate.facts import _inspect
+from mlflow_quantgov.gate.version_files import inspect_version
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_a_model_beside_an_adapters_config(artifacts: Path, tmp_path: Path) -> N
 
 
 def test_the_gate_takes_it_for_no_model_and_for_nothing_harmless(artifacts: Path) -> None:
-    found, problem = _inspect(artifacts / "adapter-lora", artifacts / "adapter-lora")
+    found, problem = inspect_version(artifacts / "adapter-lora", artifacts / "adapter-lora")
     # (None, None) would mean a model of another kind, which is open by default.
     assert found is None
     assert problem is not None

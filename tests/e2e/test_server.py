@@ -13,6 +13,7 @@ import requests
 
 import mlflow_quantgov as qg
 from mlflow_quantgov.errors import EvidenceError, LineageError, TamperingError, UsageError
+from mlflow_quantgov.gate import triggers
 from mlflow_quantgov.gate.client import require_gate
 
 pytestmark = pytest.mark.slow
@@ -61,10 +62,12 @@ def test_loading_through_a_protected_alias_needs_an_approval(connected: Any) -> 
 
     engine = sqlalchemy.create_engine(connected.database)
     with engine.begin() as connection:
+        triggers.remove(connection)
         statement = sqlalchemy.text(
             "INSERT INTO registered_model_aliases (workspace, alias, version, name) VALUES ('default', 'champion', :v, :n)"
         )
         connection.execute(statement, {"v": int(version_of(connected.bare)), "n": connected.model})
+        triggers.install(connection)
     with pytest.raises(UsageError, match="no approval"):
         qg.load_model(f"models:/{connected.model}@champion")
 

@@ -14,7 +14,7 @@ import sqlalchemy
 from mlflow.exceptions import MlflowException
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
-from mlflow_quantgov.gate import ledger
+from mlflow_quantgov.gate import ledger, triggers
 from mlflow_quantgov.gate.doors import DOORS, READING
 from mlflow_quantgov.gate.registry_store import open_store
 from mlflow_quantgov.policy.loader import load_policy
@@ -63,7 +63,7 @@ def test_a_model_without_language_weights_works_as_on_plain_mlflow(
     assert store.get_model_version("iris", second).current_stage == "Production"
     store.delete_registered_model_alias("iris", "champion")
     kinds = [row["kind"] for row in store.quantgov_ledger("iris")]
-    assert kinds == ["alias-removed", "promotion", "stage-left", "promotion", "promotion"]
+    assert kinds == ["alias-removed", "stage-left", "promotion", "promotion", "promotion"]
 
 
 def test_a_gated_pointer_protects_its_version_and_its_model(store: Any, sklearn_like: Callable[[str], str]) -> None:
@@ -154,6 +154,7 @@ def test_workers_that_start_at_once_enter_everything_once(database: str, tmp_pat
 def test_an_edited_row_is_found(store: Any, quantized: str) -> None:
     refused(lambda: store.set_registered_model_alias("chat", "champion", quantized))
     with store.engine.begin() as connection:
+        triggers.remove(connection)
         connection.execute(sqlalchemy.text("UPDATE quantgov_ledger SET decision = 'allowed' WHERE seq = 2"))
     found = store.quantgov_verify()
     assert (found.ok, found.first_bad) == (False, 2)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from mlflow.exceptions import MlflowException
+from older_tables import back_to
 
 from mlflow_quantgov.artifact.quantizers.recipe import Recipe
 from mlflow_quantgov.artifact.weights import weight_parts
@@ -365,14 +366,10 @@ def test_a_waiver_of_the_earlier_form_or_without_keys_is_not_taken_in(release: R
 
 def test_rows_of_before_stay_readable_unsigned(release: Release, tmp_path: Path) -> None:
     """The database as the first migration left it, with a statement in it."""
-    import sqlalchemy
-
     statement = release.second_run()
     release.attach(statement)
     with release.store.engine.begin() as connection:
-        for table in ("quantgov_signatures", "quantgov_keys", "quantgov_draws"):
-            connection.execute(sqlalchemy.text(f"DROP TABLE {table}"))
-        connection.execute(sqlalchemy.text("UPDATE alembic_version_quantgov SET version_num = '0001'"))
+        back_to(connection, "0001")
     release.trust(release.key("ada", "measurer"))
     (one,) = release.store.quantgov_facts("chat", "1").evidence
     assert (one.digest, one.signatures) == (statement.digest, ())

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from older_tables import back_to
 
 from mlflow_quantgov.errors import EvidenceError, UsageError
 from mlflow_quantgov.evidence.measure.provenance import provenance
@@ -210,12 +211,9 @@ def test_a_copy_beside_the_model_is_heard_in_whatever_order_it_is_read(release: 
 
 
 def test_rows_of_before_draws_stay_readable(release: Release) -> None:
-    import sqlalchemy
-
     statement = release.attach(release.evaluation(), "ada")
     with release.store.engine.begin() as connection:
-        connection.execute(sqlalchemy.text("DROP TABLE quantgov_draws"))
-        connection.execute(sqlalchemy.text("UPDATE alembic_version_quantgov SET version_num = '0002'"))
+        back_to(connection, "0002")
     release.store = open_store(f"quantgov:{release.database}")
     assert release.draw("bob")["statement"] == statement.digest
 

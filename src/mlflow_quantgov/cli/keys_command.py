@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound="BaseModel")
 _FILE = click.Path(path_type=Path)
-_ROLES = click.Choice(["measurer", "approver", "waiver"])
+_ROLES = click.Choice(["measurer", "approver", "waiver", "auditor"])
 _file_option = click.option(
     "--file", default="keys.yaml", show_default=True, type=_FILE, help="The server's file of trusted keys."
 )

@@ -20,15 +20,22 @@ DEFAULT_STORE = "sqlite:///mlflow.db"
 @click.option(
     "--keys", type=click.Path(path_type=Path), help="File of trusted keys; default: nobody's signature counts."
 )
+@click.option(
+    "--no-triggers", is_flag=True, help="Make no triggers in the database; a script on it is not refused then."
+)
 @click.option("--backend-store-uri", default=DEFAULT_STORE, show_default=True, help="Database of MLflow and the gate.")
 @click.pass_context
-def server(context: click.Context, policy: Path | None, keys: Path | None, backend_store_uri: str) -> None:
+def server(
+    context: click.Context, policy: Path | None, keys: Path | None, no_triggers: bool, backend_store_uri: str
+) -> None:
     """Start a gated MLflow server; every other option is passed on to `mlflow server`."""
     command = build_command(backend_store_uri, context.args)
     check_options(context.args)
     check_database(backend_store_uri)
     check_address(context.args)
     environment = build_environment(policy, keys)
+    if no_triggers:
+        environment["QUANTGOV_NO_TRIGGERS"] = "1"
     os.execve(command[0], command, environment)  # noqa: S606  (no shell; the server takes this process's place)
 
 

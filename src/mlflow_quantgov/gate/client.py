@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator
+from dataclasses import asdict
 from typing import Any
+from urllib.parse import quote
 
 import mlflow
 import requests
 
-from mlflow_quantgov.errors import EvidenceError, QuantgovError, UnreachableError, UsageError, no_answer
+from mlflow_quantgov.errors import EvidenceError, QuantgovError, TamperingError, UnreachableError, UsageError, no_answer
 from mlflow_quantgov.evidence.signing import TrustedKeys
 from mlflow_quantgov.policy.decision import AuditAnswer, CheckResult, Decision
 from mlflow_quantgov.policy.facts import Evidence
@@ -64,8 +68,28 @@ class Gate(ABC):
         """Rows of the ledger, newest first."""
 
     @abstractmethod
-    def verify(self) -> dict[str, Any]:
-        """`ok`, `rows`, `first_bad` of the hash chain."""
+    def verify(self, wanted: Collection[int] = ()) -> dict[str, Any]:
+        """`ok`, `rows`, `first_bad`, `first_hash`, `last_hash` of the hash chain.
+
+        Also `hashes` of the rows that are asked for, and `pointers` that stand where the ledger has not put them.
+        """
+
+    @abstractmethod
+    def export(self) -> Iterator[dict[str, Any]]:
+        """Every row of the ledger, whole, from the first."""
+
+    @abstractmethod
+    def record(self, decision_id: str) -> dict[str, Any]:
+        """Everything that a decision needs to be made again: `body`, `policy`, `facts`, `statements`.
+
+        Raises:
+            UsageError: There is no such decision.
+            TamperingError: What it rests on is gone.
+        """
+
+    @abstractmethod
+    def triggers(self) -> dict[str, Any]:
+        """Which triggers the gate's database should have, and has."""
 
 
 class HttpGate(Gate):
@@ -119,9 +143,38 @@ class HttpGate(Gate):
         rows = self._ask("GET", "ledger", params={"model": model, "limit": limit})["rows"]
         return list(rows)
 
-    def verify(self) -> dict[str, Any]:
+    def verify(self, wanted: Collection[int] = ()) -> dict[str, Any]:
         """See `Gate`."""
-        return self._ask("GET", "ledger/verify")
+        found = self._ask("GET", "ledger/verify", params={"rows": ",".join(map(str, wanted))})
+        return found | {"hashes": {int(seq): one for seq, one in found.get("hashes", {}).items()}}
+
+    def export(self) -> Iterator[dict[str, Any]]:
+        """See `Gate`."""
+        try:
+            with self._session.get(
+                f"{self.url}/quantgov/api/ledger/export", timeout=TIMEOUT_SECONDS, stream=True
+            ) as answer:
+                answer.raise_for_status()
+                rows = 0
+                for line in answer.iter_lines():
+                    row = json.loads(line)
+                    if row == {"rows": rows}:
+                        return
+                    yield row
+                    rows += 1
+        except (requests.RequestException, ValueError) as error:
+            raise no_answer(self.url, type(error).__name__) from error
+        raise UnreachableError(
+            f"The export broke off after {rows:,} rows.", why="The file would lack the rest.", fix="ask again"
+        )
+
+    def record(self, decision_id: str) -> dict[str, Any]:
+        """See `Gate`."""
+        return self._ask("GET", f"decisions/{quote(decision_id, safe='')}/record")
+
+    def triggers(self) -> dict[str, Any]:
+        """See `Gate`."""
+        return self._ask("GET", "triggers")
 
     def _ask(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
         try:
@@ -135,7 +188,9 @@ class HttpGate(Gate):
             ) from error
         if not answer.ok:
             problem = body.get("error", {}) if isinstance(body, dict) else {}
-            kind = EvidenceError if path == "statements" else UsageError
+            kind: type[QuantgovError] = EvidenceError if path == "statements" else UsageError
+            if problem.get("exit_code") == TamperingError.exit_code:
+                kind = TamperingError
             raise kind(
                 str(problem.get("message", f"The server answered {answer.status_code}.")),
                 why=str(problem.get("why", "")),
@@ -198,10 +253,21 @@ class StoreGate(Gate):
         """See `Gate`."""
         return self._store.quantgov_ledger(model, limit)
 
-    def verify(self) -> dict[str, Any]:
+    def verify(self, wanted: Collection[int] = ()) -> dict[str, Any]:
         """See `Gate`."""
-        found = self._store.quantgov_verify()
-        return {"ok": found.ok, "rows": found.rows, "first_bad": found.first_bad}
+        return asdict(self._store.quantgov_verify(wanted))
+
+    def export(self) -> Iterator[dict[str, Any]]:
+        """See `Gate`."""
+        return self._store.quantgov_export()
+
+    def record(self, decision_id: str) -> dict[str, Any]:
+        """See `Gate`."""
+        return self._store.quantgov_record(decision_id)
+
+    def triggers(self) -> dict[str, Any]:
+        """See `Gate`."""
+        return self._store.quantgov_triggers().to_dict()
 
 
 def find_gate() -> Gate | None:

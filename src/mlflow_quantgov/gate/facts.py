@@ -11,30 +11,27 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import mlflow
-from pydantic import ValidationError
 from sqlalchemy import Engine
 
 from mlflow_quantgov.artifact.derivation import Descent
-from mlflow_quantgov.artifact.inspect import inspect_model
-from mlflow_quantgov.artifact.quantization import Inspection
 from mlflow_quantgov.checkpoint import Checkpoint, examine, with_checkpoint
-from mlflow_quantgov.errors import ArtifactError, EvidenceError, QuantgovError
+from mlflow_quantgov.errors import EvidenceError, QuantgovError
 from mlflow_quantgov.evidence.generic_sets import named_set
 from mlflow_quantgov.evidence.kernel_table import lookup
 from mlflow_quantgov.evidence.predicates import Predicate, Training, Waiver
 from mlflow_quantgov.evidence.signing import NO_KEYS, ROLES, TrustedKeys, read_attached
 from mlflow_quantgov.evidence.store import EVIDENCE_FOLDER, copy_name
 from mlflow_quantgov.flavor.download import model_artifact, search_versions
-from mlflow_quantgov.flavor.layout import LINEAGE_FILE, MANIFEST_FILE, LineageRecord, SavedModel
+from mlflow_quantgov.flavor.layout import LINEAGE_FILE, MANIFEST_FILE, SavedModel
 from mlflow_quantgov.gate.actor import current_actor
-from mlflow_quantgov.gate.contents import loading_problem, other_problem, weights_below
-from mlflow_quantgov.gate.copies import copies_below, merged, unkept
+from mlflow_quantgov.gate.copies import merged, unkept
 from mlflow_quantgov.gate.descent import Comparison, Found, descent_of, kinship_of
 from mlflow_quantgov.gate.draws import with_draws
 from mlflow_quantgov.gate.intake import kept, take_in
 from mlflow_quantgov.gate.siblings import Siblings
 from mlflow_quantgov.gate.sources import VersionRef, local_files, path_here
-from mlflow_quantgov.lineage import Lineage, ModelFacts, facts_of, prove, with_reproduction
+from mlflow_quantgov.gate.version_files import ReadVersion, read_version
+from mlflow_quantgov.lineage import Lineage, ModelFacts, prove, with_reproduction
 from mlflow_quantgov.policy.facts import (
     Evidence,
     Facts,
@@ -57,18 +54,6 @@ class Registry(Protocol):
 
     def references(self, name: str) -> Iterable[VersionRef]:
         """Every version of a model."""
-
-
-@dataclass(frozen=True)
-class _Read:
-    """What one version's files hold."""
-
-    role: Role
-    model: ModelFacts | None
-    recorded: str | None
-    record: LineageRecord | None
-    copies: tuple[tuple[str, bytes], ...]
-    problems: tuple[str, ...]
 
 
 @dataclass
@@ -98,7 +83,7 @@ class _Gathering:
     def __init__(self, by: Gatherer, compares: bool, least_bits: float) -> None:
         self.registry, self.engine, self.sessions, self.keys = by.registry, by.engine, by.sessions, by.keys
         self.compares, self.least_bits = compares, least_bits
-        self._seen: dict[str, _Read] = {}
+        self._seen: dict[str, ReadVersion] = {}
 
     def gather(self, name: str, version: str, requester: str | None = None) -> Facts:
         ref = self.registry.reference(name, version)
@@ -190,21 +175,16 @@ class _Gathering:
         with self._artifact(one) as here, self._artifact(other) as there:
             return make(mine.manifest, here, theirs.manifest, there)
 
-    def _read(self, ref: VersionRef) -> _Read:
+    def _read(self, ref: VersionRef) -> ReadVersion:
         resolved = self._resolved(ref)
         place = resolved.location or resolved.source
         if place not in self._seen:
             self._seen[place] = self._read_files(resolved)
         return self._seen[place]
 
-    def _read_files(self, ref: VersionRef) -> _Read:
+    def _read_files(self, ref: VersionRef) -> ReadVersion:
         with local_files(ref, self.engine) as root:
-            artifact = model_artifact(root) if root.is_dir() else root
-            found, problem = _inspect(root, artifact)
-            if found is None:
-                return _Read("unknown" if problem else "other", None, None, None, (), (problem,) if problem else ())
-            recorded, record, problems = _own_files(root)
-            return _Read("quantized", facts_of(artifact, found), recorded, record, tuple(copies_below(root)), problems)
+            return read_version(root)
 
     def _resolved(self, ref: VersionRef) -> VersionRef:
         """A version that is about to be created as a copy lies where the other one lies; then that is written down."""
@@ -215,7 +195,7 @@ class _Gathering:
         return replace(ref, source=origin.source, location=origin.location)
 
     def _lineage(
-        self, name: str, ref: VersionRef, found: _Read
+        self, name: str, ref: VersionRef, found: ReadVersion
     ) -> tuple[Lineage | None, tuple[tuple[str, bytes], ...]]:
         """The proved link, and the copies of evidence beside the parent."""
         assert found.model is not None
@@ -231,7 +211,7 @@ class _Gathering:
         version = self._version_with(name, lineage.parent.weights)
         return replace(lineage, parent_version=version), parent.copies if parent else ()
 
-    def _parent(self, uri: str) -> _Read | None:
+    def _parent(self, uri: str) -> ReadVersion | None:
         reference = self._parent_reference_or_none(uri)
         try:
             return self._read(reference) if reference else None
@@ -324,34 +304,6 @@ class _Gathering:
                 except EvidenceError as error:
                     problems.append(f"The copy {EVIDENCE_FOLDER}/{name} was not taken in: {error.what}")
             return kept(session, subjects, self.keys, now), problems
-
-
-def _inspect(root: Path, artifact: Path) -> tuple[Inspection | None, str | None]:
-    """What the files are; (None, None) for a model of another kind, (None, problem) where nobody can tell."""
-    try:
-        found = inspect_model(artifact)
-    except ArtifactError as error:
-        if (root / MANIFEST_FILE).exists():
-            return None, error.what
-        problem = other_problem(root)
-        return None, None if problem is None else f"{error.what} {problem}"
-    if found.is_language_model or found.quantization.is_quantized:
-        return found, None
-    # Inspected, and of another kind; but something else in the folder may be what it serves.
-    hidden = weights_below(root, but=artifact)
-    return None, f"{hidden} holds weights beside the model that was inspected." if hidden else None
-
-
-def _own_files(root: Path) -> tuple[str | None, LineageRecord | None, tuple[str, ...]]:
-    if not (root / MANIFEST_FILE).is_file():
-        return None, None, ()
-    saved = SavedModel(root)
-    try:
-        manifest, record = saved.manifest(), saved.lineage() if (root / LINEAGE_FILE).is_file() else None
-        problem = loading_problem(root, saved.files)
-        return manifest.digest, record, (problem,) if problem else ()
-    except (QuantgovError, ValidationError, ValueError) as error:
-        return None, None, (f"The files under quantgov/ are wrong: {str(error)[:200]}",)
 
 
 class ClientRegistry:

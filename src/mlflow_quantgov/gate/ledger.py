@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import uuid
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import desc, func, select, text
+from sqlalchemy import desc, select, text
 from sqlalchemy.orm import Session
 
 from mlflow_quantgov.evidence.statement import canonical_json
+from mlflow_quantgov.gate import workspaces
+from mlflow_quantgov.gate.chain import CHAINED, GENESIS, WHOLE, Verification, hash_of, walk
 from mlflow_quantgov.gate.tables import LedgerRow
 
-GENESIS = "0" * 64
 _LOCK = 0x6C65646765  # "ledge": PostgreSQL's advisory lock that serialises appends
-_CHAINED = ("seq", "decision_id", "created_at", "kind", "model", "version", "destination", "decision", "actor",
-            "actor_source", "policy_digest", "body", "previous_hash")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,8 @@ class Entry:
     """What is to be recorded."""
 
     kind: str
-    """`promotion`, `denial`, `alias-removed`, `deletion`, `rename`, `policy`, `keys`, `inherited`, `statement`, `draw`."""
+    """`promotion`, `denial`, `alias-removed`, `deletion`, `rename`, `policy`, `keys`, `inherited`, `statement`, `draw`,
+    `stage-left`, `open` (a move that needs no decision, where the database could not tell)."""
     actor: str
     actor_source: str
     model: str | None = None
@@ -36,16 +36,9 @@ class Entry:
     """`allowed`, `refused`, `observed` (would be refused), `inherited`, `recorded`."""
     policy_digest: str | None = None
     body: dict[str, Any] = field(default_factory=dict)
+    workspace: str = field(default_factory=workspaces.current)
+    """MLflow's workspace in which the model lies."""
     decision_id: str = field(default_factory=lambda: str(uuid.uuid4()))
-
-
-@dataclass(frozen=True)
-class Verification:
-    """Whether the chain is unbroken."""
-
-    ok: bool
-    rows: int
-    first_bad: int | None
 
 
 def lock(session: Session) -> None:
@@ -72,23 +65,24 @@ def append(session: Session, entry: Entry) -> LedgerRow:
         policy_digest=entry.policy_digest,
         body=canonical_json(entry.body).decode(),
         previous_hash=last.row_hash if last else GENESIS,
+        workspace=None if entry.model is None or entry.workspace == workspaces.DEFAULT else entry.workspace,
     )
-    row.row_hash = _hash(row)
+    row.row_hash = hash_of({name: getattr(row, name) for name in (*CHAINED, "workspace")})
     session.add(row)
     session.flush()
     return row
 
 
-def verify(session: Session) -> Verification:
-    """Recompute the chain from its first row."""
-    previous, count = GENESIS, 0
-    for row in session.execute(select(LedgerRow).order_by(LedgerRow.seq)).scalars():
-        count += 1
-        if row.seq != count or row.previous_hash != previous or row.row_hash != _hash(row):
-            total = session.execute(select(func.count()).select_from(LedgerRow)).scalar_one()
-            return Verification(False, total, row.seq)
-        previous = row.row_hash
-    return Verification(True, count, None)
+def whole_rows(session: Session) -> Iterator[dict[str, Any]]:
+    """Every row from the first, a few at a time."""
+    query = select(*(getattr(LedgerRow, name) for name in WHOLE)).order_by(LedgerRow.seq)
+    for row in session.execute(query.execution_options(yield_per=1000)).mappings():
+        yield dict(row)
+
+
+def verify(session: Session, wanted: Collection[int] = ()) -> Verification:
+    """Recompute the chain from its first row; `wanted` are rows whose hashes are asked for."""
+    return walk(whole_rows(session), wanted)
 
 
 def rows(session: Session, model: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
@@ -130,7 +124,3 @@ def _public(row: LedgerRow) -> dict[str, Any]:
     body = json.loads(row.body) if row.kind in {"statement", "promotion", "denial"} else {}
     about = body.get("kind") if row.kind == "statement" else None
     return {name: getattr(row, name) for name in names} | {"about": about, "waived": body.get("waived", [])}
-
-
-def _hash(row: LedgerRow) -> str:
-    return hashlib.sha256(canonical_json({name: getattr(row, name) for name in _CHAINED})).hexdigest()

@@ -7,33 +7,27 @@ transaction; inside it only digests are compared again, then the ledger row and 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
-from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModel
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
-from mlflow_quantgov.errors import QuantgovError, require
+from mlflow_quantgov.errors import require
 from mlflow_quantgov.evidence.signing import TrustedKeys, load_trusted_keys
 from mlflow_quantgov.flavor.download import search_versions
 from mlflow_quantgov.gate import ledger
 from mlflow_quantgov.gate.actor import current_actor
+from mlflow_quantgov.gate.audit import Audit
 from mlflow_quantgov.gate.desk import Desk
 from mlflow_quantgov.gate.facts import Gatherer, reference_of
-from mlflow_quantgov.gate.guards import Guards, Pointer
-from mlflow_quantgov.gate.intake import kept_marks
-from mlflow_quantgov.gate.ledger import Entry
+from mlflow_quantgov.gate.guards import Guards
+from mlflow_quantgov.gate.judging import Judging
+from mlflow_quantgov.gate.records import Records
 from mlflow_quantgov.gate.session import JoinedSessions
 from mlflow_quantgov.gate.sources import VersionRef
-from mlflow_quantgov.gate.tables import KeysRow, PolicyRow
 from mlflow_quantgov.gate.upgrade import upgrade
 from mlflow_quantgov.policy.decision import Decision
 from mlflow_quantgov.policy.engine import decide
@@ -43,8 +37,6 @@ from mlflow_quantgov.policy.matching import creation_gated, demanded_bits, deman
 from mlflow_quantgov.policy.schema import Policy
 
 SCHEME = "quantgov:"
-_ATTEMPTS = 3
-Result = TypeVar("Result")
 
 
 def open_store(store_uri: str, tracking_uri: str | None = None) -> GatedStore | GatedWorkspaceStore:
@@ -66,7 +58,7 @@ else:
     _Store = object
 
 
-class _Gate(Guards, Desk, _Store):
+class _Gate(Audit, Guards, Desk, Judging, Records, _Store):
     """The gate; mixed into each of MLflow's store classes."""
 
     def __init__(self, db_uri: str, read_db_uri: str | None = None) -> None:
@@ -112,11 +104,6 @@ class _Gate(Guards, Desk, _Store):
         with self._sessions() as session:
             return ledger.rows(session, model, limit)
 
-    def quantgov_verify(self) -> ledger.Verification:
-        """Whether the ledger's chain is unbroken."""
-        with self._sessions() as session:
-            return ledger.verify(session)
-
     def reference(self, name: str, version: str) -> VersionRef:
         """What identifies a version now."""
         found = self.get_model_version(name, version)
@@ -143,13 +130,11 @@ class _Gate(Guards, Desk, _Store):
         number = self._number(name, version)
 
         def move() -> Any:
-            left = [one for one in self.pointers(self._policy, name) if not one.destination.startswith("@")]
-            # As a number: psycopg 3 does not compare MLflow's integer column with a text.
-            moved = super(_Gate, self).transition_model_version_stage(
-                name, int(number), stage, archive_existing_versions
-            )
-            self._record_left(name, left)
-            return moved
+            with self._leaving(name, number, stage, archive_existing_versions):
+                # As a number: psycopg 3 does not compare MLflow's integer column with a text.
+                return super(_Gate, self).transition_model_version_stage(
+                    name, int(number), stage, archive_existing_versions
+                )
 
         return self._gated(name, number, stage, move)
 
@@ -208,165 +193,9 @@ class _Gate(Guards, Desk, _Store):
             "rename", name, None, new_name, lambda: super(_Gate, self).rename_registered_model(name, new_name)
         )
 
-    # How a decision is made and bound.
-
-    def _gated(self, name: str, version: str, destination: str, change: Callable[[], Result]) -> Result:
-        if destination_kind(self._policy, name, destination) == "open":
-            with self._sessions.transaction() as session:
-                self._lock(session, name)
-                return change()
-        for _ in range(_ATTEMPTS):
-            before = self.reference(name, version)
-            facts, decision = self._judge(name, version, destination)
-            if not decision.allowed and self._policy.mode == "enforce":
-                self._deny(decision)
-            with self._sessions.transaction() as session:
-                self._lock(session, name)
-                if self.reference(name, version) == before and self._same_evidence(session, facts):
-                    outcome = change()
-                    self._record(session, decision, changed=True)
-                    return outcome
-        raise _refusal(
-            f"quantgov refused {name} version {version} at {destination}: it kept changing while it was judged."
-        )
-
-    def _judge(self, name: str, version: str, destination: str) -> tuple[Facts, Decision]:
-        """Facts and decision; whatever goes wrong on the way refuses."""
-        try:
-            facts = self.quantgov_facts(name, version)
-        except MlflowException:
-            raise
-        except Exception as error:  # noqa: BLE001  (fail closed: what cannot be gathered cannot be allowed)
-            problem = error.what if isinstance(error, QuantgovError) else f"{type(error).__name__}: {str(error)[:200]}"
-            facts = Facts(name, version, "unknown", datetime.now(UTC), current_actor()[0], problems=(problem,))
-        return facts, decide(self._policy, facts, destination)
-
-    def _judge_creation(self, name: str, source: str) -> Decision:
-        """The decision on a version that does not exist yet: it must be good enough for every gated destination."""
-        from mlflow_quantgov.policy.matching import gated_destinations
-
-        destinations = gated_destinations(self._policy, name) or ["@champion"]
-        ref = VersionRef(name, "new", source, 0)
-        gatherer = replace(self._gatherer, registry=_Pending(self, ref))
-        facts = gatherer.gather(name, "new", current_actor()[0])
-        decisions = [decide(self._policy, facts, destination) for destination in destinations]
-        return next((one for one in decisions if not one.allowed), decisions[0])
-
-    def _same_evidence(self, session: Session, facts: Facts) -> bool:
-        subjects = {one.weights for one in (facts.model, facts.lineage.parent if facts.lineage else None) if one}
-        return kept_marks(session, subjects) == frozenset(mark for one in facts.evidence for mark in one.marks)
-
     def _number(self, name: str, version: str) -> str:
         """The version's own spelling of its number: ` 2` and `02` name version 2, and are recorded as that."""
         return str(self.get_model_version(name, version).version)
-
-    def _record_left(self, name: str, before: list[Pointer]) -> None:
-        """Enter every version that no longer stands at the gated stage where it stood."""
-        now = set(self.pointers(self._policy, name))
-        actor, source = current_actor()
-        with self._sessions() as session:
-            for held in before:
-                if held not in now:
-                    entry = Entry("stage-left", actor, source, name, held.version, held.destination, "recorded",
-                                  self._policy.digest)  # fmt: skip
-                    ledger.append(session, entry)
-
-    def _record(self, session: Session, decision: Decision, *, changed: bool) -> str:
-        actor, source = current_actor()
-        word = "allowed" if decision.allowed else "observed" if changed else "refused"
-        entry = Entry(
-            "promotion" if changed else "denial",
-            actor,
-            source,
-            decision.model,
-            decision.version,
-            decision.destination,
-            word,
-            decision.policy_digest,
-            decision.to_dict(),
-        )
-        ledger.append(session, entry)
-        return entry.decision_id
-
-    def _deny(self, decision: Decision) -> None:
-        """Record a denial in a transaction of its own, and refuse."""
-        with self._sessions.transaction() as session:
-            decision_id = self._record(session, decision, changed=False)
-        raise _refusal(decision.one_line(report=f"/quantgov/decisions/{decision_id}"))
-
-    def _recorded(
-        self, kind: str, name: str, version: str | None, what: str | None, change: Callable[[], Result]
-    ) -> Result:
-        actor, source = current_actor()
-        with self._sessions.transaction() as session:
-            self._lock(session, name)
-            outcome = change()
-            ledger.append(session, Entry(kind, actor, source, name, version, what, "recorded", self._policy.digest))
-        return outcome
-
-    def _guard(self, name: str, version: str, reasons: list[str], deed: str) -> None:
-        if not reasons or self._policy.mode != "enforce":
-            return
-        what = f"{name} version {version}" if version else name
-        actor, source = current_actor()
-        with self._sessions.transaction() as session:
-            entry = Entry(
-                "denial",
-                actor,
-                source,
-                name,
-                version or None,
-                None,
-                "refused",
-                self._policy.digest,
-                {"reasons": reasons},
-            )
-            ledger.append(session, entry)
-        raise _refusal(
-            f"quantgov refused: {what} cannot be {deed}, because {reasons[0]}. Fix: move the alias or stage away first."
-        )
-
-    def _lock(self, session: Session, name: str) -> None:
-        """PostgreSQL: nobody else changes this model until we commit; SQLite holds its write lock already."""
-        if session.get_bind().dialect.name != "sqlite":
-            session.execute(select(SqlRegisteredModel).where(SqlRegisteredModel.name == name).with_for_update())
-
-    def _remember_files(self) -> None:
-        """Keep each policy and keys file whole, and enter a change of one and the pointers that were here before us."""
-        actor, source = current_actor()
-        policy, keys, now = self._policy, self._keys, datetime.now(UTC)
-        with self._sessions.transaction() as session:
-            ledger.lock(session)  # several workers start at once
-            if ledger.is_empty(session):
-                for name, held in self.all_gated_pointers(policy):
-                    entry = Entry("inherited", actor, source, name, held.version, held.destination, "inherited",
-                                  policy.digest)  # fmt: skip
-                    ledger.append(session, entry)
-            if session.get(PolicyRow, policy.digest) is None:
-                session.add(PolicyRow(digest=policy.digest, name=policy.name, text=policy.text, first_seen=now))
-            if keys.keys and session.get(KeysRow, keys.digest) is None:
-                session.add(KeysRow(digest=keys.digest, text=keys.to_text(), first_seen=now))
-            described = {"name": policy.name, "mode": policy.mode, "digest": policy.digest}
-            trusted = {"digest": keys.digest, "trusted": [one.model_dump(mode="json") for one in keys.keys]}
-            for kind, body in (("policy", described), ("keys", trusted)):
-                before = ledger.newest_body(session, kind)
-                # What was put back is a change too. Rows of before say the digest of a policy in a column of their own.
-                if before.get("digest", "") != body["digest"]:
-                    entry = Entry(kind, actor, source, decision="recorded", policy_digest=policy.digest, body=body)
-                    ledger.append(session, entry)
-
-
-class _Pending:
-    """A registry in which one version is about to be created."""
-
-    def __init__(self, store: _Gate, ref: VersionRef) -> None:
-        self._store, self._ref = store, ref
-
-    def reference(self, name: str, version: str) -> VersionRef:
-        return self._ref if version == "new" else self._store.reference(name, version)
-
-    def references(self, name: str) -> Iterable[VersionRef]:
-        return self._store.references(name)
 
 
 class GatedStore(_Gate, SqlAlchemyStore):
@@ -375,7 +204,3 @@ class GatedStore(_Gate, SqlAlchemyStore):
 
 class GatedWorkspaceStore(_Gate, WorkspaceAwareSqlAlchemyStore):
     """MLflow's workspace-aware store behind the gate."""
-
-
-def _refusal(message: str) -> MlflowException:
-    return MlflowException(message, error_code=PERMISSION_DENIED)

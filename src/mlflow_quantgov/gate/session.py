@@ -44,7 +44,7 @@ class JoinedSessions:
             yield outer
             outer.flush()
             return
-        with self._make(*args, **kwargs) as session:
+        with _own_errors(), self._make(*args, **kwargs) as session:
             yield session
 
     @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, DateTime, Index, Integer, LargeBinary, String, Text
+from sqlalchemy import BigInteger, Boolean, DateTime, Index, Integer, LargeBinary, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -31,6 +31,8 @@ class LedgerRow(Base):
     body: Mapped[str] = mapped_column(Text)
     previous_hash: Mapped[str] = mapped_column(String(64))
     row_hash: Mapped[str] = mapped_column(String(64))
+    workspace: Mapped[str | None] = mapped_column(String(63))
+    """MLflow's workspace in which the model lies; None for its default one."""
 
     __table_args__ = (Index("quantgov_ledger_model", "model"),)
 
@@ -101,3 +103,58 @@ class DrawRow(Base):
     seed: Mapped[str] = mapped_column(String(64))
     actor_source: Mapped[str] = mapped_column(String(40))
     drawn_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class FactsRow(Base):
+    """What a decision rested on beside the statements: what was read from the files, as it was then."""
+
+    __tablename__ = "quantgov_facts"
+
+    digest: Mapped[str] = mapped_column(String(80), primary_key=True)
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class GuardRow(Base):
+    """The one row that tells the triggers which policy they enforce."""
+
+    __tablename__ = "quantgov_guard"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    mode: Mapped[str] = mapped_column(String(10))
+    """`enforce` or `observe`; the triggers let everything through only at `observe`."""
+    policy_digest: Mapped[str] = mapped_column(String(80))
+
+
+class RuleRow(Base):
+    """One destination of one rule of the policy in force, in a form that the database can match."""
+
+    __tablename__ = "quantgov_rules"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    position: Mapped[int] = mapped_column(Integer)
+    """Of the rule in the policy; the first that matches a model's name decides."""
+    glob: Mapped[str] = mapped_column(Text)
+    """For SQLite's GLOB."""
+    regex: Mapped[str] = mapped_column(Text)
+    """For PostgreSQL's `~`."""
+    destination: Mapped[str | None] = mapped_column(String(300))
+    """Folded; None for every destination that the rule does not name."""
+    is_open: Mapped[bool] = mapped_column(Boolean)
+
+
+class GrantRow(Base):
+    """A change that the gate allows within the transaction that writes this row; gone before that ends."""
+
+    __tablename__ = "quantgov_grants"
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    seq: Mapped[int] = mapped_column(Integer)
+    """The ledger row that allows it."""
+    workspace: Mapped[str] = mapped_column(String(63))
+    name: Mapped[str] = mapped_column(String(256))
+    destination: Mapped[str] = mapped_column(String(300))
+    """`@alias`, a stage in small letters, or `*`."""
+    version: Mapped[int] = mapped_column(Integer)
+    """-1 for every version."""
+    txid: Mapped[int | None] = mapped_column(BigInteger)
+    """PostgreSQL: the transaction, written by a trigger."""

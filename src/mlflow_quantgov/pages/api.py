@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
@@ -14,6 +16,7 @@ from mlflow_quantgov.gate.client import keys_status, taken_in
 from mlflow_quantgov.version import __version__
 
 MAX_ROWS = 10_000
+MOST_DIGITS = 10
 
 
 def build_api(store: Callable[[], Any]) -> Blueprint:
@@ -22,7 +25,7 @@ def build_api(store: Callable[[], Any]) -> Blueprint:
 
     @api.errorhandler(QuantgovError)
     def _known(error: QuantgovError) -> tuple[Response, int]:
-        return jsonify(error=error.to_dict()), 400
+        return jsonify(error=error.to_dict() | {"exit_code": error.exit_code}), 400
 
     @api.errorhandler(MlflowException)
     def _mlflow(error: MlflowException) -> tuple[Response, int]:
@@ -79,8 +82,30 @@ def build_api(store: Callable[[], Any]) -> Blueprint:
 
     @api.get("/ledger/verify")
     def verify() -> Response:
-        found = store().quantgov_verify()
-        return jsonify(ok=found.ok, rows=found.rows, first_bad=found.first_bad)
+        numbers = [one for one in request.args.get("rows", "").split(",") if one]
+        if len(numbers) > MAX_ROWS or not all(one.isdecimal() and len(one) < MOST_DIGITS for one in numbers):
+            raise UsageError("`rows` is no list of numbers.", why="It names rows of the ledger.", fix="rows=1,20")
+        return jsonify(asdict(store().quantgov_verify([int(one) for one in numbers])))
+
+    @api.get("/ledger/export")
+    def export() -> Response:
+        def lines() -> Iterator[str]:
+            count = 0
+            for row in exported:
+                count += 1
+                yield json.dumps(row, ensure_ascii=False) + "\n"
+            yield json.dumps({"rows": count}) + "\n"  # so that whoever reads knows that nothing is missing
+
+        exported = store().quantgov_export()
+        return Response(lines(), mimetype="application/x-ndjson")
+
+    @api.get("/decisions/<decision_id>/record")
+    def record(decision_id: str) -> Response:
+        return jsonify(store().quantgov_record(decision_id))
+
+    @api.get("/triggers")
+    def triggers() -> Response:
+        return jsonify(store().quantgov_triggers().to_dict())
 
     return api
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from mlflow_quantgov.policy.facts import Facts
 
 Outcome = Literal["pass", "fail", "inconclusive", "missing", "waived", "not-applicable"]
 REFUSING: frozenset[str] = frozenset({"fail", "inconclusive", "missing"})
@@ -79,6 +82,8 @@ class Decision:
     """UTC: the time with which expiries were compared."""
     signatures: tuple[dict[str, Any], ...] = ()
     """Of the statements that it rests on: `statement`, `key`, `name`, `roles`, `standing`, `received_at`."""
+    facts: Facts | None = field(default=None, compare=False, repr=False)
+    """What it rests on; None for a decision that came from a server."""
 
     @property
     def waived(self) -> tuple[str, ...]:

@@ -201,6 +201,7 @@ def _decision(
         keys=facts.keys,
         decided_at=facts.now.isoformat(),
         signatures=tuple(_signatures(facts, checks)),
+        facts=facts,
     )
 
 

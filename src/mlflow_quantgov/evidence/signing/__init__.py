@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from mlflow_quantgov.evidence.signing.envelope import MAX_ENVELOPE_BYTES, Attached, Envelope, read_attached, sign
+from mlflow_quantgov.evidence.signing.envelope import (
+    MAX_ENVELOPE_BYTES,
+    Attached,
+    Envelope,
+    read_attached,
+    read_envelope,
+    sign,
+    sign_payload,
+)
 from mlflow_quantgov.evidence.signing.keys import PublicKey, Signer, load_signer, make_key, read_public_key
 from mlflow_quantgov.evidence.signing.trusted import (
     NO_KEYS,
@@ -36,8 +44,10 @@ __all__ = [
     "make_key",
     "parse_trusted_keys",
     "read_attached",
+    "read_envelope",
     "read_public_key",
     "refuse_bad",
     "sign",
+    "sign_payload",
     "write_trusted_keys",
 ]

@@ -97,8 +97,26 @@ def encoded(payload: bytes) -> bytes:
 
 def sign(statement: Statement, signer: Signer) -> Envelope:
     """Sign the canonical bytes of a statement."""
-    payload = statement.to_bytes()
+    return sign_payload(statement.to_bytes(), signer)
+
+
+def sign_payload(payload: bytes, signer: Signer) -> Envelope:
+    """Sign the bytes of an in-toto statement of any kind."""
     return Envelope(payload, signer.public.id, signer.sign(encoded(payload)))
+
+
+def read_envelope(data: bytes, *, where: str) -> Envelope:
+    """Read an envelope from untrusted bytes; what is inside, and whose signature it is, is for the caller to examine.
+
+    Raises:
+        EvidenceError: Too large, not JSON, several signatures, another payload type, or base64 that is not canonical.
+    """
+    if len(data) > MAX_ENVELOPE_BYTES:
+        raise _unsound(where, f"it has {len(data):,} bytes")
+    value = strict_json(data, where=where)
+    if not isinstance(value, dict):
+        raise _unsound(where, "it is no JSON object")
+    return _envelope_of(value, where)
 
 
 def read_attached(data: bytes, *, where: str = "the statement") -> Attached:

@@ -24,7 +24,7 @@ from mlflow_quantgov.evidence.signing.keys import PublicKey
 from mlflow_quantgov.evidence.statement import canonical_json
 from mlflow_quantgov.yaml_files import FileKind, parse_yaml, read_yaml, validate
 
-Role = Literal["measurer", "approver", "waiver"]
+Role = Literal["measurer", "approver", "waiver", "auditor"]
 ROLES: tuple[Role, ...] = get_args(Role)
 Standing = Literal["valid", "untrusted", "bad", "not-yet-valid", "expired", "revoked"]
 """What a signature is worth; only `valid` counts for anything."""

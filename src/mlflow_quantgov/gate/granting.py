@@ -1,0 +1,73 @@
+"""What the gate tells the triggers: which policy they enforce, and which change it allows in this very transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import delete, insert, select
+from sqlalchemy.orm import Session
+
+from mlflow_quantgov.gate.tables import GrantRow, GuardRow, LedgerRow, RuleRow
+from mlflow_quantgov.gate.triggers.patterns import is_decidable, rule_rows
+from mlflow_quantgov.gate.workspaces import DEFAULT
+from mlflow_quantgov.policy.schema import Policy
+
+ANY = "*"
+_EVERY_VERSION = -1
+
+
+def tell(session: Session, policy: Policy) -> None:
+    """Have the triggers enforce a policy from this transaction's end on."""
+    row = session.get(GuardRow, 1)
+    if row is not None and (row.mode, row.policy_digest) == (policy.mode, policy.digest):
+        rows = session.execute(select(RuleRow.id)).all()
+        if len(rows) == len(rule_rows(policy)):
+            return
+    session.execute(delete(RuleRow))
+    session.execute(delete(GuardRow))
+    session.add(GuardRow(id=1, mode=policy.mode, policy_digest=policy.digest))
+    session.flush()
+    if found := rule_rows(policy):
+        session.execute(insert(RuleRow), found)
+
+
+def is_undecidable(name: str, destination: str) -> bool:
+    """Whether the triggers cannot tell that a destination is open, so that even an open one needs a grant."""
+    return not (is_decidable(name) and is_decidable(destination))
+
+
+@contextmanager
+def granted(session: Session, row: LedgerRow) -> Iterator[None]:
+    """Let what a ledger row names be changed, until this ends.
+
+    Args:
+        session: Of the transaction in which the row was appended; it must be the newest.
+        row: A promotion, a removal, a deletion, a rename, a stage that was left, or a move to an open destination.
+    """
+    for name, destination, version in _allowed(row):
+        session.execute(
+            insert(GrantRow),
+            {
+                "seq": row.seq,
+                "workspace": row.workspace or DEFAULT,
+                "name": name,
+                "destination": destination,
+                "version": version,
+            },
+        )
+    yield
+    # On SQLite nothing else ends a grant; where the change fails, everything is rolled back.
+    session.execute(delete(GrantRow).where(GrantRow.seq == row.seq))
+
+
+def _allowed(row: LedgerRow) -> Iterator[tuple[str, str, int]]:
+    name, destination = str(row.model), str(row.destination)
+    version = int(row.version) if row.version is not None and row.version.isdecimal() else _EVERY_VERSION
+    if row.kind in {"stage-left", "deletion"}:
+        yield name, ANY, version
+    elif row.kind == "rename":
+        yield name, ANY, _EVERY_VERSION
+        yield destination, ANY, _EVERY_VERSION
+    else:
+        yield name, destination if destination.startswith("@") else destination.lower(), version

@@ -1,0 +1,83 @@
+"""How a decision is made before the transaction and bound inside it: mixed into the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from mlflow.exceptions import MlflowException
+from sqlalchemy.orm import Session
+
+from mlflow_quantgov.errors import QuantgovError
+from mlflow_quantgov.gate.actor import current_actor
+from mlflow_quantgov.gate.granting import granted
+from mlflow_quantgov.gate.intake import kept_marks
+from mlflow_quantgov.gate.records import refusal
+from mlflow_quantgov.gate.sources import VersionRef
+from mlflow_quantgov.policy.decision import Decision
+from mlflow_quantgov.policy.engine import decide
+from mlflow_quantgov.policy.facts import Facts
+from mlflow_quantgov.policy.matching import destination_kind, gated_destinations
+
+_ATTEMPTS = 3
+Result = TypeVar("Result")
+
+
+class Judging:
+    """Judges what is asked for, and binds the change to what was judged."""
+
+    def _gated(self: Any, name: str, version: str, destination: str, change: Callable[[], Result]) -> Result:
+        if destination_kind(self._policy, name, destination) == "open":
+            return self._open_move(name, version, destination, change)
+        for _ in range(_ATTEMPTS):
+            before = self.reference(name, version)
+            facts, decision = self._judge(name, version, destination)
+            if not decision.allowed and self._policy.mode == "enforce":
+                self._deny(decision)
+            with self._sessions.transaction() as session:
+                self._lock(session, name)
+                if self.reference(name, version) == before and self._same_evidence(session, facts):
+                    with granted(session, self._record(session, decision, changed=True, ref=before)):
+                        return change()
+        raise refusal(
+            f"quantgov refused {name} version {version} at {destination}: it kept changing while it was judged."
+        )
+
+    def _judge(self: Any, name: str, version: str, destination: str) -> tuple[Facts, Decision]:
+        """Facts and decision; whatever goes wrong on the way refuses."""
+        try:
+            facts = self.quantgov_facts(name, version)
+        except MlflowException:
+            raise
+        except Exception as error:  # noqa: BLE001  (fail closed: what cannot be gathered cannot be allowed)
+            problem = error.what if isinstance(error, QuantgovError) else f"{type(error).__name__}: {str(error)[:200]}"
+            facts = Facts(name, version, "unknown", datetime.now(UTC), current_actor()[0], problems=(problem,))
+        return facts, decide(self._policy, facts, destination)
+
+    def _judge_creation(self: Any, name: str, source: str) -> Decision:
+        """The decision on a version that does not exist yet: it must be good enough for every gated destination."""
+        destinations = gated_destinations(self._policy, name) or ["@champion"]
+        ref = VersionRef(name, "new", source, 0)
+        gatherer = replace(self._gatherer, registry=_Pending(self, ref))
+        facts = gatherer.gather(name, "new", current_actor()[0])
+        decisions = [decide(self._policy, facts, destination) for destination in destinations]
+        return next((one for one in decisions if not one.allowed), decisions[0])
+
+    def _same_evidence(self: Any, session: Session, facts: Facts) -> bool:
+        subjects = {one.weights for one in (facts.model, facts.lineage.parent if facts.lineage else None) if one}
+        return kept_marks(session, subjects) == frozenset(mark for one in facts.evidence for mark in one.marks)
+
+
+class _Pending:
+    """A registry in which one version is about to be created."""
+
+    def __init__(self, store: Any, ref: VersionRef) -> None:
+        self._store, self._ref = store, ref
+
+    def reference(self, name: str, version: str) -> VersionRef:
+        return self._ref if version == "new" else self._store.reference(name, version)
+
+    def references(self, name: str) -> Iterable[VersionRef]:
+        return self._store.references(name)

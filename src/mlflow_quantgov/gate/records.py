@@ -1,0 +1,166 @@
+"""What is entered in the ledger with each change, and with each refusal: mixed into the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModel
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from mlflow_quantgov.evidence.statement import sha256_digest
+from mlflow_quantgov.gate import ledger
+from mlflow_quantgov.gate.actor import current_actor
+from mlflow_quantgov.gate.granting import granted, is_undecidable, tell
+from mlflow_quantgov.gate.ledger import Entry
+from mlflow_quantgov.gate.snapshots import snapshot
+from mlflow_quantgov.gate.sources import VersionRef
+from mlflow_quantgov.gate.standing import bound, inherited
+from mlflow_quantgov.gate.tables import FactsRow, KeysRow, LedgerRow, PolicyRow
+from mlflow_quantgov.policy.decision import Decision
+from mlflow_quantgov.policy.matching import destination_kind, fold
+from mlflow_quantgov.version import __version__
+
+Result = TypeVar("Result")
+
+
+class Records:
+    """Enters changes, refusals, policies and keys."""
+
+    @contextmanager
+    def _leaving(self: Any, name: str, version: str, stage: str, archives: bool) -> Iterator[None]:
+        """Enter every version that leaves the protected stage where it stands as this one is moved, and let it go."""
+        actor, source = current_actor()
+        with self._sessions() as session, ExitStack() as grants:
+            for held in self.pointers(None, name):
+                stays = fold(held.destination) == fold(stage)
+                leaves = not stays if held.version == version else stays and archives
+                if (
+                    leaves
+                    and held.destination[0] != "@"
+                    and destination_kind(self._policy, name, held.destination) != "open"
+                ):
+                    entry = Entry("stage-left", actor, source, name, held.version, held.destination, "recorded",
+                                  self._policy.digest)  # fmt: skip
+                    grants.enter_context(granted(session, ledger.append(session, entry)))
+            yield
+
+    def _open_move(self: Any, name: str, version: str, destination: str, change: Callable[[], Result]) -> Result:
+        """A move that needs no decision; entered only where the database could not tell that."""
+        actor, source = current_actor()
+        with self._sessions.transaction() as session:
+            self._lock(session, name)
+            if not is_undecidable(name, destination):
+                return change()
+            entry = Entry("open", actor, source, name, version, destination, "recorded", self._policy.digest)
+            with granted(session, ledger.append(session, entry)):
+                return change()
+
+    def _record(
+        self: Any, session: Session, decision: Decision, *, changed: bool, ref: VersionRef | None = None
+    ) -> LedgerRow:
+        """Enter a decision; `ref` is the version that it is bound to, as it is while the change is made."""
+        actor, source = current_actor()
+        word = "allowed" if decision.allowed else "observed" if changed else "refused"
+        # A promotion without a pointer is a creation in a protected model.
+        bond = {"bound": bound(ref)} if ref is not None else {"creation": True} if changed else {}
+        entry = Entry(
+            "promotion" if changed else "denial",
+            actor,
+            source,
+            decision.model,
+            decision.version,
+            decision.destination,
+            word,
+            decision.policy_digest,
+            decision.to_dict() | _basis(session, decision) | bond,
+        )
+        return ledger.append(session, entry)
+
+    def _deny(self: Any, decision: Decision) -> None:
+        """Record a denial in a transaction of its own, and refuse."""
+        with self._sessions.transaction() as session:
+            decision_id = self._record(session, decision, changed=False).decision_id
+        raise refusal(decision.one_line(report=f"/quantgov/decisions/{decision_id}"))
+
+    def _recorded(
+        self: Any, kind: str, name: str, version: str | None, what: str | None, change: Callable[[], Result]
+    ) -> Result:
+        actor, source = current_actor()
+        number = str(int(version)) if version is not None and version.strip().isdecimal() else version
+        entry = Entry(kind, actor, source, name, number, what, "recorded", self._policy.digest)
+        with self._sessions.transaction() as session:
+            self._lock(session, name)
+            with granted(session, ledger.append(session, entry)):
+                return change()
+
+    def _guard(self: Any, name: str, version: str, reasons: list[str], deed: str) -> None:
+        if not reasons or self._policy.mode != "enforce":
+            return
+        what = f"{name} version {version}" if version else name
+        actor, source = current_actor()
+        with self._sessions.transaction() as session:
+            entry = Entry(
+                "denial",
+                actor,
+                source,
+                name,
+                version or None,
+                None,
+                "refused",
+                self._policy.digest,
+                {"reasons": reasons},
+            )
+            ledger.append(session, entry)
+        raise refusal(
+            f"quantgov refused: {what} cannot be {deed}, because {reasons[0]}. Fix: move the alias or stage away first."
+        )
+
+    def _lock(self: Any, session: Session, name: str) -> None:
+        """PostgreSQL: nobody else changes this model until we commit; SQLite holds its write lock already."""
+        if session.get_bind().dialect.name != "sqlite":
+            session.execute(select(SqlRegisteredModel).where(SqlRegisteredModel.name == name).with_for_update())
+
+    def _remember_files(self: Any) -> None:
+        """Keep each policy and keys file whole, and enter a change of one and the pointers that were here before us."""
+        actor, source = current_actor()
+        policy, keys, now = self._policy, self._keys, datetime.now(UTC)
+        with self._sessions.transaction() as session:
+            ledger.lock(session)  # several workers start at once
+            tell(session, policy)
+            for entry in list(inherited(session, policy, actor, source)):
+                ledger.append(session, entry)
+            if session.get(PolicyRow, policy.digest) is None:
+                session.add(PolicyRow(digest=policy.digest, name=policy.name, text=policy.text, first_seen=now))
+            if keys.keys and session.get(KeysRow, keys.digest) is None:
+                session.add(KeysRow(digest=keys.digest, text=keys.to_text(), first_seen=now))
+            described = {"name": policy.name, "mode": policy.mode, "digest": policy.digest}
+            trusted = {"digest": keys.digest, "trusted": [one.model_dump(mode="json") for one in keys.keys]}
+            for kind, body in (("policy", described), ("keys", trusted)):
+                before = ledger.newest_body(session, kind)
+                # What was put back is a change too. Rows of before say the digest of a policy in a column of their own.
+                if before.get("digest", "") != body["digest"]:
+                    entry = Entry(kind, actor, source, decision="recorded", policy_digest=policy.digest, body=body)
+                    ledger.append(session, entry)
+
+
+def _basis(session: Session, decision: Decision) -> dict[str, Any]:
+    """What is needed to make a decision again: its facts are kept by their digest."""
+    if decision.facts is None:
+        return {}
+    ledger.lock(session)  # two who keep the same facts at once
+    content = snapshot(decision.facts)
+    digest = sha256_digest(content)
+    if session.get(FactsRow, digest) is None:
+        session.add(FactsRow(digest=digest, content=content))
+    return {"facts": digest, "engine": __version__, "requester": decision.facts.requester}
+
+
+def refusal(message: str) -> MlflowException:
+    """How a refusal leaves the store: REST turns it into 403."""
+    return MlflowException(message, error_code=PERMISSION_DENIED)

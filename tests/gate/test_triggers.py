@@ -1,0 +1,411 @@
+"""Who goes around the gate, with an ungated store or a script on the same database, is refused by the database itself."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mlflow.exceptions import MlflowException
+from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from mlflow_quantgov.gate import triggers
+from mlflow_quantgov.gate.granting import granted, tell
+from mlflow_quantgov.gate.ledger import Entry, append
+from mlflow_quantgov.gate.registry_store import open_store
+from mlflow_quantgov.gate.triggers.patterns import is_decidable, rule_rows, sql_patterns
+from mlflow_quantgov.policy.loader import load_policy, parse_policy
+from mlflow_quantgov.policy.matching import destination_kind, fold
+
+REFUSED = "quantgov refused"
+
+
+@pytest.fixture
+def engine(database: str) -> Iterator[Engine]:
+    """A connection of somebody who has the database's address and nothing else."""
+    made = sqlalchemy.create_engine(database)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def plain(store: Any, database: str) -> SqlAlchemyStore:
+    """An ungated store on the gate's database."""
+    return SqlAlchemyStore(database)
+
+
+@pytest.fixture
+def iris(sklearn_like: Callable[[str], str]) -> str:
+    """A model with two versions, the first of which was let through at `@champion` and `Production`."""
+    sklearn_like("iris")
+    return sklearn_like("iris")
+
+
+def runs(engine: Engine, *statements: str) -> bool:
+    """Whether a database lets some statements through, in one transaction; they are undone."""
+    with engine.connect() as connection:
+        try:
+            for statement in statements:
+                connection.execute(text(statement))
+            return True
+        except DBAPIError as error:
+            assert REFUSED in str(error), error
+            return False
+        finally:
+            connection.rollback()
+
+
+ALIAS = "INSERT INTO registered_model_aliases (workspace, name, alias, version) VALUES ('default', 'iris', '{}', {})"
+VERSION = (
+    "INSERT INTO model_versions (workspace, name, version, current_stage, source) "
+    "VALUES ('default', 'iris', {}, '{}', 'evil')"
+)
+DOORS = {
+    "a new alias": [ALIAS.format("production", 2)],
+    "an alias that nobody named": [ALIAS.format("live", 2)],
+    "another spelling": [ALIAS.format("CHAMPION", 2)],
+    "full-width letters": [ALIAS.format("ｃｈａｍｐｉｏｎ", 2)],
+    "an open alias renamed": [
+        ALIAS.format("candidate", 2),
+        "UPDATE registered_model_aliases SET alias = 'production' WHERE alias = 'candidate'",
+    ],
+    "another version": ["UPDATE registered_model_aliases SET version = 2 WHERE alias = 'champion'"],
+    "removal": ["DELETE FROM registered_model_aliases WHERE alias = 'champion'"],
+    "a stage": ["UPDATE model_versions SET current_stage = 'Staging' WHERE version = 2"],
+    "a stage left": ["UPDATE model_versions SET current_stage = 'None' WHERE version = 1"],
+    "a version born at a stage": [VERSION.format(3, "Production")],
+    "another source": ["UPDATE model_versions SET source = 'evil' WHERE version = 1"],
+    "another place": ["UPDATE model_versions SET storage_location = 'evil' WHERE version = 1"],
+    "another number": [
+        "UPDATE model_versions SET version = 9 WHERE version = 1",
+        "UPDATE model_versions SET version = 1 WHERE version = 2",
+    ],
+    "soft deletion": ["UPDATE model_versions SET current_stage = 'Deleted_Internal' WHERE version = 1"],
+    "deleted and made again": ["DELETE FROM model_versions WHERE version = 1", VERSION.format(1, "None")],
+    "deletion of the model": ["DELETE FROM registered_model_aliases", "DELETE FROM model_versions"],
+    "a forged grant": [
+        "INSERT INTO quantgov_grants (seq, workspace, name, destination, version) "
+        "VALUES (1, 'default', 'iris', '*', -1)",
+    ],
+    "a grant of an old row": [
+        "INSERT INTO quantgov_grants (seq, workspace, name, destination, version) "
+        "SELECT seq, 'default', 'iris', destination, 1 FROM quantgov_ledger WHERE destination = '@champion'",
+    ],
+    "an edited row": ["UPDATE quantgov_ledger SET actor = 'nobody' WHERE seq = 1"],
+    "a removed row": ["DELETE FROM quantgov_ledger"],
+    "a row out of the chain": [
+        "INSERT INTO quantgov_ledger (seq, decision_id, created_at, kind, body, previous_hash, row_hash) "
+        "VALUES (999999, 'x', '', 'policy', '{}', '', '')",
+    ],
+    "a removed policy": ["DELETE FROM quantgov_policies"],
+}
+OF_SQLITE = {
+    "an alias replaced": [f"{ALIAS.format('champion', 2)}".replace("INSERT", "INSERT OR REPLACE")],
+    "a version replaced": [f"{VERSION.format(1, 'None')}".replace("INSERT", "INSERT OR REPLACE")],
+    "an alias replaced by its row": [
+        "INSERT OR REPLACE INTO registered_model_aliases (rowid, workspace, name, alias, version) "
+        "SELECT rowid, 'default', 'iris', 'candidate', 2 FROM registered_model_aliases WHERE alias = 'champion'",
+    ],
+    "a version replaced by its row": [
+        "INSERT OR REPLACE INTO model_versions (rowid, workspace, name, version) "
+        "SELECT rowid, 'default', 'iris', 7 FROM model_versions WHERE version = 1",
+    ],
+    "a row moved onto another": [
+        "UPDATE OR REPLACE model_versions SET rowid = (SELECT rowid FROM model_versions WHERE version = 1) "
+        "WHERE version = 2",
+    ],
+    "a ledger row replaced": [
+        "INSERT OR REPLACE INTO quantgov_ledger (seq, decision_id, created_at, kind, body, previous_hash, row_hash) "
+        "VALUES (1, 'x', '', 'policy', '{}', '', '')",
+    ],
+    "a policy replaced by its row": [
+        "INSERT OR REPLACE INTO quantgov_policies (rowid, digest, name, text, first_seen) VALUES (1, '', '', '', '')",
+    ],
+    "an alias behind a NUL": [ALIAS.format("candidate", 2).replace("'candidate'", "'candidate' || char(0) || 'x'")],
+    "an alias of bytes": [ALIAS.format("candidate", 2).replace("'candidate'", "CAST('champion' AS BLOB)")],
+    "keys switched off": [
+        "PRAGMA foreign_keys = OFF",
+        "UPDATE registered_model_aliases SET name = 'other' WHERE alias = 'champion'",
+    ],
+}
+OF_POSTGRESQL = {
+    "a table emptied": ["TRUNCATE registered_model_aliases"],
+    "versions emptied": ["TRUNCATE model_versions CASCADE"],
+    "the ledger emptied": ["TRUNCATE quantgov_ledger"],
+    "statements emptied": ["TRUNCATE quantgov_statements"],
+    "an alias by upsert": [
+        f"{ALIAS.format('champion', 2)} ON CONFLICT (workspace, name, alias) DO UPDATE SET version = 2",
+    ],
+}
+
+
+def test_every_door_of_a_script_is_closed(store: Any, engine: Engine, iris: str) -> None:
+    store.set_registered_model_alias("iris", "champion", "1")
+    store.transition_model_version_stage("iris", "1", "Production", False)
+    more = OF_SQLITE if engine.dialect.name == "sqlite" else OF_POSTGRESQL
+    with engine.begin() as connection:
+        triggers.remove(connection)
+    assert [name for name, statements in (DOORS | more).items() if not runs(engine, *statements)] == []
+    with engine.begin() as connection:
+        triggers.install(connection)
+    assert [name for name, statements in (DOORS | more).items() if runs(engine, *statements)] == []
+
+
+def test_an_ungated_store_moves_open_pointers_and_no_others(store: Any, plain: SqlAlchemyStore, iris: str) -> None:
+    store.set_registered_model_alias("iris", "champion", "1")
+    plain.set_registered_model_alias("iris", "candidate", iris)
+    plain.set_registered_model_alias("iris", "Challenger", iris)
+    plain.transition_model_version_stage("iris", int(iris), "Archived", False)
+    plain.create_registered_model("other")
+    plain.rename_registered_model("other", "another")
+    for change in (
+        lambda: plain.set_registered_model_alias("iris", "champion", iris),
+        lambda: plain.set_registered_model_alias("iris", "production", iris),
+        lambda: plain.transition_model_version_stage("iris", int(iris), "Production", False),
+        lambda: plain.delete_registered_model_alias("iris", "champion"),
+        lambda: plain.delete_model_version("iris", "1"),
+        lambda: plain.delete_registered_model("iris"),
+        lambda: plain.rename_registered_model("iris", "free"),
+    ):
+        with pytest.raises(MlflowException, match=REFUSED):
+            change()
+    assert dict(plain.get_registered_model("iris").aliases) == {"champion": 1, "candidate": 2, "Challenger": 2}
+    assert store.quantgov_verify().ok
+
+
+def test_the_gate_itself_may_do_everything_that_it_did(store: Any, iris: str, tmp_path: Path) -> None:
+    store.set_registered_model_alias("iris", "champion", "1")
+    store.set_registered_model_alias("iris", "CANDIDATE", iris)
+    store.transition_model_version_stage("iris", "1", "production", False)
+    store.transition_model_version_stage("iris", iris, "Production", True)
+    store.transition_model_version_stage("iris", iris, "None", False)
+    store.delete_registered_model_alias("iris", "champion")
+    store.delete_model_version("iris", " 2")
+    store.rename_registered_model("iris", "iris2")
+    store.create_registered_model("iris")
+    store.create_model_version("iris", str(tmp_path))
+    store.delete_registered_model("iris2")
+    store.create_registered_model("iris2")
+    store.create_model_version("iris2", str(tmp_path))
+    # A name that no database can fold: what is open stays open through the gate.
+    store.create_registered_model("модель")
+    store.create_model_version("модель", str(tmp_path))
+    store.set_registered_model_alias("модель", "candidate", "1")
+    store.transition_model_version_stage("модель", "1", "Archived", False)
+    assert store.quantgov_ledger("модель")[0]["kind"] == "open"
+    with store.engine.connect() as connection:
+        assert connection.execute(text("SELECT COUNT(*) FROM quantgov_grants")).scalar_one() == 0
+
+
+def test_a_grant_allows_what_its_row_names_and_ends_with_its_transaction(
+    store: Any, plain: SqlAlchemyStore, engine: Engine, iris: str
+) -> None:
+    def allowed(version: str) -> Entry:
+        return Entry("promotion", "ada", "test", "iris", version, "@champion", "allowed")
+
+    def point(session: Any, version: int) -> None:
+        session.execute(text(ALIAS.format("champion", version)))
+
+    with store._sessions.transaction() as session:
+        with granted(session, append(session, allowed("1"))):
+            point(session, 1)
+        session.rollback()
+    for row, version in ((allowed("1"), 2), (Entry("promotion", "ada", "t", "iris", "2", "@live", "allowed"), 2)):
+        with (
+            pytest.raises(MlflowException, match=REFUSED),
+            store._sessions.transaction() as session,
+            granted(session, append(session, row)),
+        ):
+            point(session, version)
+    # A refusal is no ground for a grant, and a leftover grant of PostgreSQL counts in no other transaction.
+    denied = Entry("denial", "ada", "test", "iris", "1", "@champion", "refused")
+    with (
+        pytest.raises(MlflowException, match=REFUSED),
+        store._sessions.transaction() as session,
+        granted(session, append(session, denied)),
+    ):
+        point(session, 1)
+    if engine.dialect.name == "postgresql":
+        with store._sessions.transaction() as session:
+            granted(session, append(session, allowed("1"))).__enter__()
+        assert not runs(engine, ALIAS.format("champion", 1))
+
+
+def test_observing_refuses_nothing(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine
+) -> None:
+    policy = tmp_path / "observe.yaml"
+    policy.write_text(load_policy().text.replace("mode: enforce", "mode: observe"))
+    monkeypatch.setenv("QUANTGOV_POLICY", str(policy))
+    store: Any = open_store(f"quantgov:{database}")
+    assert store.quantgov_triggers().mode == "observe"
+    plain = SqlAlchemyStore(database)
+    plain.create_registered_model("iris")
+    plain.create_model_version("iris", str(tmp_path))
+    plain.set_registered_model_alias("iris", "champion", "1")
+    monkeypatch.delenv("QUANTGOV_POLICY")
+    assert open_store(f"quantgov:{database}").quantgov_triggers().mode == "enforce"
+    with pytest.raises(MlflowException, match=REFUSED):
+        plain.set_registered_model_alias("iris", "production", "1")
+
+
+def test_what_was_dropped_is_put_back_and_what_was_changed_too(store: Any, database: str, engine: Engine) -> None:
+    assert store.quantgov_triggers().ok
+    names = store.quantgov_triggers().expected
+    with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.execute(text("DROP TRIGGER quantgov_alias_set"))
+            connection.execute(text("DROP TRIGGER quantgov_ledger_changed"))
+            connection.execute(
+                text("CREATE TRIGGER quantgov_ledger_changed BEFORE UPDATE ON quantgov_ledger BEGIN SELECT 1; END")
+            )
+        else:
+            connection.execute(text("DROP TRIGGER quantgov_alias ON registered_model_aliases"))
+            connection.execute(text("ALTER TABLE quantgov_ledger DISABLE TRIGGER quantgov_ledger_changed"))
+            connection.execute(
+                text(
+                    "CREATE OR REPLACE FUNCTION quantgov_is_open(wanted_name text, wanted text) RETURNS boolean "
+                    "LANGUAGE sql SECURITY DEFINER SET search_path TO public, pg_temp AS 'SELECT true'"
+                )
+            )
+    found = store.quantgov_triggers()
+    assert found.missing == (("quantgov_alias_set",) if engine.dialect.name == "sqlite" else ("quantgov_alias",))
+    assert "quantgov_ledger_changed" in found.changed
+    assert len(found.changed) == (1 if engine.dialect.name == "sqlite" else 2)
+    again: Any = open_store(f"quantgov:{database}")
+    assert again.quantgov_triggers().ok
+    assert again.quantgov_triggers().expected == names
+
+
+def test_without_triggers_the_gate_works_and_says_that_they_are_missing(
+    database: str, monkeypatch: pytest.MonkeyPatch, sklearn_like: Callable[[str], str], engine: Engine
+) -> None:
+    monkeypatch.setenv(triggers.OFF, "1")
+    with engine.begin() as connection:
+        triggers.remove(connection)
+    store: Any = open_store(f"quantgov:{database}")
+    assert store.quantgov_triggers().missing == store.quantgov_triggers().expected
+    store.set_registered_model_alias("iris", "champion", sklearn_like("iris"))
+
+
+@pytest.mark.slow
+def test_they_survive_a_migration_of_mlflow_or_come_back(store: Any, database: str, engine: Engine, iris: str) -> None:
+    from mlflow.store.db.utils import _upgrade_db
+
+    store.set_registered_model_alias("iris", "champion", "1")
+    _upgrade_db(engine)
+    if engine.dialect.name == "sqlite":
+        rebuild(engine)
+        assert len(store.quantgov_triggers().missing) == 3
+    again: Any = open_store(f"quantgov:{database}")
+    assert again.quantgov_triggers().ok
+    assert not runs(engine, "UPDATE registered_model_aliases SET version = 2")
+
+
+def rebuild(engine: Engine) -> None:
+    """What Alembic does to change a column of SQLite: a new table, the rows copied, the old one dropped, renamed."""
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+
+    with (
+        engine.begin() as connection,
+        Operations(MigrationContext.configure(connection)).batch_alter_table("model_versions") as batch,
+    ):
+        batch.alter_column("description", existing_type=sqlalchemy.String(5000), type_=sqlalchemy.Text())
+
+
+# What SQL makes of a policy's globs, compared with what Python does.
+
+GLOBS = st.text("ab*?[]!^-\\.]AB@ é", max_size=8)
+NAMES = st.text("abAB[]!^-\\.*?@ é\n", max_size=6)
+
+
+@given(GLOBS, st.lists(NAMES, max_size=8))
+@settings(max_examples=300)
+def test_sqlite_matches_as_python_does(glob: str, names: list[str]) -> None:
+    import fnmatch
+
+    patterns, connection = sql_patterns(fold(glob)), sqlite3.connect(":memory:")
+    for name in filter(is_decidable, names):
+        expected = fnmatch.fnmatchcase(fold(name), fold(glob))
+        if patterns is None:
+            assert not expected
+            continue
+        (found,) = connection.execute("SELECT trim(lower(?)) GLOB ?", (name, patterns[0])).fetchone()
+        assert bool(found) == expected, (name, patterns)
+
+
+RULES = st.lists(
+    st.tuples(
+        GLOBS.map(lambda glob: glob or "*"),
+        st.dictionaries(
+            st.sampled_from(["@a", "@A", "@b ", "Staging", "Production", "＠a", "@é"]),
+            st.sampled_from(["open", "g", "refuse"]),
+            max_size=4,
+        ),
+        st.sampled_from(["open", "refuse"]),
+    ),
+    min_size=1,
+    max_size=4,
+)
+ASKED = st.tuples(
+    NAMES.filter(lambda name: "\x00" not in name), st.sampled_from(["a", "A", "b", "é", "none", "ａ", "a ", ""])
+)
+
+
+def policy_of(rules: list[Any]) -> Any:
+    import yaml
+
+    described = [{"models": glob, "destinations": named, "other_destinations": others} for glob, named, others in rules]
+    whole = {"schema": "quantgov/policy/v1", "name": "p", "gates": {"g": {"checks": []}}, "rules": described}
+    return parse_policy(yaml.safe_dump(whole), source="p")
+
+
+def never_more_than_python(connection: Connection, rules: list[Any], asked: list[Any]) -> None:
+    """Sets aliases by SQL; the database lets through what is open, and refuses more only where it cannot fold."""
+    policy = policy_of(rules)
+    with sqlalchemy.orm.Session(connection) as session:
+        tell(session, policy)
+        session.flush()
+        for name, alias in asked:
+            statement = text(
+                "INSERT INTO registered_model_aliases (workspace, name, alias, version) VALUES ('default', :n, :a, 1)"
+            )
+            nested = session.begin_nested()
+            try:
+                session.execute(statement, {"n": name, "a": alias})
+                let_through = True
+            except DBAPIError as error:
+                assert REFUSED in str(error), error
+                let_through = False
+            nested.rollback()
+            is_open = destination_kind(policy, name, f"@{alias}") == "open"
+            if is_decidable(name) and is_decidable(alias):
+                assert let_through == is_open, (name, alias, rule_rows(policy))
+            else:
+                assert not let_through
+
+
+def bare(connection: Connection) -> None:
+    """The table of aliases without its key to the models."""
+    if connection.dialect.name == "postgresql":
+        key = "registered_model_alias_registered_model_fkey"
+        connection.execute(text(f"ALTER TABLE registered_model_aliases DROP CONSTRAINT {key}"))
+
+
+@given(RULES, st.lists(ASKED, max_size=8))
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_database_decides_as_the_policy_or_refuses(
+    engine: Engine, store: Any, rules: list[Any], asked: list[Any]
+) -> None:
+    with engine.connect() as connection:  # which checks no keys, so that any name can be tried
+        bare(connection)
+        never_more_than_python(connection, rules, asked)
+        connection.rollback()
