@@ -32,6 +32,7 @@ class Judging:
             with self._sessions.transaction() as session:
                 self._lock(session, name)
                 return change()
+        self._settle(name, version)
         for _ in range(_ATTEMPTS):
             before = self.reference(name, version)
             facts, decision = self._judge(name, version, destination)
