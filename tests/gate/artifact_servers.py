@@ -148,7 +148,7 @@ def server(
             command, stdout=log, stderr=subprocess.STDOUT, env=variables, start_new_session=True, cwd=folder
         )
     try:
-        _wait(process, host, folder / "server.log")
+        _wait(process, f"{host}{prefix}", folder / "server.log")
         yield Server(f"{host}{prefix}", host, folder, gated, environment or {})
     finally:
         os.killpg(process.pid, signal.SIGTERM)

@@ -72,8 +72,8 @@ def put_encoded_twice(model: Logged) -> Any:
     return _raw(model.server, "PUT", f"{model.place}/model%252Fweights%252Eskops", b"changed")
 
 
-def put_through_a_dot(model: Logged) -> Any:
-    return _raw(model.server, "PUT", f"{model.place}/./model/./weights.skops", b"changed")
+def delete_through_a_dot(model: Logged) -> Any:
+    return _raw(model.server, "DELETE", f"{model.place}/./model//./weights.skops", b"")
 
 
 def put_extra_code(model: Logged) -> Any:
@@ -109,7 +109,7 @@ def delete_the_experiment(model: Logged) -> Any:
 
 
 def client_log_artifact(model: Logged) -> Any:
-    with _changed_file() as path:
+    with _ChangedFile() as path:
         mlflow.set_tracking_uri(model.server.url)
         if model.model_id is not None:
             return model.server.client.log_model_artifact(model.model_id, path, "model")
@@ -117,7 +117,7 @@ def client_log_artifact(model: Logged) -> Any:
 
 
 def client_log_artifacts(model: Logged) -> Any:
-    with _changed_file() as path:
+    with _ChangedFile() as path:
         mlflow.set_tracking_uri(model.server.url)
         folder = str(Path(path).parent)
         if model.model_id is not None:
@@ -157,7 +157,7 @@ def _raw(one: Server, method: str, path: str, data: bytes) -> requests.Response:
     return requests.Session().send(request, timeout=60)
 
 
-class _changed_file:  # noqa: N801
+class _ChangedFile:
     def __enter__(self) -> str:
         import tempfile
 
@@ -171,7 +171,7 @@ class _changed_file:  # noqa: N801
 
 
 BOTH = [
-    put, put_by_the_ui, put_by_the_ui_at_the_root, put_encoded, put_encoded_twice, put_through_a_dot, put_extra_code,
+    put, put_by_the_ui, put_by_the_ui_at_the_root, put_encoded, put_encoded_twice, delete_through_a_dot, put_extra_code,
     put_at_the_top, put_over_a_kept_file, delete_a_file, delete_encoded_twice, delete_by_the_ui, delete_the_folder,
     delete_the_experiment, client_log_artifact, client_log_artifacts, garbage_collection,
 ]  # fmt: skip
