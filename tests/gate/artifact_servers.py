@@ -149,7 +149,8 @@ def server(
         )
     try:
         _wait(process, f"{host}{prefix}", folder / "server.log")
-        yield Server(f"{host}{prefix}", host, folder, gated, environment or {})
+        # Only uvicorn has routes of its own, which no prefix moves.
+        yield Server(f"{host}{prefix}", f"{host}{prefix}" if gunicorn else host, folder, gated, environment or {})
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:

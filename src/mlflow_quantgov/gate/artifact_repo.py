@@ -22,6 +22,8 @@ from mlflow.store.artifact.artifact_repository_registry import get_registered_ar
 from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository
 from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
 from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository
+from mlflow.tracing.otel.otel_archival import TRACE_ARCHIVAL_FILENAME
+from mlflow.tracing.utils.artifact_utils import TRACE_DATA_FILE_NAME
 
 from mlflow_quantgov.gate.write_guard import WriteGuard
 
@@ -181,12 +183,27 @@ class WriteOnce(_Base):
             error_code=PERMISSION_DENIED,
         )
 
-    def upload_archived_trace_data_bytes(self, data: bytes) -> Any:
-        """Guarded: some repositories write these bytes without `log_artifact`."""
-        from mlflow.tracing.otel.otel_archival import TRACE_ARCHIVAL_FILENAME
+    # Some repositories write these without `log_artifact`; a trace's folder may have been put into a model's.
 
+    def upload_trace_data(self, trace_data: str) -> Any:
+        """Guarded: the spans of a trace."""
+        with self._quantgov.writing(self, {TRACE_DATA_FILE_NAME: None}):
+            return super().upload_trace_data(trace_data)
+
+    def upload_archived_trace_data(self, trace_data: Any) -> Any:
+        """Guarded: the spans of a trace that is put away."""
+        with self._quantgov.writing(self, {TRACE_ARCHIVAL_FILENAME: None}):
+            return super().upload_archived_trace_data(trace_data)
+
+    def upload_archived_trace_data_bytes(self, data: bytes) -> Any:
+        """Guarded: the same, as bytes."""
         with self._quantgov.writing(self, {TRACE_ARCHIVAL_FILENAME: None}):
             return super().upload_archived_trace_data_bytes(data)
+
+    def upload_attachment(self, attachment_id: str, content_bytes: bytes) -> Any:
+        """Guarded: what was attached to a trace."""
+        with self._quantgov.writing(self, {posixpath.join("attachments", attachment_id): None}):
+            return super().upload_attachment(attachment_id, content_bytes)
 
 
 class _Ended:
