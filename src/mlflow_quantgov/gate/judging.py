@@ -31,6 +31,7 @@ class Judging:
     def _gated(self: Any, name: str, version: str, destination: str, change: Callable[[], Result]) -> Result:
         if destination_kind(self._policy, name, destination) == "open":
             return self._open_move(name, version, destination, change)
+        self._settle(name, version)
         for _ in range(_ATTEMPTS):
             before = self.reference(name, version)
             facts, decision = self._judge(name, version, destination)

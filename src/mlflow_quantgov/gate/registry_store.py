@@ -27,6 +27,7 @@ from mlflow_quantgov.gate.guards import Guards
 from mlflow_quantgov.gate.judging import Judging
 from mlflow_quantgov.gate.records import Records
 from mlflow_quantgov.gate.session import JoinedSessions
+from mlflow_quantgov.gate.settling import Settling
 from mlflow_quantgov.gate.sources import VersionRef
 from mlflow_quantgov.gate.upgrade import upgrade
 from mlflow_quantgov.policy.decision import Decision
@@ -58,7 +59,7 @@ else:
     _Store = object
 
 
-class _Gate(Audit, Guards, Desk, Judging, Records, _Store):
+class _Gate(Audit, Guards, Desk, Judging, Records, Settling, _Store):
     """The gate; mixed into each of MLflow's store classes."""
 
     def __init__(self, db_uri: str, read_db_uri: str | None = None) -> None:
@@ -140,8 +141,12 @@ class _Gate(Audit, Guards, Desk, Judging, Records, _Store):
 
     def create_model_version(self, name: str, source: str, *args: Any, **kwargs: Any) -> Any:
         """Gated where the policy says `create: gated`; this is also where "Promote model" and copies end."""
+        self._refuse_wide(source)
         if not creation_gated(self._policy, name):
             return super().create_model_version(name, source, *args, **kwargs)
+        return self._undisturbed(source, lambda: self._create_judged(name, source, *args, **kwargs))
+
+    def _create_judged(self, name: str, source: str, *args: Any, **kwargs: Any) -> Any:
         decision = self._judge_creation(name, source)
         with self._sessions.transaction() as session:
             self._lock(session, name)

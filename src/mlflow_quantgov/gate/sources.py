@@ -15,11 +15,12 @@ import mlflow
 from sqlalchemy import Engine, create_engine, inspect, text
 
 from mlflow_quantgov.errors import ArtifactError
+from mlflow_quantgov.gate.places import DESTINATION
 
 _LOGGED = re.compile(r"^models:/(m-[0-9a-f]{32})$")
+_RUN = re.compile(r"^runs:/+(?P<id>[0-9a-f]{32})(?:/(?P<path>.*))?$", re.DOTALL)
 # MLflow's own server hands these to its workers (mlflow/server/__init__.py).
 _BACKEND = "_MLFLOW_SERVER_FILE_STORE"
-_DESTINATION = "_MLFLOW_SERVER_ARTIFACT_DESTINATION"
 
 
 @dataclass(frozen=True)
@@ -78,18 +79,37 @@ def _location(ref: VersionRef, engine: Engine | None) -> str:
         return ref.source
     if engine is None:
         return str(mlflow.MlflowClient().get_logged_model(logged[1]).artifact_location)
-    for candidate in _databases(engine):
-        if not inspect(candidate).has_table("logged_models"):
-            continue
-        with candidate.connect() as connection:
-            query = text("SELECT artifact_location FROM logged_models WHERE model_id = :id")
-            row = connection.execute(query, {"id": logged[1]}).first()
-        if row is not None:
-            return str(row[0])
+    for candidate in databases(engine):
+        found = logged_model_of(candidate, ref.source)
+        if found is not None:
+            return found
     raise _unreachable(ref, f"the logged model {logged[1]} is gone")
 
 
-def _databases(engine: Engine) -> Iterator[Engine]:
+def logged_model_of(engine: Engine, uri: str) -> str | None:
+    """Where the files of `models:/m-...` lie; None for other URIs, and where this database does not know it."""
+    logged = _LOGGED.match(uri)
+    return _one(engine, "logged_models", "artifact_location", "model_id", logged[1]) if logged else None
+
+
+def run_of(engine: Engine, uri: str) -> str | None:
+    """Where `runs:/ID/PATH` lies; None for other URIs, and where this database does not know the run."""
+    named = _RUN.match(uri)
+    root = _one(engine, "runs", "artifact_uri", "run_uuid", named["id"]) if named else None
+    return f"{root}/{named['path'] or ''}" if named and root is not None else None
+
+
+def _one(engine: Engine, table: str, column: str, key: str, value: str) -> str | None:
+    """One column of one row of MLflow's own tables."""
+    if not inspect(engine).has_table(table):
+        return None
+    with engine.connect() as connection:
+        query = text(f"SELECT {column} FROM {table} WHERE {key} = :value")  # noqa: S608  (names from above, not from outside)
+        row = connection.execute(query, {"value": value}).first()
+    return None if row is None or row[0] is None else str(row[0])
+
+
+def databases(engine: Engine) -> Iterator[Engine]:
     """The registry's database, then the tracking server's where it is another one."""
     yield engine
     backend = os.environ.get(_BACKEND, "")
@@ -103,8 +123,8 @@ def _databases(engine: Engine) -> Iterator[Engine]:
 
 def _as_path(location: str) -> Path | None:
     parsed = urlparse(location)
-    if parsed.scheme == "mlflow-artifacts" and os.environ.get(_DESTINATION):
-        root = _as_path(os.environ[_DESTINATION])
+    if parsed.scheme == "mlflow-artifacts" and os.environ.get(DESTINATION):
+        root = _as_path(os.environ[DESTINATION])
         relative = unquote(parsed.path).lstrip("/")
         if root is None or ".." in Path(relative).parts:
             return None

@@ -20,12 +20,15 @@ def create_app() -> Any:
     from mlflow.server import app
     from mlflow.server.handlers import _get_model_registry_store
 
+    from mlflow_quantgov.gate.artifact_repo import guard_repositories
+    from mlflow_quantgov.gate.write_guard import WriteGuard
     from mlflow_quantgov.pages.api import build_api
     from mlflow_quantgov.pages.views import build_views
 
     if "quantgov_api" not in app.blueprints:
         # The store is opened now, so that a broken policy stops the server and not the first request.
-        _get_model_registry_store()
+        store: Any = _get_model_registry_store()
+        guard_repositories(WriteGuard(store.engine))
         app.register_blueprint(build_api(_get_model_registry_store))
         app.register_blueprint(build_views(_get_model_registry_store))
     if os.environ.get(_SGI) == "uvicorn":
