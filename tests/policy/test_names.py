@@ -60,7 +60,9 @@ def test_a_lookalike_of_a_protected_model_is_named() -> None:
     assert rule_for(policy, "Ｐrod-chat") is policy.rules[0]
 
 
-@pytest.mark.parametrize("sign", ["\u200b", "\u202e", "\x00", "\x1b", "\n", "\u2066", "\u00ad", "\ufe0f", "\u3164", "\u2028"])
+@pytest.mark.parametrize(
+    "sign", ["\u200b", "\u202e", "\x00", "\x1b", "\n", "\u2066", "\u00ad", "\ufe0f", "\u3164", "\u2028"]
+)
 def test_what_no_screen_shows_is_named(sign: str) -> None:
     found = unseen(f"cham{sign}pion")
     assert found is not None and found.startswith(f"U+{ord(sign):04X} ")

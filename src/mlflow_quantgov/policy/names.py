@@ -10,10 +10,13 @@ MAX_NAME = 256
 _UNSEEN_CATEGORIES = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 # Drawn as nothing, although Unicode files them under letters and marks, or keeps the place for such.
 _UNSEEN = frozenset(
-    [0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x2800, 0x2065, 0x3164, 0xFFA0]
-    + list(range(0xFE00, 0xFE10))
-    + list(range(0xFFF0, 0xFFF9))
-    + list(range(0xE0000, 0xE1000))
+    chr(code)
+    for code in (
+        *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x2065, 0x2800, 0x3164, 0xFFA0),
+        *range(0xFE00, 0xFE10),
+        *range(0xFFF0, 0xFFF9),
+        *range(0xE0000, 0xE1000),
+    )
 )
 # Letters of other scripts, and of Latin itself, that most fonts draw like a Latin small letter.
 _LOOKALIKES = str.maketrans(
@@ -57,4 +60,4 @@ def unseen(name: str) -> str | None:
 
 
 def _is_unseen(sign: str) -> bool:
-    return unicodedata.category(sign) in _UNSEEN_CATEGORIES or ord(sign) in _UNSEEN
+    return unicodedata.category(sign) in _UNSEEN_CATEGORIES or sign in _UNSEEN

@@ -12,7 +12,7 @@ from mlflow_quantgov.evidence.signing import Role, Signature
 from mlflow_quantgov.evidence.tolerances import asks_alike, tolerance
 from mlflow_quantgov.policy.decision import CheckResult
 from mlflow_quantgov.policy.facts import Draw, Evidence, Facts, Sibling
-from mlflow_quantgov.policy.matching import fold
+from mlflow_quantgov.policy.names import fold
 from mlflow_quantgov.policy.schema import Gate, SpotCheckDemand
 from mlflow_quantgov.policy.trust import may_be_author, used, wanted_role, why_not
 
