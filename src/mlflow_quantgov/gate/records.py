@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -57,7 +58,8 @@ class Records:
         """Record a denial in a transaction of its own, and refuse."""
         with self._sessions.transaction() as session:
             decision_id = self._record(session, decision, changed=False)
-        raise refusal(decision.one_line(report=f"/quantgov/decisions/{decision_id}"))
+        root = os.environ.get("_MLFLOW_STATIC_PREFIX", "").rstrip("/")
+        raise refusal(decision.one_line(report=f"{root}/quantgov/decisions/{decision_id}"))
 
     def _recorded(
         self: Any, kind: str, name: str, version: str | None, what: str | None, change: Callable[[], Result]

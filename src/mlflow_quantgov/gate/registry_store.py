@@ -26,6 +26,7 @@ from mlflow_quantgov.gate.guards import Guards
 from mlflow_quantgov.gate.judging import Judging
 from mlflow_quantgov.gate.names import NameDoor
 from mlflow_quantgov.gate.records import Records
+from mlflow_quantgov.gate.server_side import ServerSide
 from mlflow_quantgov.gate.session import JoinedSessions
 from mlflow_quantgov.gate.sources import VersionRef
 from mlflow_quantgov.gate.supported import check_instance, check_mlflow
@@ -211,9 +212,9 @@ class _Gate(Guards, Desk, Judging, Records, _Store):
         return str(self.get_model_version(name, version).version)
 
 
-class GatedStore(NameDoor, _Gate, SqlAlchemyStore):
+class GatedStore(NameDoor, ServerSide, _Gate, SqlAlchemyStore):
     """MLflow's store behind the gate."""
 
 
-class GatedWorkspaceStore(NameDoor, _Gate, WorkspaceAwareSqlAlchemyStore):
+class GatedWorkspaceStore(NameDoor, ServerSide, _Gate, WorkspaceAwareSqlAlchemyStore):
     """MLflow's workspace-aware store behind the gate."""
