@@ -8,9 +8,10 @@ import shutil
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import requests
@@ -125,27 +126,24 @@ def _with_runs(server: Server, skills: Path) -> Server:
     """Make the workspace and the two runs."""
     if server.kind.workspaces:
         server.call("POST", "/api/3.0/mlflow/workspaces", {"name": WORKSPACE}).raise_for_status()
+    source, run_id = add_run(server, lambda place: shutil.copytree(skills, place))
+    small, small_run_id = add_run(server, write_small)
+    return replace(server, source=source, run_id=run_id, small=small, small_run_id=small_run_id)
 
-    def run(fill: Callable[[Path], object]) -> tuple[str, str]:
-        made = server.call("POST", "/api/2.0/mlflow/experiments/get-by-name")
-        made = server.call("GET", "/api/2.0/mlflow/experiments/get-by-name", params={"experiment_name": "doors"})
-        if not made.ok:
-            server.call("POST", "/api/2.0/mlflow/experiments/create", {"name": "doors"}).raise_for_status()
-            made = server.call("GET", "/api/2.0/mlflow/experiments/get-by-name", params={"experiment_name": "doors"})
-        experiment = made.json()["experiment"]["experiment_id"]
-        info = server.call("POST", "/api/2.0/mlflow/runs/create", {"experiment_id": experiment}).json()["run"]["info"]
-        place = Path(info["artifact_uri"].removeprefix("file://")) / "model"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        fill(place)
-        return str(place), info["run_id"]
 
-    source, run_id = run(lambda place: shutil.copytree(skills, place))
+def add_run(server: Server, fill: Callable[[Path], object]) -> tuple[str, str]:
+    """A new run with files in it: where they are, and its id."""
+    name = uuid.uuid4().hex
+    made = server.call("POST", "/api/2.0/mlflow/experiments/create", {"name": name}).json()["experiment_id"]
+    info = server.call("POST", "/api/2.0/mlflow/runs/create", {"experiment_id": made}).json()["run"]["info"]
+    place = Path(info["artifact_uri"].removeprefix("file://")) / "model"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    fill(place)
+    return str(place), str(info["run_id"])
 
-    def small(place: Path) -> None:
-        place.mkdir()
-        (place / "MLmodel").write_text("flavors: {sklearn: {}}\n")
-        (place / "model.skops").write_bytes(b"small")
 
-    small_source, small_run = run(small)
-    return Server(server.kind, server.url, server.database, server.folder, server.log, source, run_id, small_source,
-                  small_run, server.session)  # fmt: skip
+def write_small(place: Path) -> None:
+    """A model without language-model weights."""
+    place.mkdir()
+    (place / "MLmodel").write_text("flavors: {sklearn: {}}\n")
+    (place / "model.skops").write_bytes(b"small")

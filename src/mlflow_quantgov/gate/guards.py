@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModel
+from mlflow.utils.workspace_context import ServerWorkspaceContext
+from sqlalchemy import select
+
 from mlflow_quantgov.flavor.download import search_versions
 from mlflow_quantgov.policy.matching import destination_kind
 from mlflow_quantgov.policy.schema import Policy
@@ -37,8 +41,21 @@ class Guards:
         return reasons
 
     def all_gated_pointers(self: Any, policy: Policy) -> list[tuple[str, Pointer]]:
-        """Model and pointer, for every gated pointer of the registry."""
-        found, token = [], None
+        """Model and pointer, for every gated pointer of the registry, in each of its workspaces."""
+        if not self.supports_workspaces:
+            return self.gated_pointers_here(policy)
+        with self._sessions() as session:
+            workspaces = session.execute(select(SqlRegisteredModel.workspace).distinct()).scalars().all()
+        found: list[tuple[str, Pointer]] = []
+        for workspace in sorted(workspaces):
+            with ServerWorkspaceContext(workspace):
+                found += self.gated_pointers_here(policy)
+        return found
+
+    def gated_pointers_here(self: Any, policy: Policy) -> list[tuple[str, Pointer]]:
+        """Model and pointer, for every gated pointer of the active workspace."""
+        found: list[tuple[str, Pointer]] = []
+        token = None
         while True:
             page = self.search_registered_models(max_results=1000, page_token=token)
             for model in page:

@@ -26,6 +26,6 @@ class ServerSide:
             MlflowException: A gated pointer stands there (403).
         """
         with ServerWorkspaceContext(workspace):
-            found = self.all_gated_pointers(self._policy)
+            found = self.gated_pointers_here(self._policy)
             reasons = [f"{held.destination} of {name} points to version {held.version}" for name, held in found]
             self._guard(f"workspace {workspace}", "", reasons, "deleted")

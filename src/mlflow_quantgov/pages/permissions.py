@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from flask import Response, g, jsonify, request
+from mlflow.utils.workspace_context import ServerWorkspaceContext, get_request_workspace
 
 from mlflow_quantgov.pages.mounting import BELOW_PREFIX
 
@@ -76,7 +77,8 @@ class Permissions:
         from mlflow.server.auth.permissions import get_permission
 
         asked = {"username": user, "resource_type": _resource_type(name), "resource_id": name}
-        with self._app.test_request_context(query_string=asked):
+        # The inner request takes its workspace with it when it ends; ours stays.
+        with ServerWorkspaceContext(get_request_workspace()), self._app.test_request_context(query_string=asked):
             answer = self._auth.get_user_permission()
         if answer.status_code != 200:
             return False
