@@ -22,7 +22,8 @@ from mlflow_quantgov.gate.ledger import Entry, append
 from mlflow_quantgov.gate.registry_store import open_store
 from mlflow_quantgov.gate.triggers.patterns import is_decidable, rule_rows, sql_patterns
 from mlflow_quantgov.policy.loader import load_policy, parse_policy
-from mlflow_quantgov.policy.matching import destination_kind, fold
+from mlflow_quantgov.policy.matching import destination_kind
+from mlflow_quantgov.policy.names import fold
 
 REFUSED = "quantgov refused"
 

@@ -14,7 +14,8 @@ from mlflow_quantgov.policy.audit import QUESTIONS
 from mlflow_quantgov.policy.engine import OWN, decide
 from mlflow_quantgov.policy.facts import Facts
 from mlflow_quantgov.policy.loader import load_policy, parse_policy
-from mlflow_quantgov.policy.matching import destination_kind, fold
+from mlflow_quantgov.policy.matching import destination_kind
+from mlflow_quantgov.policy.names import fold
 from mlflow_quantgov.policy.schema import CHECKS
 from mlflow_quantgov.resources import policies_dir
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import secrets
 import socket
 import sys
 from pathlib import Path
@@ -24,33 +25,50 @@ DEFAULT_STORE = "sqlite:///mlflow.db"
     "--no-triggers", is_flag=True, help="Make no triggers in the database; a script on it is not refused then."
 )
 @click.option("--backend-store-uri", default=DEFAULT_STORE, show_default=True, help="Database of MLflow and the gate.")
+@click.option("--basic-auth", is_flag=True, help="Ask for a login: MLflow's basic-auth app in front of everything.")
 @click.pass_context
 def server(
-    context: click.Context, policy: Path | None, keys: Path | None, no_triggers: bool, backend_store_uri: str
+    context: click.Context,
+    policy: Path | None,
+    keys: Path | None,
+    no_triggers: bool,
+    backend_store_uri: str,
+    basic_auth: bool,
 ) -> None:
     """Start a gated MLflow server; every other option is passed on to `mlflow server`."""
-    command = build_command(backend_store_uri, context.args)
+    command = build_command(backend_store_uri, context.args, basic_auth=basic_auth)
     check_options(context.args)
     check_database(backend_store_uri)
     check_address(context.args)
+    check_gate()
     environment = build_environment(policy, keys)
     if no_triggers:
         environment["QUANTGOV_NO_TRIGGERS"] = "1"
+    # Whatever else this server starts (MLflow's jobs) finds the same gate in front of the registry.
+    environment["MLFLOW_REGISTRY_URI"] = f"quantgov:{backend_store_uri}"
+    if basic_auth:
+        environment |= prepare_login(_option(context.args, "--static-prefix") or "")
     os.execve(command[0], command, environment)  # noqa: S606  (no shell; the server takes this process's place)
 
 
-def build_command(backend_store_uri: str, options: list[str]) -> list[str]:
+def build_command(backend_store_uri: str, options: list[str], *, basic_auth: bool = False) -> list[str]:
     """The `mlflow server` command with the gated store and the app plugin.
+
+    Args:
+        backend_store_uri: Database of MLflow and the gate.
+        options: Options for `mlflow server`.
+        basic_auth: Whether MLflow's basic-auth app stands in front.
 
     Raises:
         UsageError: An option would take the gate out again.
     """
     for option in options:
         if option.split("=")[0] in {"--registry-store-uri", "--app-name"}:
+            wants_login = "basic-auth" in " ".join(options)
             raise UsageError(
                 f"{option.split('=')[0]} cannot be given to `quantgov server`.",
                 why="It sets that option itself; another value would start an ungated server.",
-                fix="quantgov server --backend-store-uri sqlite:///mlflow.db",
+                fix=f"quantgov server {'--basic-auth ' if wants_login else ''}--backend-store-uri sqlite:///mlflow.db",
             )
     return [
         sys.executable,
@@ -62,7 +80,7 @@ def build_command(backend_store_uri: str, options: list[str]) -> list[str]:
         "--registry-store-uri",
         f"quantgov:{backend_store_uri}",
         "--app-name",
-        "quantgov",
+        "quantgov-auth" if basic_auth else "quantgov",
         *options,
     ]
 
@@ -102,6 +120,49 @@ def check_database(uri: str) -> None:
             why="The gate writes its decision and MLflow's change in one transaction of one of these.",
             fix="quantgov server --backend-store-uri sqlite:///mlflow.db",
         )
+
+
+def check_gate() -> None:
+    """Refuse an MLflow in which the gate could be walked around, before a server's workers would, again and again.
+
+    Raises:
+        UnsupportedMlflowError: Its version, its registry or a setting is such.
+    """
+    from mlflow_quantgov.gate.supported import check_mlflow, check_server_settings
+
+    check_mlflow()
+    check_server_settings()
+
+
+def prepare_login(static_prefix: str) -> dict[str, str]:
+    """Do what `mlflow server --app-name basic-auth` does before it starts workers.
+
+    Args:
+        static_prefix: The server's `--static-prefix`.
+
+    Returns:
+        Variables for the server's environment.
+
+    Raises:
+        MissingExtraError: The libraries of MLflow's basic-auth app are not installed.
+        UsageError: It lacks a secret key or an administrator's password.
+    """
+    from mlflow.exceptions import MlflowException
+
+    from mlflow_quantgov.pages.auth_app import basic_auth
+
+    try:
+        auth = basic_auth(static_prefix)
+        auth.get_flask_server_secret_key()
+        auth.bootstrap_admin_user()
+    except MlflowException as error:
+        raise UsageError(
+            f"MLflow's basic-auth app cannot start: {error.message}",
+            why="Nothing was started.",
+            fix="export MLFLOW_FLASK_SERVER_SECRET_KEY=... MLFLOW_AUTH_ADMIN_PASSWORD=...",
+        ) from error
+    # The jobs of this server sign in at its own gateway with a word that nobody else knows.
+    return {"_MLFLOW_AUTH_ADMIN_BOOTSTRAPPED": "true", "_MLFLOW_INTERNAL_GATEWAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def check_address(options: list[str]) -> None:

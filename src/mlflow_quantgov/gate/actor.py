@@ -5,20 +5,37 @@ from __future__ import annotations
 import getpass
 import os
 
+BASIC_AUTH = "basic-auth"
+CUSTOM_AUTH = "authorization function"
+VERIFIED = frozenset({BASIC_AUTH, CUSTOM_AUTH})
+"""Sources by which somebody is known: MLflow's login was in front of this server, and let them in."""
+
+_SIGNED_IN = "quantgov_signed_in"
+
+
+def remember_signed_in(name: str, source: str) -> None:
+    """Note for this request whose login was checked; only the app that stands behind the login calls this."""
+    from flask import g
+
+    setattr(g, _SIGNED_IN, (name[:300], source))
+
 
 def current_actor() -> tuple[str, str]:
-    """Name, and how it is known: `http, not verified`, `http from ADDRESS`, `environment` or `os-user`.
+    """Name, and how it is known: one of `VERIFIED`, `http, not verified`, `http from ADDRESS`, `environment` or `os-user`.
 
-    A name that a request carries is what its sender claims: nothing in front of this server has checked a password.
+    A name that a request carries is what its sender claims, unless the login in front of this server has checked it.
     """
     try:
-        from flask import has_request_context, request
+        from flask import g, has_request_context, request
     except ImportError:
         return _local()
     if has_request_context():
-        signed_in = request.authorization
-        if signed_in is not None and signed_in.username:
-            return signed_in.username[:300], "http, not verified"
+        checked: tuple[str, str] | None = g.get(_SIGNED_IN)
+        if checked is not None:
+            return checked
+        claimed = request.authorization
+        if claimed is not None and claimed.username:
+            return claimed.username[:300], "http, not verified"
         return "anonymous", f"http from {request.remote_addr or 'unknown'}"[:40]
     return _local()
 

@@ -13,6 +13,8 @@ from urllib.parse import quote
 
 import mlflow
 import requests
+from mlflow.utils.workspace_context import get_request_workspace
+from mlflow.utils.workspace_utils import WORKSPACE_HEADER_NAME
 
 from mlflow_quantgov.errors import EvidenceError, QuantgovError, TamperingError, UnreachableError, UsageError, no_answer
 from mlflow_quantgov.evidence.signing import TrustedKeys
@@ -178,7 +180,11 @@ class HttpGate(Gate):
 
     def _ask(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
         try:
-            answer = self._session.request(method, f"{self.url}/quantgov/api/{path}", timeout=TIMEOUT_SECONDS, **kwargs)
+            answer = self._session.request(
+                method, f"{self.url}/quantgov/api/{path}", timeout=TIMEOUT_SECONDS, headers=_workspace(), **kwargs
+            )
+            if answer.status_code == 401:
+                raise not_signed_in(self.url)
             body = answer.json()
         except (requests.RequestException, ValueError) as error:
             raise UnreachableError(
@@ -290,7 +296,9 @@ def find_gate() -> Gate | None:
     gate = HttpGate(uri)
     try:
         gate.status()
-    except QuantgovError:
+    except QuantgovError as error:
+        if error.what == not_signed_in(gate.url).what:
+            raise
         _must_answer(uri)
         return None
     return gate
@@ -337,15 +345,26 @@ def taken_in(one: Evidence) -> dict[str, Any]:
     }
 
 
+def not_signed_in(uri: str) -> UnreachableError:
+    """The error for a server that asks for a login, and got none that it accepts."""
+    return UnreachableError(
+        f"The server {uri} wants you to sign in.",
+        why="Nothing was changed.",
+        fix="export MLFLOW_TRACKING_USERNAME=... MLFLOW_TRACKING_PASSWORD=...",
+    )
+
+
+def _workspace() -> dict[str, str]:
+    """The header by which MLflow's own client names its workspace."""
+    found = get_request_workspace()
+    return {WORKSPACE_HEADER_NAME: found} if found else {}
+
+
 def _must_answer(uri: str) -> None:
     try:
         answer = requests.get(f"{uri.rstrip('/')}/health", timeout=10)
         if answer.status_code in {401, 403}:
-            raise UnreachableError(
-                f"The server {uri} wants you to sign in.",
-                why="Nothing was changed.",
-                fix="export MLFLOW_TRACKING_USERNAME=... MLFLOW_TRACKING_PASSWORD=...",
-            )
+            raise not_signed_in(uri)
         if not answer.ok or answer.text.strip() != "OK":
             raise UnreachableError(
                 f"{uri} is no MLflow server: its /health answers {answer.status_code}.",

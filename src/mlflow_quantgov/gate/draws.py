@@ -15,7 +15,7 @@ from mlflow_quantgov.evidence.predicates import TaskEval
 from mlflow_quantgov.gate.signatures import utc
 from mlflow_quantgov.gate.tables import DrawRow
 from mlflow_quantgov.policy.facts import Draw, Facts
-from mlflow_quantgov.policy.matching import fold
+from mlflow_quantgov.policy.names import fold
 
 
 def draw(session: Session, statement: str, *, actor: str, actor_source: str, now: datetime) -> tuple[Draw, bool]:

@@ -36,6 +36,18 @@ class Guards:
                 reasons.append(f"it is what {held.destination} rolls back to")
         return reasons
 
+    def gated_pointers_here(self: Any, policy: Policy) -> list[tuple[str, Pointer]]:
+        """Model and pointer, for every gated pointer of the active workspace."""
+        found: list[tuple[str, Pointer]] = []
+        token = None
+        while True:
+            page = self.search_registered_models(max_results=1000, page_token=token)
+            for model in page:
+                found += [(model.name, held) for held in self.pointers(policy, model.name)]
+            token = page.token
+            if not token:
+                return found
+
     def pointers(self: Any, policy: Policy | None, name: str) -> list[Pointer]:
         """Gated pointers of a registered model by a policy; all of them where None is given."""
         model = self.get_registered_model(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -23,7 +24,8 @@ from mlflow_quantgov.gate.sources import VersionRef
 from mlflow_quantgov.gate.standing import bound, inherited
 from mlflow_quantgov.gate.tables import FactsRow, KeysRow, LedgerRow, PolicyRow
 from mlflow_quantgov.policy.decision import Decision
-from mlflow_quantgov.policy.matching import destination_kind, fold
+from mlflow_quantgov.policy.matching import destination_kind
+from mlflow_quantgov.policy.names import fold
 from mlflow_quantgov.version import __version__
 
 Result = TypeVar("Result")
@@ -86,7 +88,8 @@ class Records:
         """Record a denial in a transaction of its own, and refuse."""
         with self._sessions.transaction() as session:
             decision_id = self._record(session, decision, changed=False).decision_id
-        raise refusal(decision.one_line(report=f"/quantgov/decisions/{decision_id}"))
+        root = os.environ.get("_MLFLOW_STATIC_PREFIX", "").rstrip("/")
+        raise refusal(decision.one_line(report=f"{root}/quantgov/decisions/{decision_id}"))
 
     def _recorded(
         self: Any, kind: str, name: str, version: str | None, what: str | None, change: Callable[[], Result]

@@ -25,10 +25,13 @@ from mlflow_quantgov.gate.desk import Desk
 from mlflow_quantgov.gate.facts import Gatherer, reference_of
 from mlflow_quantgov.gate.guards import Guards
 from mlflow_quantgov.gate.judging import Judging
+from mlflow_quantgov.gate.names import NameDoor
 from mlflow_quantgov.gate.records import Records
+from mlflow_quantgov.gate.server_side import ServerSide
 from mlflow_quantgov.gate.session import JoinedSessions
 from mlflow_quantgov.gate.settling import Settling
 from mlflow_quantgov.gate.sources import VersionRef
+from mlflow_quantgov.gate.supported import check_instance, check_mlflow
 from mlflow_quantgov.gate.upgrade import upgrade
 from mlflow_quantgov.policy.decision import Decision
 from mlflow_quantgov.policy.engine import decide
@@ -46,7 +49,11 @@ def open_store(store_uri: str, tracking_uri: str | None = None) -> GatedStore | 
     Args:
         store_uri: `quantgov:` and a database URI.
         tracking_uri: Given by MLflow; not used.
+
+    Raises:
+        UnsupportedMlflowError: The gate does not stand in this MLflow.
     """
+    check_mlflow()
     database = store_uri.removeprefix(SCHEME)
     workspaces = os.environ.get("MLFLOW_ENABLE_WORKSPACES", "").lower() in {"1", "true"}
     return (GatedWorkspaceStore if workspaces else GatedStore)(database)
@@ -64,6 +71,7 @@ class _Gate(Audit, Guards, Desk, Judging, Records, Settling, _Store):
 
     def __init__(self, db_uri: str, read_db_uri: str | None = None) -> None:
         super().__init__(db_uri, read_db_uri=read_db_uri)
+        check_instance(self)
         self._policy = load_policy(os.environ.get("QUANTGOV_POLICY"))
         self._keys = load_trusted_keys(os.environ.get("QUANTGOV_KEYS"))
         if self._keys.keys:
@@ -203,9 +211,9 @@ class _Gate(Audit, Guards, Desk, Judging, Records, Settling, _Store):
         return str(self.get_model_version(name, version).version)
 
 
-class GatedStore(_Gate, SqlAlchemyStore):
+class GatedStore(NameDoor, ServerSide, _Gate, SqlAlchemyStore):
     """MLflow's store behind the gate."""
 
 
-class GatedWorkspaceStore(_Gate, WorkspaceAwareSqlAlchemyStore):
+class GatedWorkspaceStore(NameDoor, ServerSide, _Gate, WorkspaceAwareSqlAlchemyStore):
     """MLflow's workspace-aware store behind the gate."""

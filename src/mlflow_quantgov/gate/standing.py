@@ -18,7 +18,8 @@ from mlflow_quantgov.gate.sources import VersionRef
 from mlflow_quantgov.gate.tables import LedgerRow, PolicyRow
 from mlflow_quantgov.gate.workspaces import DEFAULT
 from mlflow_quantgov.policy.loader import parse_policy
-from mlflow_quantgov.policy.matching import destination_kind, fold
+from mlflow_quantgov.policy.matching import destination_kind
+from mlflow_quantgov.policy.names import fold
 from mlflow_quantgov.policy.schema import Policy
 
 _PUT = frozenset({"promotion", "inherited"})

@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow_quantgov.errors import QuantgovError, UsageError
 from mlflow_quantgov.evidence.statement import MAX_STATEMENT_BYTES
 from mlflow_quantgov.gate.client import keys_status, taken_in
+from mlflow_quantgov.pages.permissions import visible
 from mlflow_quantgov.version import __version__
 
 MAX_ROWS = 10_000
@@ -78,7 +79,8 @@ def build_api(store: Callable[[], Any]) -> Blueprint:
         limit = request.args.get("limit", "100")
         if not limit.isdigit():
             raise UsageError("`limit` is not a number.", why="It says how many rows to return.", fix="limit=100")
-        return jsonify(rows=store().quantgov_ledger(request.args.get("model"), min(int(limit), MAX_ROWS)))
+        found = store().quantgov_ledger(request.args.get("model"), min(int(limit), MAX_ROWS))
+        return jsonify(rows=[row for row in found if visible(row["model"])])
 
     @api.get("/ledger/verify")
     def verify() -> Response:

@@ -1,48 +1,18 @@
-"""The `mlflow.app` plugin: MLflow's own app with our API and pages; it refuses to start on an ungated store."""
+"""The `mlflow.app` plugin `quantgov`: MLflow's own app with our API and pages; it refuses to start on an ungated store."""
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Any
 
-from mlflow_quantgov.gate.registry_store import SCHEME
-
-_REGISTRY = "_MLFLOW_SERVER_REGISTRY_STORE"
-_SGI = "_MLFLOW_SGI_NAME"
+from mlflow_quantgov.errors import QuantgovError
+from mlflow_quantgov.pages.mounting import guard_workspaces, mount, served, stop
 
 
 def create_app() -> Any:
     """Build the app that `mlflow server --app-name quantgov` serves: ASGI under uvicorn, WSGI elsewhere."""
-    registry = os.environ.get(_REGISTRY, "")
-    if not registry.startswith(SCHEME):
-        _refuse_to_start(registry)
-    from mlflow.server import app
-    from mlflow.server.handlers import _get_model_registry_store
-
-    from mlflow_quantgov.gate.artifact_repo import guard_repositories
-    from mlflow_quantgov.gate.write_guard import WriteGuard
-    from mlflow_quantgov.pages.api import build_api
-    from mlflow_quantgov.pages.views import build_views
-
-    if "quantgov_api" not in app.blueprints:
-        # The store is opened now, so that a broken policy stops the server and not the first request.
-        store: Any = _get_model_registry_store()
-        guard_repositories(WriteGuard(store.engine))
-        app.register_blueprint(build_api(_get_model_registry_store))
-        app.register_blueprint(build_views(_get_model_registry_store))
-    if os.environ.get(_SGI) == "uvicorn":
-        from mlflow.server.fastapi_app import create_fastapi_app
-
-        return create_fastapi_app(app)
-    return app
-
-
-def _refuse_to_start(registry: str) -> None:
-    print(
-        f"error: the registry store {registry.split('@')[-1] or '(none)'} is not gated.\n"
-        "With it any version could be promoted without evidence, although the pages of quantgov are shown.\n"
-        "Fix: quantgov server --backend-store-uri sqlite:///mlflow.db",
-        file=sys.stderr,
-    )
-    sys.exit(2)
+    try:
+        app = mount()
+    except QuantgovError as error:
+        stop(error)
+    guard_workspaces(app)
+    return served(app)

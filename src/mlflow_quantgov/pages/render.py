@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -20,5 +21,6 @@ _environment.filters["time"] = lambda value: str(value)[:19].replace("T", " ")
 
 
 def render(template: str, **values: Any) -> str:
-    """Render a template of this package."""
-    return _environment.get_template(template).render(**values)
+    """Render a template of this package; `root` is what the server's addresses begin with."""
+    root = os.environ.get("_MLFLOW_STATIC_PREFIX", "").rstrip("/")
+    return _environment.get_template(template).render(root=root, **values)

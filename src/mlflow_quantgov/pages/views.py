@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_quantgov.flavor.download import search_versions
 from mlflow_quantgov.gate.client import decision_from_dict
+from mlflow_quantgov.pages.permissions import visible
 from mlflow_quantgov.pages.render import render
 from mlflow_quantgov.pages.report import render_report
 from mlflow_quantgov.policy.engine import decide
@@ -27,14 +28,17 @@ def build_views(store: Callable[[], Any]) -> Blueprint:
     def page(template: str, **values: Any) -> str:
         return render(template, policy=store().quantgov_policy(), **values)
 
+    def rows(limit: int) -> list[dict[str, Any]]:
+        return [row for row in store().quantgov_ledger(None, limit) if visible(row["model"])]
+
     @views.errorhandler(MlflowException)
     def _mlflow(error: MlflowException) -> tuple[str, int]:
         return page("message.html", heading="Not found", text=str(error.message)), error.get_http_status_code()
 
     @views.get("/")
     def index() -> str:
-        models = [_model(store(), model) for model in store().search_registered_models(max_results=1000)]
-        return page("index.html", models=models, rows=store().quantgov_ledger(None, 20))
+        found = [model for model in store().search_registered_models(max_results=1000) if visible(model.name)]
+        return page("index.html", models=[_model(store(), model) for model in found], rows=rows(20))
 
     @views.get("/models/<name>")
     def model(name: str) -> str:
@@ -58,7 +62,7 @@ def build_views(store: Callable[[], Any]) -> Blueprint:
 
     @views.get("/ledger")
     def ledger() -> str:
-        return page("ledger.html", rows=store().quantgov_ledger(None, SHOWN), chain=store().quantgov_verify())
+        return page("ledger.html", rows=rows(SHOWN), chain=store().quantgov_verify())
 
     return views
 

@@ -26,7 +26,8 @@ from mlflow_quantgov.policy.checks import (
 from mlflow_quantgov.policy.checks.interface import Check, Question
 from mlflow_quantgov.policy.decision import CheckResult, Decision
 from mlflow_quantgov.policy.facts import Facts
-from mlflow_quantgov.policy.matching import fold, gate_for, gate_name, rule_for
+from mlflow_quantgov.policy.matching import gate_for, gate_name, rule_for
+from mlflow_quantgov.policy.names import fold
 from mlflow_quantgov.policy.schema import Gate, Policy, Rule
 from mlflow_quantgov.policy.waivers import waive
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
-import unicodedata
+from collections.abc import Callable
 from typing import Literal
 
+from mlflow_quantgov.policy.names import fold, skeleton
 from mlflow_quantgov.policy.schema import Gate, Policy, Rule
-
-
-def fold(name: str) -> str:
-    """The form in which names are compared: NFKC, casefolded, outer spaces dropped."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()
 
 
 def rule_for(policy: Policy, model: str) -> Rule | None:
@@ -20,14 +16,39 @@ def rule_for(policy: Policy, model: str) -> Rule | None:
     return next((rule for rule in policy.rules if fnmatch.fnmatchcase(name, fold(rule.models))), None)
 
 
+def looks_like_another(policy: Policy, model: str) -> str | None:
+    """The glob of the rule whose models a name only looks like; None where the name is what it looks like.
+
+    A look-alike of a protected name would stand under the rule for all other names.
+    """
+    plain = rule_for(policy, model)
+    seen = next((rule for rule in policy.rules if fnmatch.fnmatchcase(skeleton(model), skeleton(rule.models))), None)
+    return None if seen is plain or seen is None else seen.models
+
+
+def looks_like_gated(policy: Policy, model: str, destination: str) -> str | None:
+    """The gated destination that an open one only looks like; None where it is what it looks like."""
+    rule = rule_for(policy, model)
+    if rule is None or destination_kind(policy, model, destination) != "open":
+        return None
+    seen = _spelled(destination, skeleton)
+    closed = [name for name, gate in rule.destinations.items() if gate != "open"]
+    return next((name for name in closed if _spelled(name, skeleton) == seen), None)
+
+
+def _spelled(destination: str, form: Callable[[str], str]) -> str:
+    """A destination in a form for comparing; the sign of an alias is no part of its name."""
+    return f"@{form(destination[1:])}" if destination.startswith("@") else form(destination)
+
+
 def gate_name(policy: Policy, model: str, destination: str) -> str:
     """Name of the gate in front of a destination, `open` or `refuse`; what nobody named is refused."""
     rule = rule_for(policy, model)
     if rule is None:
         return "refuse"
-    wanted = fold(destination)
+    wanted = _spelled(destination, fold)
     for name, gate in rule.destinations.items():
-        if fold(name) == wanted:
+        if _spelled(name, fold) == wanted:
             return gate
     return "open" if rule.other_destinations == "open" else "refuse"
 

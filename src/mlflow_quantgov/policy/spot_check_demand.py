@@ -10,7 +10,7 @@ from mlflow_quantgov.evidence.predicates.spot_check_summary import hidden_at, it
 from mlflow_quantgov.evidence.signing import Role, Signature
 from mlflow_quantgov.policy.decision import CheckResult
 from mlflow_quantgov.policy.facts import Evidence, Facts
-from mlflow_quantgov.policy.matching import fold
+from mlflow_quantgov.policy.names import fold
 from mlflow_quantgov.policy.schema import Gate, SpotCheckDemand
 from mlflow_quantgov.policy.spot_check_faults import draws_of, pairs
 from mlflow_quantgov.policy.spot_checks import RESTS_ON_TASKS, role_for

@@ -10,7 +10,7 @@ from mlflow_quantgov.evidence.signing import Role, Signature
 from mlflow_quantgov.policy.checks.interface import result
 from mlflow_quantgov.policy.decision import CheckResult
 from mlflow_quantgov.policy.facts import Evidence, Facts, Sibling, relinked
-from mlflow_quantgov.policy.matching import fold
+from mlflow_quantgov.policy.names import fold
 from mlflow_quantgov.policy.schema import Gate
 
 ANONYMOUS = "anonymous"

@@ -10,7 +10,8 @@ from mlflow_quantgov.errors import UsageError
 from mlflow_quantgov.flavor.download import find_version
 from mlflow_quantgov.gate.client import Gate, find_gate
 from mlflow_quantgov.policy.loader import load_policy, parse_policy
-from mlflow_quantgov.policy.matching import destination_kind, fold
+from mlflow_quantgov.policy.matching import destination_kind
+from mlflow_quantgov.policy.names import fold
 
 _POINTER = re.compile(r"^models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<stage>[^/@0-9][^/@]*))$")
 _APPROVING = {"allowed", "inherited"}

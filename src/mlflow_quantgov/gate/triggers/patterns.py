@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import re
 
-from mlflow_quantgov.policy.matching import fold
+from mlflow_quantgov.policy.names import fold
 from mlflow_quantgov.policy.schema import Policy
 
 PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))

@@ -1,0 +1,92 @@
+"""Our API and pages on MLflow's own app; nothing is mounted where the registry is not gated."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, NoReturn
+
+from mlflow_quantgov.errors import QuantgovError, UnreachableError
+from mlflow_quantgov.gate.registry_store import SCHEME
+from mlflow_quantgov.gate.supported import UnsupportedMlflowError, check_mlflow, check_server_settings
+
+_REGISTRY = "_MLFLOW_SERVER_REGISTRY_STORE"
+_SGI = "_MLFLOW_SGI_NAME"
+STATIC_PREFIX = "_MLFLOW_STATIC_PREFIX"
+"""Variable in which MLflow keeps its `--static-prefix`."""
+BELOW_PREFIX = "_below_prefix"
+"""How the second mounting of a blueprint is called, where the server has a `--static-prefix`."""
+
+
+def mount() -> Any:
+    """Mount API and pages on MLflow's Flask app, and give that app.
+
+    Raises:
+        UnreachableError: The registry store is not gated.
+        UnsupportedMlflowError: The gate does not stand in this MLflow, or clients can run code on this server.
+        PolicyError: The policy or the trusted keys are wrong.
+    """
+    registry = os.environ.get(_REGISTRY, "")
+    if not registry.startswith(SCHEME):
+        raise UnreachableError(
+            f"The registry store {registry.split('@')[-1] or '(none)'} is not gated.",
+            why="With it any version could be promoted without evidence, although the pages of quantgov are shown.",
+            fix="quantgov server --backend-store-uri sqlite:///mlflow.db",
+        )
+    check_mlflow()
+    check_server_settings()
+    from mlflow.server import app, handlers
+
+    from mlflow_quantgov.gate.artifact_repo import guard_repositories
+    from mlflow_quantgov.gate.write_guard import WriteGuard
+    from mlflow_quantgov.pages.api import build_api
+    from mlflow_quantgov.pages.views import build_views
+
+    # The store that MLflow's own handlers ask; there is no public name for it.
+    store = getattr(handlers, "_get_model_registry_store", None)
+    # It is opened now, so that a broken policy stops the server and not the first request.
+    if store is None or not hasattr(store(), "quantgov_policy"):
+        raise UnsupportedMlflowError(
+            "The handlers of this MLflow ask another registry store than the gated one.",
+            why="The gate would stand in front of nothing.",
+            fix="quantgov doctor",
+        )
+    guard_repositories(WriteGuard(store().engine))
+    for blueprint in (build_api(store), build_views(store)):
+        if blueprint.name not in app.blueprints:
+            app.register_blueprint(blueprint)
+            prefix = os.environ.get(STATIC_PREFIX, "").rstrip("/")
+            if prefix:
+                # Clients know the server by its prefixed address; links in old descriptions go without.
+                name, below = f"{blueprint.name}{BELOW_PREFIX}", f"{prefix}{blueprint.url_prefix}"
+                app.register_blueprint(blueprint, name=name, url_prefix=below)
+    return app
+
+
+def served(app: Any) -> Any:
+    """The app as the server at hand takes it: ASGI under uvicorn, WSGI elsewhere."""
+    if os.environ.get(_SGI) == "uvicorn":
+        from mlflow.server.fastapi_app import create_fastapi_app
+
+        return create_fastapi_app(app)
+    return app
+
+
+def guard_workspaces(app: Any) -> None:
+    """Refuse the deletion of a workspace in which a gated pointer stands: MLflow does that past the registry's store."""
+    from flask import request
+    from mlflow.server import handlers
+
+    def not_with_gated_pointers() -> None:
+        name = (request.view_args or {}).get("workspace_name")
+        store: Any = handlers._get_model_registry_store()
+        if request.method == "DELETE" and name and store.supports_workspaces:
+            store.quantgov_guard_workspace(name)
+
+    app.before_request(handlers.catch_mlflow_exception(not_with_gated_pointers))
+
+
+def stop(error: QuantgovError) -> NoReturn:
+    """End this process with the reason on one line; a server must not come up without its gate."""
+    print(f"error: {error.one_line()}", file=sys.stderr, flush=True)
+    sys.exit(error.exit_code)

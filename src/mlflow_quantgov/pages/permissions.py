@@ -1,0 +1,136 @@
+"""Who may do what under /quantgov/ where MLflow's basic-auth app stands in front.
+
+What a user may do with a registered model is asked of MLflow; promotion itself goes through MLflow's routes and is
+permitted there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from flask import Response, g, jsonify, request
+from mlflow.utils.workspace_context import ServerWorkspaceContext, get_request_workspace
+
+from mlflow_quantgov.pages.mounting import BELOW_PREFIX
+
+Need = Literal["anybody", "read", "update"]
+
+NEEDS: dict[str, Need] = {
+    # Says nothing of a model, or leaves out what this user may not see (`visible`).
+    "quantgov_api.status": "anybody",
+    "quantgov_api.policy": "anybody",
+    "quantgov_api.keys": "anybody",
+    "quantgov_api.rows": "anybody",
+    "quantgov_api.verify": "anybody",
+    "quantgov_views.index": "anybody",
+    "quantgov_views.ledger": "anybody",
+    # About one model.
+    "quantgov_api.check": "read",
+    "quantgov_api.decision": "read",
+    "quantgov_views.model": "read",
+    "quantgov_views.version": "read",
+    "quantgov_views.decision": "read",
+    # Adds to what is known of one model.
+    "quantgov_api.statements": "update",
+    "quantgov_api.draws": "update",
+}
+"""What each of our routes asks of who is signed in; a route that is not named here is for administrators."""
+
+_VISIBLE = "quantgov_visible"
+
+
+class Permissions:
+    """Asks MLflow's basic-auth app."""
+
+    def __init__(self, app: Any, auth: Any) -> None:
+        """Keep MLflow's Flask app and its auth module."""
+        self._app, self._auth = app, auth
+
+    def objection(self, user: str | None) -> Any:
+        """What to answer instead of serving this request; None where nothing speaks against it."""
+        endpoint = (request.endpoint or "").replace(BELOW_PREFIX, "")
+        if not endpoint.startswith("quantgov_"):
+            return None
+        if not user:
+            return self._auth.make_basic_auth_response()
+        if self._auth.store.get_user(user).is_admin:
+            return None
+        setattr(g, _VISIBLE, _remembering(lambda name: self._allows(user, name, "read")))
+        need = NEEDS.get(endpoint)
+        if need is None:
+            return _forbidden("This is for administrators of this server.", "ask an administrator")
+        if need == "anybody":
+            return None
+        name = _model_of_request()
+        if name is None:
+            return None  # the route itself says what is missing
+        if self._allows(user, name, need):
+            return None
+        return _forbidden(
+            f"{user!r} may not {need} the registered model {name!r}.",
+            f"ask for the permission {'READ' if need == 'read' else 'EDIT'} on it",
+        )
+
+    def _allows(self, user: str, name: str, need: Need) -> bool:
+        """MLflow's own answer for a user and a registered model."""
+        from mlflow.server.auth.permissions import get_permission
+
+        asked = {"username": user, "resource_type": _resource_type(name), "resource_id": name}
+        # The inner request takes its workspace with it when it ends; ours stays.
+        with ServerWorkspaceContext(get_request_workspace()), self._app.test_request_context(query_string=asked):
+            answer = self._auth.get_user_permission()
+        if answer.status_code != 200:
+            return False
+        permission = get_permission(str(answer.get_json(force=True)["permission"]))
+        return bool(permission.can_read if need == "read" else permission.can_update)
+
+
+def visible(name: str | None) -> bool:
+    """Whether rows about a model may be shown to who asks; everything is, where nobody has to sign in."""
+    may_read: Callable[[str], bool] | None = g.get(_VISIBLE)
+    return may_read is None or name is None or may_read(name)
+
+
+def _remembering(ask: Callable[[str], bool]) -> Callable[[str], bool]:
+    """The same question is asked once for each request."""
+    known: dict[str, bool] = {}
+
+    def answer(name: str) -> bool:
+        if name not in known:
+            known[name] = ask(name)
+        return known[name]
+
+    return answer
+
+
+def _store() -> Any:
+    from mlflow.server.handlers import _get_model_registry_store
+
+    return _get_model_registry_store()
+
+
+def _resource_type(name: str) -> str:
+    """What MLflow's permissions call a registered model, which may be a prompt."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        tags = dict(_store().get_registered_model(name).tags or {})
+    except MlflowException:
+        return "registered_model"
+    return "prompt" if str(tags.get("mlflow.prompt.is_prompt", "")).lower() == "true" else "registered_model"
+
+
+def _model_of_request() -> str | None:
+    """The registered model that a request is about."""
+    views = request.view_args or {}
+    if "decision_id" in views:
+        about: str | None = _store().quantgov_model_of(views["decision_id"])
+        return about
+    body = request.get_json(silent=True)
+    name = views.get("name") or (body.get("name") if isinstance(body, dict) else None)
+    return name if isinstance(name, str) else None
+
+
+def _forbidden(what: str, fix: str) -> tuple[Response, int]:
+    return jsonify(error={"message": what, "why": "MLflow's permissions hold here too.", "fix": fix}), 403

@@ -1,0 +1,279 @@
+"""Every door, through every way, on servers of every kind: open on plain MLflow, closed here."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+import pytest
+import requests
+from door_servers import ADMIN, HEADER, WORKSPACE, Kind, Server, add_run, serve, write_small
+from door_ways import WAYS, RefusedError, Rest, Way, environment
+from doors import DOORS, Door, unmeasured
+
+import mlflow_quantgov as qg
+from mlflow_quantgov.errors import UnreachableError
+from mlflow_quantgov.gate.actor import VERIFIED
+from mlflow_quantgov.gate.client import require_gate
+
+pytestmark = pytest.mark.slow
+
+PLAIN = Kind("plain MLflow", gated=False, workspaces=True)
+GATED = (
+    Kind("uvicorn, SQLite"),
+    Kind("gunicorn, PostgreSQL", database="postgres", gunicorn=True),
+    Kind("uvicorn, SQLite, workspaces, prefix", workspaces=True, prefix="/models"),
+    Kind("uvicorn, PostgreSQL, login", database="postgres", login=True),
+    Kind("gunicorn, SQLite, login, workspaces, prefix", gunicorn=True, login=True, workspaces=True, prefix="/ml"),
+)
+
+
+def _served(kind: Kind, request: pytest.FixtureRequest, factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = factory.mktemp("doors")
+    postgres = kind.database == "postgres"
+    database = request.getfixturevalue("new_postgres_database")() if postgres else f"sqlite:///{folder / 'mlflow.db'}"
+    skills = Path(qg.__file__).parent / "demo" / "models" / "skills"
+    with serve(kind, folder, database, skills) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Plain MLflow."""
+    yield from _served(PLAIN, request, tmp_path_factory)
+
+
+@pytest.fixture(scope="module", params=GATED, ids=lambda kind: kind.name)
+def gated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A gated server of each kind."""
+    yield from _served(request.param, request, tmp_path_factory)
+
+
+def _client_of(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment(server).items():
+        monkeypatch.setenv(name, value)
+    mlflow.set_tracking_uri(server.url)
+
+
+@pytest.fixture(autouse=True)
+def _forget_the_server() -> Iterator[None]:
+    yield
+    mlflow.set_tracking_uri(None)
+    mlflow.set_registry_uri(None)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_every_door_is_open_on_plain_mlflow(plain: Server, way: type[Way], monkeypatch: pytest.MonkeyPatch) -> None:
+    _client_of(plain, monkeypatch)
+    closed = []
+    for door in DOORS:
+        try:
+            door.knock(way(plain), plain)
+        except RefusedError as error:
+            closed.append(f"{door.key}: {error}")
+    assert not closed, "\n".join(closed)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_every_door_is_closed_here(gated: Server, way: type[Way], monkeypatch: pytest.MonkeyPatch) -> None:
+    _client_of(gated, monkeypatch)
+    wrong = [found for door in DOORS if (found := _goes_wrong(door, way(gated), gated)) is not None]
+    assert not wrong, "\n".join(wrong)
+    protected = [
+        f"{model['name']}@{one['alias']}"
+        for model in _models(gated)
+        if model["name"].startswith("chat")
+        for one in model.get("aliases", [])
+        if one["alias"] != "candidate"
+    ]
+    assert protected == []
+
+
+def _goes_wrong(door: Door, way: Way, server: Server) -> str | None:
+    """What is wrong with how a door was answered; None where it was refused as it should be."""
+    try:
+        door.knock(way, server)
+    except RefusedError as error:
+        message = error.message
+        if error.status not in door.status or "quantgov refused" not in message:
+            return f"{door.key}: refused otherwise: {error}"
+        return None
+    return f"{door.key}: went through"
+
+
+def _models(server: Server) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    token = ""
+    while True:
+        query = {"max_results": "1000", "page_token": token}
+        page = server.call("GET", "/api/2.0/mlflow/registered-models/search", params=query).json()
+        found += page.get("registered_models", [])
+        token = page.get("next_page_token", "")
+        if not token:
+            return found
+
+
+def test_who_asked_is_known_only_behind_a_login(gated: Server) -> None:
+    """Without a login a name in a request is a claim; behind one it was checked, and a false one gets nowhere."""
+    way, name = Rest(gated), ""
+    if gated.kind.login:
+        name = unmeasured(way, gated)
+        with pytest.raises(RefusedError):
+            way.alias(name, "champion", "1")
+        row = _ledger(gated, name)[0]
+        assert (row["actor"], row["actor_source"]) == (ADMIN[0], "basic-auth")
+        assert row["actor_source"] in VERIFIED
+        gated.session.auth = (ADMIN[0], "not the password")
+        try:
+            assert gated.call("POST", f"{way.api}/registered-models/alias", {"name": name}).status_code == 401
+            assert gated.call("GET", "/quantgov/api/ledger").status_code == 401
+        finally:
+            gated.session.auth = ADMIN
+        assert len(_ledger(gated, name)) == 1
+        return
+    for forged in (ADMIN, ("boss", "")):
+        gated.session.auth = forged
+        headers = {"X-Forwarded-User": "boss", "X-Remote-User": "boss", "Remote-User": "boss"}
+        try:
+            name = unmeasured(way, gated)
+            body = {"name": name, "alias": "champion", "version": "1"}
+            assert gated.call("POST", f"{way.api}/registered-models/alias", body, headers=headers).status_code == 403
+        finally:
+            gated.session.auth = None
+        row = _ledger(gated, name)[0]
+        assert (row["actor"], row["actor_source"]) == (forged[0], "http, not verified")
+        assert row["actor_source"] not in VERIFIED
+
+
+def _ledger(server: Server, name: str) -> list[dict[str, str]]:
+    answer = server.call("GET", "/quantgov/api/ledger", params={"model": name})
+    return list(answer.json()["rows"])
+
+
+ROUTES = (
+    ("GET", "/quantgov/"),
+    ("GET", "/quantgov/ledger"),
+    ("GET", "/quantgov/models/chat"),
+    ("GET", "/quantgov/models/chat/versions/1"),
+    ("GET", "/quantgov/api/status"),
+    ("GET", "/quantgov/api/policy"),
+    ("GET", "/quantgov/api/keys"),
+    ("GET", "/quantgov/api/ledger"),
+    ("GET", "/quantgov/api/ledger/verify"),
+    ("POST", "/quantgov/api/check"),
+    ("POST", "/quantgov/api/statements"),
+    ("POST", "/quantgov/api/draws"),
+)
+
+
+def test_our_own_routes_ask_for_the_login(gated: Server) -> None:
+    root = gated.url.removesuffix(gated.kind.prefix)
+    for base in {root, gated.url}:
+        for method, path in ROUTES:
+            answer = requests.request(method, f"{base}{path}", json={}, headers={HEADER: WORKSPACE}, timeout=60)
+            assert (answer.status_code == 401) is gated.kind.login, (method, base, path, answer.status_code)
+
+
+def test_a_reader_reads_and_does_no_more(gated: Server) -> None:
+    """MLflow's permissions on a registered model hold on our routes too."""
+    if not gated.kind.login:
+        return
+    way = Rest(gated)
+    open_to_read, closed = unmeasured(way, gated), unmeasured(way, gated)
+    with pytest.raises(RefusedError):
+        way.alias(closed, "champion", "1")
+    reader = ("reader", "another password of twenty")
+    gated.call(
+        "POST", "/api/2.0/mlflow/users/create", {"username": reader[0], "password": reader[1]}
+    ).raise_for_status()
+    if gated.kind.workspaces:
+        _grant(gated, reader[0], "workspace", "*", "USE")
+    for name, permission in ((open_to_read, "READ"), (closed, "NO_PERMISSIONS")):
+        _grant(gated, reader[0], "registered_model", name, permission)
+    denial = _ledger(gated, closed)[0]["decision_id"]
+    body = {"name": open_to_read, "version": "1", "to": "@champion", "statement": "{}"}
+    hidden = body | {"name": closed}
+    gated.session.auth = reader
+    try:
+        assert gated.call("GET", "/quantgov/api/status").status_code == 200
+        assert gated.call("POST", "/quantgov/api/check", body).json()["decision"] == "refused"
+        assert gated.call("GET", f"/quantgov/models/{open_to_read}").status_code == 200
+        for method, path, sent in (
+            ("POST", "/quantgov/api/statements", body),
+            ("POST", "/quantgov/api/draws", body),
+            ("POST", "/quantgov/api/check", hidden),
+            ("GET", f"/quantgov/models/{closed}", None),
+            ("GET", f"/quantgov/models/{closed}/versions/1", None),
+            ("GET", f"/quantgov/decisions/{denial}", None),
+            ("GET", f"/quantgov/api/decisions/{denial}", None),
+            ("POST", f"{way.api}/registered-models/alias", body | {"alias": "champion"}),
+        ):
+            answer = gated.call(method, path, sent)
+            assert answer.status_code == 403, (method, path, answer.status_code, answer.text[:300])
+        assert closed not in {row["model"] for row in gated.call("GET", "/quantgov/api/ledger").json()["rows"]}
+        for page in ("/quantgov/", "/quantgov/ledger"):
+            text = gated.call("GET", page).text
+            assert closed not in text and "<html" in text
+    finally:
+        gated.session.auth = ADMIN
+
+
+def _grant(server: Server, user: str, kind: str, name: str, permission: str) -> None:
+    body = {"username": user, "resource_type": kind, "resource_id": name, "permission": permission}
+    answer = server.call("POST", "/api/3.0/mlflow/users/permissions/grant", body)
+    assert answer.ok, answer.text
+
+
+def test_a_client_finds_the_gate(gated: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a login, below a prefix and in a workspace as well."""
+    _client_of(gated, monkeypatch)
+    name = unmeasured(Rest(gated), gated)
+    decision = qg.check(f"models:/{name}/1", "@champion")
+    assert not decision.allowed
+    if gated.kind.login:
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "not the password")
+        with pytest.raises(UnreachableError, match=r"wants you to sign in.*Fix: export MLFLOW_TRACKING_USERNAME"):
+            require_gate("show its ledger")
+
+
+@pytest.mark.parametrize("mode", ["CASCADE", "SET_DEFAULT"])
+def test_a_workspace_with_a_gated_pointer_goes_on_plain_mlflow(plain: Server, mode: str) -> None:
+    with _second_workspace(plain) as workspace:
+        answer = plain.call("DELETE", f"/api/3.0/mlflow/workspaces/{workspace}", params={"mode": mode})
+        assert answer.status_code == 204, answer.text
+
+
+def test_a_workspace_with_a_gated_pointer_is_not_deleted(gated: Server) -> None:
+    """MLflow deletes a workspace, or moves what is in it, past the registry's store."""
+    if not gated.kind.workspaces:
+        return
+    with _second_workspace(gated) as workspace:
+        for api in ("api", "ajax-api"):
+            for mode in ("CASCADE", "SET_DEFAULT"):
+                path = f"/{api}/3.0/mlflow/workspaces/{workspace}"
+                answer = gated.call("DELETE", path, params={"mode": mode})
+                assert answer.status_code == 403 and "quantgov refused" in answer.text
+        [model] = [one for one in _models(gated) if one["name"] == f"iris-{workspace}"]
+        gated.call("DELETE", f"{Rest.api}/registered-models/alias", {"name": model["name"], "alias": "champion"})
+        answer = gated.call("DELETE", f"/api/3.0/mlflow/workspaces/{workspace}", params={"mode": "CASCADE"})
+        assert answer.status_code == 204, answer.text
+
+
+@contextmanager
+def _second_workspace(server: Server) -> Iterator[str]:
+    """A workspace of its own in which version 1 of a model stands at a gated alias; requests go to it meanwhile."""
+    workspace = f"team-{uuid.uuid4().hex[:6]}"
+    server.call("POST", "/api/3.0/mlflow/workspaces", {"name": workspace}).raise_for_status()
+    server.session.headers[HEADER] = workspace
+    try:
+        source, run_id = add_run(server, write_small)
+        way, name = Rest(server), f"iris-{workspace}"
+        way.create(name)
+        way.version(name, source, run_id)
+        way.alias(name, "champion", "1")
+        yield workspace
+    finally:
+        server.session.headers[HEADER] = WORKSPACE

@@ -1,0 +1,61 @@
+"""The gate in a registry with workspaces: every one of them is behind it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
+from mlflow.utils.workspace_context import ServerWorkspaceContext
+
+from mlflow_quantgov.gate.registry_store import GatedWorkspaceStore, open_store
+
+
+@pytest.fixture
+def database(database: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A database whose registry has workspaces."""
+    monkeypatch.setenv("MLFLOW_ENABLE_WORKSPACES", "true")
+    return database
+
+
+def test_a_store_opens_before_anybody_named_a_workspace(store: Any) -> None:
+    """As it does when a server starts."""
+    assert isinstance(store, GatedWorkspaceStore)
+
+
+def test_pointers_of_every_workspace_are_inherited(database: str, tmp_path: Path) -> None:
+    plain = WorkspaceAwareSqlAlchemyStore(database)
+    for workspace in ("default", "team-a"):
+        with ServerWorkspaceContext(workspace):
+            plain.create_registered_model("chat")
+            plain.create_model_version("chat", str(tmp_path))
+            plain.set_registered_model_alias("chat", "champion", "1")
+    store: Any = open_store(f"quantgov:{database}")
+    kinds = [row["kind"] for row in store.quantgov_ledger("chat")]
+    assert kinds == ["inherited", "inherited"]
+
+
+def test_every_workspace_is_behind_the_gate(store: Any, skills: Path) -> None:
+    for workspace in ("default", "team-a"):
+        with ServerWorkspaceContext(workspace):
+            store.create_registered_model("chat")
+            store.create_model_version("chat", str(skills))
+            with pytest.raises(MlflowException, match="quantgov refused"):
+                store.set_registered_model_alias("chat", "champion", "1")
+            assert dict(store.get_registered_model("chat").aliases) == {}
+
+
+def test_a_workspace_in_which_a_gated_pointer_stands_may_not_go(store: Any, tmp_path: Path) -> None:
+    (tmp_path / "MLmodel").write_text("flavors: {sklearn: {}}\n")
+    with ServerWorkspaceContext("team-a"):
+        store.create_registered_model("iris")
+        store.create_model_version("iris", str(tmp_path))
+        store.set_registered_model_alias("iris", "champion", "1")
+    with pytest.raises(MlflowException, match="workspace team-a cannot be deleted, because @champion of iris"):
+        store.quantgov_guard_workspace("team-a")
+    store.quantgov_guard_workspace("team-b")
+    with ServerWorkspaceContext("team-a"):
+        store.delete_registered_model_alias("iris", "champion")
+    store.quantgov_guard_workspace("team-a")
