@@ -34,15 +34,15 @@ def lenient(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> A
 
 
 @pytest.mark.parametrize("alias", SPELLINGS + LOOKALIKES)
-def test_another_spelling_of_an_alias_is_gated(lenient: Any, database: str, skills: Path, alias: str) -> None:
-    plain = SqlAlchemyStore(database)
-    plain.create_registered_model("prod-chat")
-    plain.create_model_version("prod-chat", str(skills))
-    plain.set_registered_model_alias("prod-chat", alias, "1")  # two aliases, for MLflow
-    plain.delete_registered_model_alias("prod-chat", alias)
+def test_another_spelling_of_an_alias_is_gated(lenient: Any, tmp_path: Path, skills: Path, alias: str) -> None:
+    plain = SqlAlchemyStore(f"sqlite:///{tmp_path / 'plain.db'}")
+    for store in (plain, lenient):
+        store.create_registered_model("prod-chat")
+        store.create_model_version("prod-chat", str(skills))
+    plain.set_registered_model_alias("prod-chat", alias, "1")  # another alias than champion, for MLflow
     with pytest.raises(MlflowException, match="quantgov refused"):
         lenient.set_registered_model_alias("prod-chat", alias, "1")
-    assert dict(plain.get_registered_model("prod-chat").aliases) == {}
+    assert dict(lenient.get_registered_model("prod-chat").aliases) == {}
 
 
 @pytest.mark.parametrize("name", ["Prod-chat", "ＰROD-chat", "prod‑chat"])

@@ -405,7 +405,7 @@ def test_the_api_takes_envelopes_and_tells_whose_keys_are_trusted(release: Relea
     twice["signatures"] *= 2
     for data in (broken, json.dumps(twice).encode()):
         answer = post(data, "ada")
-        assert answer.status_code == 400 and {"message", "why", "fix"} == answer.get_json()["error"].keys()
+        assert answer.status_code == 400 and {"message", "why", "fix"} <= answer.get_json()["error"].keys()
     assert post(statement.to_bytes(), "ada").get_json()["signed_by"] == []
     assert check("bob") == {"lineage": "missing", "kernel-support": "missing"}
     (signer,) = post(sign(statement, release.people["ada"]).to_bytes(), "ada").get_json()["signed_by"]
