@@ -284,6 +284,15 @@ def test_what_was_dropped_is_put_back_and_what_was_changed_too(store: Any, datab
     assert again.quantgov_triggers().expected == names
 
 
+def test_rules_that_somebody_opened_are_closed_again(store: Any, database: str, engine: Engine, iris: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE quantgov_rules SET is_open = (1 = 1)"))
+    assert runs(engine, ALIAS.format("champion", 2))
+    assert store.quantgov_triggers().changed == ("quantgov_rules",)
+    assert open_store(f"quantgov:{database}").quantgov_triggers().ok
+    assert not runs(engine, ALIAS.format("champion", 2))
+
+
 def test_without_triggers_the_gate_works_and_says_that_they_are_missing(
     database: str, monkeypatch: pytest.MonkeyPatch, sklearn_like: Callable[[str], str], engine: Engine
 ) -> None:
