@@ -14,7 +14,9 @@ import requests
 import mlflow_quantgov as qg
 from mlflow_quantgov.errors import EvidenceError, LineageError, TamperingError, UsageError
 from mlflow_quantgov.gate import triggers
+from mlflow_quantgov.gate.chain import walk
 from mlflow_quantgov.gate.client import require_gate
+from mlflow_quantgov.gate.replay import replay
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +72,19 @@ def test_loading_through_a_protected_alias_needs_an_approval(connected: Any) -> 
         triggers.install(connection)
     with pytest.raises(UsageError, match="no approval"):
         qg.load_model(f"models:/{connected.model}@champion")
+
+
+def test_an_auditor_verifies_exports_and_replays(connected: Any) -> None:
+    decision = qg.promote(connected.good, "@champion")
+    gate = require_gate("be audited")
+    found = gate.verify([1])
+    assert found["ok"] and not found["pointers"]
+    exported = walk(gate.export())
+    assert (exported.ok, exported.rows, exported.last_hash) == (True, found["rows"], found["last_hash"])
+    record = gate.record(decision.decision_id or gate.ledger(connected.model, 1)[0]["decision_id"])
+    assert record["statements"]
+    assert replay(record).same
+    assert gate.triggers()["ok"]
 
 
 def test_an_edited_copy_refuses_and_names_the_file(connected: Any) -> None:

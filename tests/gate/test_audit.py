@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from mlflow.exceptions import MlflowException
+from narrow_releases import Registry, release
 from sqlalchemy import text
 
 from mlflow_quantgov.errors import EvidenceError, TamperingError, UsageError
@@ -232,6 +233,24 @@ def test_a_decision_replays_and_a_forged_one_does_not(store: Any, admin: Any, qu
     admin("DELETE FROM quantgov_facts")
     with pytest.raises(TamperingError, match="gone"):
         store.quantgov_record(row["decision_id"])
+
+
+@pytest.mark.parametrize("signer", ["", "ada"])
+def test_an_allowed_decision_replays_from_what_was_kept(registry: Callable[..., Registry], signer: str) -> None:
+    """With evidence, signatures, a trained checkpoint, comparisons of weights, and a sibling with evidence of its own."""
+    found = registry("numeric")
+    found.signer = signer
+    found.promote(release(found, 2))
+    row = found.store.quantgov_ledger("chat")[0]
+    assert (row["kind"], row["decision"]) == ("promotion", "allowed")
+    record = json.loads(json.dumps(found.store.quantgov_record(row["decision_id"])))
+    facts = json.loads(record["facts"])
+    assert len(record["statements"]) == 3 and facts["siblings"] and facts["facts"]["checkpoint"]["descent"]
+    assert replay(record).same
+    kept = next(iter(record["statements"]))
+    for statements in ({}, record["statements"] | {kept: record["statements"][kept].replace("chat", "cat")}):
+        with pytest.raises(TamperingError, match=r"is gone|was altered"):
+            replay(record | {"statements": statements})
 
 
 def test_many_rows_take_no_more_memory_than_few() -> None:

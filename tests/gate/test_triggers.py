@@ -285,6 +285,15 @@ def test_what_was_dropped_is_put_back_and_what_was_changed_too(store: Any, datab
     assert again.quantgov_triggers().expected == names
 
 
+def test_rules_that_somebody_opened_are_closed_again(store: Any, database: str, engine: Engine, iris: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE quantgov_rules SET is_open = (1 = 1)"))
+    assert runs(engine, ALIAS.format("champion", 2))
+    assert store.quantgov_triggers().changed == ("quantgov_rules",)
+    assert open_store(f"quantgov:{database}").quantgov_triggers().ok
+    assert not runs(engine, ALIAS.format("champion", 2))
+
+
 def test_without_triggers_the_gate_works_and_says_that_they_are_missing(
     database: str, monkeypatch: pytest.MonkeyPatch, sklearn_like: Callable[[str], str], engine: Engine
 ) -> None:
@@ -410,3 +419,41 @@ def test_the_database_decides_as_the_policy_or_refuses(
         bare(connection)
         never_more_than_python(connection, rules, asked)
         connection.rollback()
+
+
+def test_workspaces_are_kept_apart(
+    new_sqlite_database: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
+    from mlflow.utils.workspace_context import WorkspaceContext
+
+    database = new_sqlite_database()
+    monkeypatch.setenv("MLFLOW_ENABLE_WORKSPACES", "true")
+    plain = WorkspaceAwareSqlAlchemyStore(database)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "MLmodel").write_text("flavors: {sklearn: {}}\n")
+    for workspace in ("default", "team"):
+        with WorkspaceContext(workspace):
+            plain.create_registered_model("iris")
+            for _ in range(2):
+                plain.create_model_version("iris", str(tmp_path / "model"))
+    with WorkspaceContext("team"):
+        plain.set_registered_model_alias("iris", "production", "2")
+    store: Any = open_store(f"quantgov:{database}")  # before any request, so in no workspace
+    with store._sessions() as session:
+        found = session.execute(text("SELECT kind, workspace FROM quantgov_ledger WHERE kind = 'inherited'")).all()
+    assert [tuple(row) for row in found] == [("inherited", "team")]
+    with WorkspaceContext("team"):
+        store.set_registered_model_alias("iris", "champion", "1")
+        with pytest.raises(MlflowException, match=REFUSED):
+            plain.delete_model_version("iris", "1")
+    assert store.quantgov_verify().ok
+    with WorkspaceContext("default"):
+        with pytest.raises(MlflowException, match=REFUSED):
+            plain.set_registered_model_alias("iris", "champion", "1")
+        plain.delete_model_version("iris", "1")  # nobody has let this one through
+    with store.engine.begin() as connection:
+        triggers.remove(connection)
+        connection.execute(text(ALIAS.format("champion", 2)))
+    (wrong,) = store.quantgov_verify().pointers
+    assert (wrong.workspace, wrong.problem) == ("default", "no row of the ledger has put it there")

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlflow_quantgov.gate import ledger, triggers
 from mlflow_quantgov.gate.chain import Verification, Wrong
+from mlflow_quantgov.gate.granting import knows
 from mlflow_quantgov.gate.replay import recorded
 from mlflow_quantgov.gate.standing import Standing, problem, standing, wrong
 
@@ -16,9 +17,10 @@ class Audit:
     """Questions about the ledger, and about the triggers that guard it."""
 
     def quantgov_triggers(self: Any) -> triggers.Status:
-        """Which triggers the database should have, and has."""
-        with self.engine.connect() as connection:
-            return triggers.status(connection)
+        """Which triggers the database should have, and has; `quantgov_rules` is changed where they enforce another policy."""
+        with self._sessions() as session:
+            found, told = triggers.status(session.connection()), knows(session, self._policy)
+        return found if told else replace(found, changed=(*found.changed, "quantgov_rules"))
 
     def quantgov_verify(self: Any, wanted: Collection[int] = ()) -> Verification:
         """Whether the ledger's chain is unbroken, and every protected pointer stands where the ledger has put it.

@@ -19,17 +19,20 @@ _EVERY_VERSION = -1
 
 def tell(session: Session, policy: Policy) -> None:
     """Have the triggers enforce a policy from this transaction's end on."""
-    row = session.get(GuardRow, 1)
-    if row is not None and (row.mode, row.policy_digest) == (policy.mode, policy.digest):
-        rows = session.execute(select(RuleRow.id)).all()
-        if len(rows) == len(rule_rows(policy)):
-            return
+    if knows(session, policy):
+        return
     session.execute(delete(RuleRow))
     session.execute(delete(GuardRow))
-    session.add(GuardRow(id=1, mode=policy.mode, policy_digest=policy.digest))
-    session.flush()
+    session.execute(insert(GuardRow), {"id": 1, "mode": policy.mode, "policy_digest": policy.digest})
     if found := rule_rows(policy):
         session.execute(insert(RuleRow), found)
+
+
+def knows(session: Session, policy: Policy) -> bool:
+    """Whether the triggers enforce this policy, every rule of it, and nothing else."""
+    guards = session.execute(select(GuardRow.id, GuardRow.mode, GuardRow.policy_digest)).all()
+    there = [dict(row) for row in session.execute(select(RuleRow.__table__).order_by(RuleRow.id)).mappings()]
+    return [tuple(row) for row in guards] == [(1, policy.mode, policy.digest)] and there == rule_rows(policy)
 
 
 def is_undecidable(name: str, destination: str) -> bool:
