@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from mlflow_quantgov.errors import EvidenceError
 from mlflow_quantgov.gate.client import Gate
 
-MOST_ROWS = 1000
+MOST_ROWS = 10_000
+"""As many as a server gives at once."""
 _APPROVING = {"allowed", "observed"}
 
 
@@ -29,9 +31,13 @@ def newest_decided(gate: Gate, name: str, version: str, created: int) -> Decided
         name: Registered model.
         version: Its version.
         created: When the version was created, in milliseconds; what was decided before is about another one.
+
+    Raises:
+        EvidenceError: The ledger holds so many rows of this model that an approval may lie behind them.
     """
     since = datetime.fromtimestamp(created / 1000, UTC)
-    for row in gate.ledger(name, MOST_ROWS):
+    rows = gate.ledger(name, MOST_ROWS)
+    for row in rows:
         about = row.get("kind") == "promotion" and str(row.get("version")) == version
         if not about or row.get("decision") not in _APPROVING or _moment(str(row["created_at"])) < since:
             continue
@@ -40,6 +46,12 @@ def newest_decided(gate: Gate, name: str, version: str, created: int) -> Decided
         manifest = identity.numbers.get("manifest") if identity else None
         if manifest:
             return Decided(str(row["decision_id"]), str(row.get("destination")), str(manifest))
+    if len(rows) >= MOST_ROWS and _moment(str(rows[-1]["created_at"])) > since:
+        raise EvidenceError(
+            f"The newest {MOST_ROWS:,} rows of the ledger about {name} hold no approval of version {version}.",
+            why="An older one may say which files were approved, and somebody may have asked so often to hide it.",
+            fix=f"quantgov audit log {name}",
+        )
     return None
 
 

@@ -66,8 +66,9 @@ def _models(client: mlflow.MlflowClient) -> Iterator[str]:
 
 
 def _version(gate: Gate | None, ref: VersionRef) -> Reread:
-    decided = newest_decided(gate, ref.name, ref.version, ref.creation_time) if gate else None
+    decided = None
     try:
+        decided = newest_decided(gate, ref.name, ref.version, ref.creation_time) if gate else None
         with local_files(ref, None) as root:
             return _compared(ref, root, decided)
     except (QuantgovError, MlflowException, OSError) as error:

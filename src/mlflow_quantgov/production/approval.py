@@ -7,7 +7,7 @@ import re
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from mlflow_quantgov.errors import QuantgovError, UsageError
+from mlflow_quantgov.errors import UnreachableError, UsageError
 from mlflow_quantgov.flavor.download import find_version
 from mlflow_quantgov.gate.client import Gate, find_gate
 from mlflow_quantgov.gate.decided import newest_decided
@@ -62,12 +62,15 @@ def decided_manifest(name: str, version: str) -> str | None:
 
     Returns:
         None where nothing is gated, nothing was decided, or nobody answers.
+
+    Raises:
+        EvidenceError: So much was decided about the model that nobody can tell.
     """
     try:
         gate = find_gate()
         created = int(mlflow.MlflowClient().get_model_version(name, version).creation_timestamp)
         decided = newest_decided(gate, name, version, created) if gate is not None else None
-    except (QuantgovError, MlflowException):
+    except (UnreachableError, MlflowException):
         return None
     return decided.manifest if decided is not None else None
 
