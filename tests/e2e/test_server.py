@@ -15,7 +15,8 @@ import mlflow_quantgov as qg
 from mlflow_quantgov.errors import EvidenceError, LineageError, TamperingError, UsageError
 from mlflow_quantgov.gate import triggers
 from mlflow_quantgov.gate.chain import walk
-from mlflow_quantgov.gate.client import require_gate
+from mlflow_quantgov.gate.client import find_gate, require_gate
+from mlflow_quantgov.gate.deep_check import deep_check
 from mlflow_quantgov.gate.replay import replay
 
 pytestmark = pytest.mark.slow
@@ -121,9 +122,17 @@ def test_what_was_overwritten_after_the_approval_is_not_loaded(
     below = f"{connected.url}/api/2.0/mlflow-artifacts/artifacts/{root.relative_to(connected.folder / 'artifacts')}"
     try:
         for name, data in ((f"model/{weights.name}", other.read_bytes()), ("quantgov/manifest.json", manifest)):
-            assert requests.put(f"{below}/{name}", data=data, timeout=60).ok
+            answer = requests.put(f"{below}/{name}", data=data, timeout=60)
+            assert answer.status_code == 403 and "quantgov refused" in answer.text
+            (root / name).write_bytes(data)  # past the server
         with pytest.raises(TamperingError, match="not those that were approved"):
             qg.load_model(f"models:/{connected.model}@champion")
+        with pytest.raises(TamperingError, match="not those that were approved"):
+            mlflow.pyfunc.load_model(connected.good)
+        (found,) = [
+            one for one in deep_check(find_gate()) if (one.model, one.version) == tuple(connected.good.split("/")[1:])
+        ]
+        assert found.outcome == "fail" and "quantgov/manifest.json" in found.files
         assert not qg.check(connected.good, "@champion").allowed
     finally:
         for path, data in before.items():

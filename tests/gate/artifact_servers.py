@@ -47,14 +47,14 @@ class Server:
     def client(self) -> mlflow.MlflowClient:
         return mlflow.MlflowClient(tracking_uri=self.url, registry_uri=self.url)
 
-    def post(self, path: str, **body: Any) -> requests.Response:
-        return requests.post(f"{self.url}/api/2.0/mlflow/{path}", json=body, timeout=60)
+    def post(self, route: str, /, **body: Any) -> requests.Response:
+        return requests.post(f"{self.url}/api/2.0/mlflow/{route}", json=body, timeout=60)
 
     def put(self, path: str, data: Any, *, api: str = "api", host: str | None = None) -> requests.Response:
         return requests.put(f"{host or self.host}/{api}/2.0/mlflow-artifacts/artifacts/{path}", data=data, timeout=60)
 
     def delete(self, path: str, *, api: str = "api", host: str | None = None) -> requests.Response:
-        return requests.delete(f"{host or self.host}/{api}/2.0/mlflow-artifacts/artifacts/{path}", timeout=60)
+        return requests.delete(f"{host or self.url}/{api}/2.0/mlflow-artifacts/artifacts/{path}", timeout=60)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def server(
     module = "mlflow_quantgov" if gated else "mlflow"
     command = [sys.executable, "-m", module, "server", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
                "--artifacts-destination", destination or str(folder / "artifacts"),
-               "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *options]  # fmt: skip
+               "--host", "127.0.0.1", "--port", str(port), "--workers", "2" if gunicorn else "1", *options]  # fmt: skip
     command += ["--gunicorn-opts", "--timeout 120"] if gunicorn else []
     command += ["--static-prefix", prefix] if prefix else []
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "QUANTGOV_"))}

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from artifact_servers import Server, server
 
 pytestmark = pytest.mark.slow
+ARTIFACTS = Path(__file__).parents[1] / "data" / "artifacts"
 BUCKET = "models"
 PART = 5 * 1024 * 1024
 
@@ -110,7 +111,7 @@ def logged(one: Server, s3: Store) -> Model:
     return model
 
 
-def register(one: Server, model: Model) -> None:
+def register(one: Server, model: Model) -> str:
     name = f"m{uuid.uuid4().hex[:8]}"
     one.client.create_registered_model(name)
     answer = one.post(
@@ -121,6 +122,7 @@ def register(one: Server, model: Model) -> None:
         run_id=model.run_id,
     )
     assert answer.ok, answer.text
+    return name
 
 
 def create(one: Server, model: Model, name: str = "weights.bin") -> requests.Response:
@@ -198,6 +200,21 @@ def test_evidence_is_still_added(served: Server, s3: Store) -> None:
     assert served.put(path, b"<svg></svg>").status_code == (403 if served.gated else 200)
 
 
+def test_the_gate_reads_what_it_serves_from_the_bucket(served: Server, s3: Store) -> None:
+    """It asked its own tracking URI, which is a database, for `mlflow-artifacts:`: every version was refused as unreachable."""
+    if not served.gated:
+        return
+    model = logged(served, s3)
+    for path in (ARTIFACTS / "gptq-w4g32").iterdir():
+        s3.client.put_object(Bucket=BUCKET, Key=f"{model.key}/model/{path.name}", Body=path.read_bytes())
+    s3.client.delete_object(Bucket=BUCKET, Key=f"{model.key}/model/weights.bin")
+    name = register(served, model)
+    body = {"name": name, "version": "1", "to": "@champion"}
+    answer = requests.post(f"{served.url}/quantgov/api/check", json=body, timeout=120)
+    (identity,) = [one for one in answer.json()["checks"] if one["check"] == "identity"]
+    assert "no manifest was written" in identity["reason"], identity
+
+
 @pytest.mark.parametrize("registered_first", [True, False])
 def test_a_presigned_upload(direct: Server, s3: Store, registered_first: bool) -> None:
     """Its address works until it expires, whatever is registered meanwhile."""
@@ -238,7 +255,7 @@ def test_a_source_that_takes_in_the_whole_bucket(direct: Server, s3: Store) -> N
     name = f"m{uuid.uuid4().hex[:8]}"
     direct.client.create_registered_model(name)
     logged(direct, s3)
-    for source in (f"s3://{BUCKET}", f"s3://{BUCKET}/{direct.folder.name}/", f"s3://{BUCKET}/{direct.folder.name}/1"):
+    for source in (f"s3://{BUCKET}/{direct.folder.name}/", f"s3://{BUCKET}/{direct.folder.name}/1"):
         answer = direct.post("model-versions/create", name=name, source=source)
         assert answer.ok is not direct.gated
         assert not direct.gated or "holds the artifacts of others" in answer.text

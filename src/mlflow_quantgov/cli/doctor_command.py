@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from mlflow_quantgov.cli.deep_doctor import deep_findings, exit_code
 from mlflow_quantgov.cli.output import coloured, json_option, print_fix, print_json, stdout
 
 
@@ -22,10 +23,14 @@ class Finding:
 
 
 @click.command()
+@click.option(
+    "--deep", is_flag=True, help="Also read the files of every registered version again; exit 4 where any has changed."
+)
 @json_option
-def doctor(as_json: bool) -> int:
+def doctor(deep: bool, as_json: bool) -> int:
     """Examine the registry that MLflow is set to, and the libraries installed here."""
-    findings = [*_registry(), _versions(), *_extras()]
+    reread = deep_findings() if deep else []
+    findings = [*_registry(), _versions(), *_extras(), *reread]
     if as_json:
         print_json(
             {"ok": all(one.outcome != "fail" for one in findings), "findings": [asdict(one) for one in findings]}
@@ -42,7 +47,7 @@ def doctor(as_json: bool) -> int:
         for one in findings:
             if one.fix:
                 print_fix(one.fix)
-    return 1 if any(one.outcome == "fail" for one in findings) else 0
+    return exit_code(reread) or (1 if any(one.outcome == "fail" for one in findings) else 0)
 
 
 def _registry() -> list[Finding]:

@@ -24,6 +24,7 @@ from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.store import write_copy
 from mlflow_quantgov.evidence.targets import Target
 from mlflow_quantgov.flavor import layout
+from mlflow_quantgov.flavor.approved import approved_manifest
 from mlflow_quantgov.flavor.download import cache_folder, local_model
 from mlflow_quantgov.flavor.environment import (
     check_environment,
@@ -227,7 +228,8 @@ def load_model(
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> GenerationModel:
     """Load for `mlflow.pyfunc`; `path` is the folder with the model's files."""
-    return _open(Path(path).parent, verify=True)
+    root = Path(path).parent
+    return _open(root, verify=True, approved=approved_manifest(root))
 
 
 def _open(root: Path, *, verify: bool, approved: str | None = None) -> GenerationModel:

@@ -56,7 +56,7 @@ def local_files(ref: VersionRef, engine: Engine | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="quantgov-files-") as scratch:
         try:
-            fetched = mlflow.artifacts.download_artifacts(artifact_uri=location, dst_path=scratch)
+            fetched = mlflow.artifacts.download_artifacts(artifact_uri=_stored(location), dst_path=scratch)
         except Exception as error:
             raise _unreachable(ref, type(error).__name__) from error
         yield Path(fetched)
@@ -119,6 +119,15 @@ def databases(engine: Engine) -> Iterator[Engine]:
             yield other
         finally:
             other.dispose()
+
+
+def _stored(location: str) -> str:
+    """Where the server itself fetches what it serves: a client asks for `mlflow-artifacts:` over HTTP, the server cannot."""
+    parsed, destination = urlparse(location), os.environ.get(DESTINATION)
+    relative = unquote(parsed.path).strip("/")
+    if parsed.scheme != "mlflow-artifacts" or not destination or ".." in relative.split("/"):
+        return location
+    return f"{destination.rstrip('/')}/{relative}"
 
 
 def _as_path(location: str) -> Path | None:

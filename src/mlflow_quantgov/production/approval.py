@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 
 import mlflow
+from mlflow.exceptions import MlflowException
 
-from mlflow_quantgov.errors import UsageError
+from mlflow_quantgov.errors import UnreachableError, UsageError
 from mlflow_quantgov.flavor.download import find_version
 from mlflow_quantgov.gate.client import Gate, find_gate
+from mlflow_quantgov.gate.decided import newest_decided
 from mlflow_quantgov.policy.loader import load_policy, parse_policy
 from mlflow_quantgov.policy.matching import destination_kind
 from mlflow_quantgov.policy.names import fold
@@ -54,6 +56,24 @@ def require_approval(model_uri: str) -> str | None:
         why="It may have been put there around the gate.",
         fix=f"quantgov check models:/{version.name}/{version.version} --to {destination}",
     )
+
+
+def decided_manifest(name: str, version: str) -> str | None:
+    """Manifest digest of the newest decision that let a version through anywhere.
+
+    Returns:
+        None where nothing is gated, nothing was decided, or nobody answers.
+
+    Raises:
+        EvidenceError: So much was decided about the model that nobody can tell.
+    """
+    try:
+        gate = find_gate()
+        created = int(mlflow.MlflowClient().get_model_version(name, version).creation_timestamp)
+        decided = newest_decided(gate, name, version, created) if gate is not None else None
+    except (UnreachableError, MlflowException):
+        return None
+    return decided.manifest if decided is not None else None
 
 
 def _manifest(gate: Gate, decision_id: str) -> str | None:
