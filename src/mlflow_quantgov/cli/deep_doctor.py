@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from mlflow_quantgov.cli.findings import Finding
 from mlflow_quantgov.errors import TamperingError
 
 
-@dataclass(frozen=True)
-class DeepFinding:
-    """One version whose files were read again."""
-
-    what: str
-    outcome: str
-    """`pass`, `fail` or `inconclusive`."""
-    detail: str
-    fix: str = ""
-    files: tuple[str, ...] = ()
-    """Paths inside the version's folder that are not what they were."""
-
-
-def deep_findings() -> list[DeepFinding]:
+def deep_findings() -> list[Finding]:
     """One finding for each registered version of the registry that MLflow is set to."""
     from mlflow_quantgov.gate.client import find_gate
     from mlflow_quantgov.gate.deep_check import deep_check
@@ -33,10 +19,10 @@ def deep_findings() -> list[DeepFinding]:
                 f"quantgov audit log {one.model}; restore the files from the store's own versions, or log the model again; "
                 f"until then move aliases away from version {one.version}"
             )
-        found.append(DeepFinding(f"{one.model} version {one.version}", one.outcome, one.detail, fix, one.files))
+        found.append(Finding(f"{one.model} version {one.version}", one.outcome, one.detail, fix, one.files))
     return found
 
 
-def exit_code(findings: list[DeepFinding]) -> int:
+def exit_code(findings: list[Finding]) -> int:
     """4 where any version's files were tampered with."""
     return TamperingError.exit_code if any(one.outcome == "fail" for one in findings) else 0

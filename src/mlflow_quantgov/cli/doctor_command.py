@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from mlflow_quantgov.cli.deep_doctor import deep_findings, exit_code
+from mlflow_quantgov.cli.findings import Finding
 from mlflow_quantgov.cli.output import coloured, json_option, print_fix, print_json, stdout
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the examination."""
-
-    what: str
-    outcome: str
-    """`pass`, `fail` or `inconclusive`."""
-    detail: str
-    fix: str = ""
 
 
 @click.command()
