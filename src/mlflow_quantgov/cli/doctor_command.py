@@ -83,6 +83,9 @@ def _keys(found: dict[str, Any] | None) -> Finding:
     if not found:
         return Finding("keys", "inconclusive", "this gate is of a version that knows no signatures")
     said = f"{found['count']} trusted {found['digest'][:19]}" if found["count"] else "nobody's signature counts"
+    for role, count in found.get("too_few", {}).items():
+        fix = f"quantgov keys trust NAME.pub.pem --name NAME --role {role}; quantgov server --keys keys.yaml ..."
+        return Finding("keys", "fail", f"{said}; the policy wants {count} people to approve, and fewer are {role}", fix)
     if not found["lacking"]:
         return Finding("keys", "pass", said)
     role = found["lacking"][0]

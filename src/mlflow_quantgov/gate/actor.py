@@ -31,3 +31,12 @@ def _local() -> tuple[str, str]:
         return getpass.getuser()[:300], "os-user"
     except (KeyError, OSError):
         return str(os.getuid()), "os-user"
+
+
+VERIFIED = ("basic-auth",)
+"""How the source of a name begins where something in this server has checked a password."""
+
+
+def is_verified(actor_source: str | None) -> bool:
+    """Whether a name is that of whoever asks, and not only what they say: see `current_actor`."""
+    return actor_source is not None and actor_source.startswith(VERIFIED)

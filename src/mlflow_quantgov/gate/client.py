@@ -14,6 +14,7 @@ from mlflow_quantgov.errors import EvidenceError, QuantgovError, UnreachableErro
 from mlflow_quantgov.evidence.signing import TrustedKeys
 from mlflow_quantgov.policy.decision import AuditAnswer, CheckResult, Decision
 from mlflow_quantgov.policy.facts import Evidence
+from mlflow_quantgov.policy.matching import fold
 from mlflow_quantgov.policy.schema import Policy
 from mlflow_quantgov.policy.spot_checks import role_for
 
@@ -53,6 +54,26 @@ class Gate(ABC):
 
         Raises:
             UsageError: The version has no such evaluation.
+        """
+
+    @abstractmethod
+    def pointers(self, model: str | None = None) -> list[dict[str, Any]]:
+        """How every version at a protected alias or stage came there: see `gate.standing.Standing`."""
+
+    @abstractmethod
+    def standing(self, name: str, version: str, destination: str) -> dict[str, Any]:
+        """How one version came to where it stands.
+
+        Raises:
+            UsageError: It does not stand there.
+        """
+
+    @abstractmethod
+    def recheck(self, name: str, version: str, destination: str) -> dict[str, Any]:
+        """`standing`, `decision` as it would be today, and `altered`: whether the files are not those of then.
+
+        Raises:
+            UsageError: It does not stand there.
         """
 
     @abstractmethod
@@ -108,6 +129,18 @@ class HttpGate(Gate):
     def draw(self, name: str, version: str, statement: str | None = None) -> dict[str, Any]:
         """See `Gate`."""
         return self._ask("POST", "draws", json={"name": name, "version": version, "statement": statement})
+
+    def pointers(self, model: str | None = None) -> list[dict[str, Any]]:
+        """See `Gate`."""
+        return list(self._ask("GET", "pointers", params={"model": model})["pointers"])
+
+    def standing(self, name: str, version: str, destination: str) -> dict[str, Any]:
+        """See `Gate`."""
+        return self._ask("POST", "standing", json={"name": name, "version": version, "to": destination})
+
+    def recheck(self, name: str, version: str, destination: str) -> dict[str, Any]:
+        """See `Gate`."""
+        return self._ask("POST", "recheck", json={"name": name, "version": version, "to": destination})
 
     def decision(self, decision_id: str) -> Decision | None:
         """See `Gate`."""
@@ -189,6 +222,18 @@ class StoreGate(Gate):
         """See `Gate`."""
         return dict(self._store.quantgov_draw(name, version, statement))
 
+    def pointers(self, model: str | None = None) -> list[dict[str, Any]]:
+        """See `Gate`."""
+        return list(self._store.quantgov_pointers(model))
+
+    def standing(self, name: str, version: str, destination: str) -> dict[str, Any]:
+        """See `Gate`."""
+        return dict(self._store.quantgov_standing(name, version, destination))
+
+    def recheck(self, name: str, version: str, destination: str) -> dict[str, Any]:
+        """See `Gate`."""
+        return dict(self._store.quantgov_recheck(name, version, destination))
+
     def decision(self, decision_id: str) -> Decision | None:
         """See `Gate`."""
         found = self._store.quantgov_decision(decision_id)
@@ -254,7 +299,20 @@ def keys_status(policy: Policy, keys: TrustedKeys) -> dict[str, Any]:
         "digest": keys.digest,
         "count": len(keys.keys),
         "lacking": sorted(role for role in wanted if not keys.with_role(role)),
+        "too_few": _too_few(policy, keys),
     }
+
+
+def _too_few(policy: Policy, keys: TrustedKeys) -> dict[str, int]:
+    """Roles by which more people have to approve than have a key, and how many that are."""
+    found: dict[str, int] = {}
+    for gate in policy.gates.values():
+        demand = gate.approvals
+        if demand is not None and demand.signed:
+            names = {fold(one.name) for one in keys.with_role(demand.role) if one.revoked_at is None}
+            if len(names) < demand.count:
+                found[demand.role] = max(found.get(demand.role, 0), demand.count)
+    return found
 
 
 def taken_in(one: Evidence) -> dict[str, Any]:
@@ -312,4 +370,5 @@ def decision_from_dict(data: dict[str, Any]) -> Decision:
         keys=data.get("keys", {}).get("digest", ""),
         decided_at=data.get("decided_at", ""),
         signatures=tuple(data.get("signatures", ())),
+        bound=dict(data.get("bound", {})),
     )

@@ -1,13 +1,32 @@
-"""Which versions and models a gated pointer or a rollback rests on."""
+"""Which versions and models a gated pointer or a rollback rests on, and what may not be taken from under it.
+
+Facts are gathered before the transaction. Inside it, under the lock of the model and of the ledger, every pointer is read
+again: one that has come meanwhile was promoted through the gate, so the ledger says what it rests on.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+from sqlalchemy.orm import Session
 
 from mlflow_quantgov.flavor.download import search_versions
-from mlflow_quantgov.policy.matching import destination_kind
+from mlflow_quantgov.gate import ledger
+from mlflow_quantgov.gate.actor import current_actor
+from mlflow_quantgov.gate.ledger import Entry
+from mlflow_quantgov.gate.pointers import Stood, all_pointers
+from mlflow_quantgov.gate.refusals import refusal
+from mlflow_quantgov.gate.sources import version_named
+from mlflow_quantgov.gate.standing import standing
+from mlflow_quantgov.policy.matching import creation_gated, destination_kind, observes
 from mlflow_quantgov.policy.schema import Policy
+
+_ATTEMPTS = 5
+Result = TypeVar("Result")
+Rests = dict[Stood, frozenset[tuple[str, str]]]
+"""Pointer to what it rests on beside its own version: model and version of its parent, and of what it rolls back to."""
 
 
 @dataclass(frozen=True)
@@ -19,33 +38,106 @@ class Pointer:
     """`@alias` or a stage."""
 
 
+@dataclass(frozen=True)
+class Deed:
+    """What is about to be taken away, or renamed."""
+
+    kind: str
+    """Of the ledger's row: `deletion` or `rename`."""
+    model: str
+    version: str | None = None
+    """None for the whole model."""
+    new_name: str | None = None
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        what = f"{self.model} version {self.version}" if self.version else self.model
+        return f"{what} cannot be {'renamed' if self.new_name else 'deleted'}"
+
+
 class Guards:
-    """Questions about pointers, asked of the store that this is mixed into."""
+    """Questions about pointers, and the deeds that they forbid, asked of the store that this is mixed into."""
 
-    def gated_pointers(self: Any, policy: Policy, name: str) -> list[str]:
-        """Words for every gated pointer inside a registered model."""
-        return [f"{held.destination} points to version {held.version}" for held in self.pointers(policy, name)]
+    def _guarded(self: Any, deed: Deed, change: Callable[[], Result]) -> Result:
+        """Do it, unless a gated pointer or a rollback rests on what it takes away; either is recorded."""
+        workspace = getattr(self.get_registered_model(deed.model), "workspace", None)
+        rests: Rests = {}
+        for _ in range(_ATTEMPTS):
+            self._gather_rests(rests, deed.model, workspace)
+            with self._sessions.transaction() as session:
+                self._lock(session, deed.model)
+                ledger.lock(session)
+                reasons = self._reasons(session, deed, rests, workspace)
+                if reasons is not None and (not reasons or observes(self._policy, deed.model)):
+                    outcome = change()
+                    self._record_deed(session, deed, reasons, "observed" if reasons else "recorded")
+                    return outcome
+            if reasons:
+                with self._sessions.transaction() as session:
+                    self._record_deed(session, deed, reasons, "refused")
+                raise refusal(
+                    f"quantgov refused: {deed.words}, because {reasons[0]}. Fix: move the alias or stage away first."
+                )
+        raise refusal(f"quantgov refused: {deed.words}: its aliases and stages kept moving. Fix: try again.")
 
-    def needed_by(self: Any, policy: Policy, name: str, version: str) -> list[str]:
-        """Why a version may not go: a gated pointer stands on it, or rolls back to it."""
-        pointers = self.pointers(policy, name)
-        reasons = [f"{held.destination} points to it" for held in pointers if held.version == version]
-        for held in pointers:
-            lineage = self.quantgov_facts(name, held.version).lineage if held.version != version else None
-            if lineage is not None and lineage.parent_version == version:
-                reasons.append(f"it is what {held.destination} rolls back to")
-        return reasons
+    def _gather_rests(self: Any, rests: Rests, model: str, workspace: str | None) -> None:
+        """What each gated pointer rests on: by the ledger where a decision says it, else by the files."""
+        with self._sessions() as session:
+            held = [one for one in all_pointers(session, workspace) if self._is_gated(one) and one not in rests]
+            known = {one: _by_ledger(session, self._policy, one) for one in held}
+        for one, found in known.items():
+            rests[one] = found if found is not None else self._by_files(one, whole=one.model == model)
 
-    def all_gated_pointers(self: Any, policy: Policy) -> list[tuple[str, Pointer]]:
-        """Model and pointer, for every gated pointer of the registry."""
-        found, token = [], None
-        while True:
-            page = self.search_registered_models(max_results=1000, page_token=token)
-            for model in page:
-                found += [(model.name, held) for held in self.pointers(policy, model.name)]
-            token = page.token
-            if not token:
-                return found
+    def _by_files(self: Any, stood: Stood, *, whole: bool) -> frozenset[tuple[str, str]]:
+        """What was written down at logging; for versions of the model itself also which one its rollback goes to."""
+        if not whole:
+            return frozenset(self._gatherer.claimed_parent(self.reference(stood.model, stood.version)))
+        lineage = self.quantgov_facts(stood.model, stood.version).lineage
+        return _named(stood.model, lineage.parent_uri, lineage.parent_version) if lineage is not None else frozenset()
+
+    def _reasons(self: Any, session: Session, deed: Deed, rests: Rests, workspace: str | None) -> list[str] | None:
+        """Why it may not be done; None where something has come that has to be looked at first."""
+        held = all_pointers(session, workspace)
+        gated = [one for one in held if self._is_gated(one)]
+        needs = {}
+        for one in gated:
+            found = rests.get(one)
+            needs[one] = found if found is not None else _by_ledger(session, self._policy, one)
+            if needs[one] is None:
+                return None
+        own = [one for one in gated if one.model == deed.model and deed.version in {None, one.version}]
+        reasons = [f"{one.destination} points to {'it' if deed.version else f'version {one.version}'}" for one in own]
+        for one, named in needs.items():
+            if one not in own and any(
+                model == deed.model and deed.version in {None, version} for model, version in named or ()
+            ):
+                what = "rolls back to" if one.model == deed.model else "was made from"
+                whose = (
+                    one.destination
+                    if one.model == deed.model
+                    else f"{one.model} version {one.version} at {one.destination}"
+                )
+                reasons.append(f"it is what {whose} {what}")
+        return reasons + _of_new_name(self._policy, deed, held)
+
+    def _record_deed(self: Any, session: Session, deed: Deed, reasons: list[str], word: str) -> None:
+        actor, source = current_actor()
+        kind = "denial" if word == "refused" else deed.kind
+        where = None if word == "refused" else deed.new_name
+        body = {"reasons": reasons} if reasons else {}
+        ledger.append(
+            session, Entry(kind, actor, source, deed.model, deed.version, where, word, self._policy.digest, body)
+        )
+
+    def _is_gated(self: Any, stood: Stood) -> bool:
+        return destination_kind(self._policy, stood.model, stood.destination) == "gated"
+
+    def all_gated_pointers(self: Any, policy: Policy) -> list[Stood]:
+        """Every gated pointer of the registry, of every workspace."""
+        with self._sessions() as session:
+            found = all_pointers(session, None)
+        return [one for one in found if destination_kind(policy, one.model, one.destination) == "gated"]
 
     def pointers(self: Any, policy: Policy | None, name: str) -> list[Pointer]:
         """Gated pointers of a registered model by a policy; all of them where None is given."""
@@ -57,3 +149,28 @@ class Guards:
         if policy is None:
             return found
         return [held for held in found if destination_kind(policy, name, held.destination) == "gated"]
+
+
+def _of_new_name(policy: Policy, deed: Deed, held: Iterable[Stood]) -> list[str]:
+    """Pointers survive a rename, so it may not carry one to where it would be protected."""
+    if deed.new_name is None:
+        return []
+    reasons = [
+        f"{one.destination} is protected under the new name"
+        for one in held
+        if one.model == deed.model and destination_kind(policy, deed.new_name, one.destination) != "open"
+    ]
+    return reasons + (["the new name is protected"] if creation_gated(policy, deed.new_name) else [])
+
+
+def _by_ledger(session: Session, policy: Policy, stood: Stood) -> frozenset[tuple[str, str]] | None:
+    """What a pointer rests on by the decision that allowed it; None where no decision says so."""
+    _, bound = standing(session, policy, stood)
+    if "parent" not in bound or (bound["parent"] and not bound["rolls_back_to"]):
+        return None
+    return _named(stood.model, bound["parent"], bound["rolls_back_to"])
+
+
+def _named(model: str, parent_uri: str | None, rolls_back_to: str | None) -> frozenset[tuple[str, str]]:
+    named = version_named(parent_uri)
+    return frozenset(([(model, rolls_back_to)] if rolls_back_to else []) + ([named] if named else []))

@@ -119,6 +119,15 @@ def newest_body(session: Session, kind: str) -> dict[str, Any]:
     return {"digest": row.policy_digest} | body
 
 
+def newest_of(session: Session, kind: str, model: str, version: str) -> list[dict[str, Any]]:
+    """Rows of a kind about one version, newest first: `actor`, `actor_source`, `body`."""
+    query = select(LedgerRow).where(LedgerRow.kind == kind, LedgerRow.model == model, LedgerRow.version == version)
+    return [
+        {"actor": row.actor, "actor_source": row.actor_source, "body": json.loads(row.body)}
+        for row in session.execute(query.order_by(desc(LedgerRow.seq))).scalars()
+    ]
+
+
 def is_empty(session: Session) -> bool:
     """Whether nothing was ever recorded."""
     return session.execute(select(LedgerRow.seq).limit(1)).first() is None

@@ -6,18 +6,19 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModel
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from mlflow_quantgov.gate import ledger
 from mlflow_quantgov.gate.actor import current_actor
+from mlflow_quantgov.gate.approving import CREATED
 from mlflow_quantgov.gate.guards import Pointer
 from mlflow_quantgov.gate.ledger import Entry
+from mlflow_quantgov.gate.refusals import refusal
 from mlflow_quantgov.gate.tables import KeysRow, PolicyRow
 from mlflow_quantgov.policy.decision import Decision
+from mlflow_quantgov.policy.matching import excludes_loggers
 
 Result = TypeVar("Result")
 
@@ -69,27 +70,18 @@ class Records:
             ledger.append(session, Entry(kind, actor, source, name, version, what, "recorded", self._policy.digest))
         return outcome
 
-    def _guard(self: Any, name: str, version: str, reasons: list[str], deed: str) -> None:
-        if not reasons or self._policy.mode != "enforce":
-            return
-        what = f"{name} version {version}" if version else name
+    def _logged(self: Any, name: str, create: Callable[[], Result]) -> Result:
+        """Create a version; who did is entered where the policy bars whoever logged one from approving of it."""
+        if not excludes_loggers(self._policy, name):
+            return create()
         actor, source = current_actor()
         with self._sessions.transaction() as session:
-            entry = Entry(
-                "denial",
-                actor,
-                source,
-                name,
-                version or None,
-                None,
-                "refused",
-                self._policy.digest,
-                {"reasons": reasons},
-            )
+            self._lock(session, name)
+            made: Any = create()
+            body = {"created": int(made.creation_timestamp), "source": made.source}
+            entry = Entry(CREATED, actor, source, name, str(made.version), None, "recorded", self._policy.digest, body)
             ledger.append(session, entry)
-        raise refusal(
-            f"quantgov refused: {what} cannot be {deed}, because {reasons[0]}. Fix: move the alias or stage away first."
-        )
+        return made
 
     def _lock(self: Any, session: Session, name: str) -> None:
         """PostgreSQL: nobody else changes this model until we commit; SQLite holds its write lock already."""
@@ -103,9 +95,10 @@ class Records:
         with self._sessions.transaction() as session:
             ledger.lock(session)  # several workers start at once
             if ledger.is_empty(session):
-                for name, held in self.all_gated_pointers(policy):
-                    entry = Entry("inherited", actor, source, name, held.version, held.destination, "inherited",
-                                  policy.digest)  # fmt: skip
+                for held in self.all_gated_pointers(policy):
+                    bound = {"created": held.created, "source": held.source, "location": held.location}
+                    entry = Entry("inherited", actor, source, held.model, held.version, held.destination, "inherited",
+                                  policy.digest, {"bound": bound})  # fmt: skip
                     ledger.append(session, entry)
             if session.get(PolicyRow, policy.digest) is None:
                 session.add(PolicyRow(digest=policy.digest, name=policy.name, text=policy.text, first_seen=now))
@@ -119,8 +112,3 @@ class Records:
                 if before.get("digest", "") != body["digest"]:
                     entry = Entry(kind, actor, source, decision="recorded", policy_digest=policy.digest, body=body)
                     ledger.append(session, entry)
-
-
-def refusal(message: str) -> MlflowException:
-    """How a refusal leaves the store: REST turns it into 403."""
-    return MlflowException(message, error_code=PERMISSION_DENIED)

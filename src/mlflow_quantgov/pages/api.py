@@ -62,6 +62,18 @@ def build_api(store: Callable[[], Any]) -> Blueprint:
     def check() -> Response:
         return jsonify(store().quantgov_check(*_fields("name", "version", "to")).to_dict())
 
+    @api.get("/pointers")
+    def pointers() -> Response:
+        return jsonify(pointers=store().quantgov_pointers(request.args.get("model")))
+
+    @api.post("/standing")
+    def standing() -> Response:
+        return jsonify(store().quantgov_standing(*_fields("name", "version", "to")))
+
+    @api.post("/recheck")
+    def recheck() -> Response:
+        return jsonify(store().quantgov_recheck(*_fields("name", "version", "to")))
+
     @api.get("/decisions/<decision_id>")
     def decision(decision_id: str) -> tuple[Response, int] | Response:
         found = store().quantgov_decision(decision_id)

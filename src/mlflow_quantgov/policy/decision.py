@@ -79,11 +79,18 @@ class Decision:
     """UTC: the time with which expiries were compared."""
     signatures: tuple[dict[str, Any], ...] = ()
     """Of the statements that it rests on: `statement`, `key`, `name`, `roles`, `standing`, `received_at`."""
+    bound: dict[str, Any] = field(default_factory=dict)
+    """What identifies the version that was judged: `created`, `source`, `location`, `manifest`, `parent`, `rolls_back_to`."""
 
     @property
     def waived(self) -> tuple[str, ...]:
         """Checks that would have refused, had nobody waived them."""
         return tuple(check.check for check in self.checks if check.outcome == "waived")
+
+    @property
+    def approvals(self) -> dict[str, Any]:
+        """`wanted`, `approved_by` and `not_counted`, where the policy asks for approvals; else empty."""
+        return next((one.numbers for one in self.checks if "approved_by" in one.numbers), {})
 
     @property
     def exit_code(self) -> int:
@@ -113,6 +120,7 @@ class Decision:
             "keys": {"digest": self.keys},
             "decided_at": self.decided_at,
             "signatures": list(self.signatures),
+            "bound": self.bound,
             "labels": list(self.labels),
             "summary": self.summary,
         }

@@ -85,9 +85,16 @@ def decide(policy: Policy, facts: Facts, destination: str, *, what_if: bool = Fa
     uri = f"models:/{facts.name}/{facts.version}"
     checks = tuple(
         spot_checks.explain(
-            trust.explain(_run(check, gate, rule, counted), KINDS.get(check, ()), gate, counted, aside), refuted
+            trust.explain(
+                _run(check, Question(gate, rule.yardsticks, counted)), KINDS.get(check, ()), gate, counted, aside
+            ),
+            refuted,
         )
         for check in _required(gate, facts)
+        if check != approvals.NAME
+    )
+    checks += _approved(
+        Question(gate, rule.yardsticks, counted, destination, policy.digest, tuple(trust.used(counted, checks)))
     )
     checks = spot_checks.demanded(gate, counted, checks, uri)
     labels = _labels(rule, counted, checks) + tuple(trust.labels(counted, checks, aside, gate))
@@ -99,6 +106,8 @@ def decide(policy: Policy, facts: Facts, destination: str, *, what_if: bool = Fa
     labels += tuple(
         f"waived: {one.check} by {one.numbers['waiver']['by']}" for one in checks if one.outcome == "waived"
     )
+    approved = [one["person"] for check in checks for one in check.numbers.get("approved_by", ())]
+    labels += (f"approved by {', '.join(approved)}",) if approved else ()
     allowed = bool(checks) and not any(check.refuses for check in checks)
     return _decision(policy, facts, destination, allowed, checks=checks, labels=labels, what_if=what_if)
 
@@ -120,12 +129,18 @@ def _required(gate: Gate, facts: Facts) -> tuple[str, ...]:
     return gate.checks
 
 
-def _run(name: str, gate: Gate, rule: Rule, facts: Facts) -> CheckResult:
-    if facts.role == "unknown" and name not in _OF_UNREAD_FILES:
+def _approved(question: Question) -> tuple[CheckResult, ...]:
+    """The check of approvals, last: whoever measured what the others rest on may be barred from approving."""
+    wanted = approvals.NAME in _required(question.gate, question.facts)
+    return (_run(approvals.NAME, question),) if wanted else ()
+
+
+def _run(name: str, question: Question) -> CheckResult:
+    if question.facts.role == "unknown" and name not in _OF_UNREAD_FILES:
         reason = f"Not measured: the files could not be read ({identity.NAME} says why)."
         return CheckResult(name, "missing", reason, "quantgov inspect PATH")
     try:
-        return all_checks()[name](Question(gate, rule.yardsticks, facts))
+        return all_checks()[name](question)
     except Exception as error:  # noqa: BLE001  (a check that breaks refuses; it must never let anything through)
         reason = f"The check itself failed: {type(error).__name__}: {str(error)[:200]}"
         return CheckResult(name, "fail", reason, "report this as a defect of mlflow-quantgov")
@@ -199,7 +214,21 @@ def _decision(
         keys=facts.keys,
         decided_at=facts.now.isoformat(),
         signatures=tuple(_signatures(facts, checks)),
+        bound=_bound(facts),
     )
+
+
+def _bound(facts: Facts) -> dict[str, Any]:
+    """What identifies the version that is judged: its number may be given away again, its source may be re-pointed."""
+    lineage = facts.lineage
+    return {
+        "created": facts.created,
+        "source": facts.source,
+        "location": facts.location,
+        "manifest": facts.model.manifest if facts.model else None,
+        "parent": lineage.parent_uri if lineage else None,
+        "rolls_back_to": lineage.parent_version if lineage else None,
+    }
 
 
 def _signatures(facts: Facts, checks: tuple[CheckResult, ...]) -> Iterator[dict[str, Any]]:

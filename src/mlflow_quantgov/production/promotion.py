@@ -126,7 +126,8 @@ def _refusal(gate: Gate, error: MlflowException) -> Decision | None:
 
 def _newest(gate: Gate, name: str, version: str, destination: str) -> Decision:
     for row in gate.ledger(name, 20):
-        if str(row.get("version")) == version and str(row.get("destination")) == destination:
+        here = str(row.get("version")) == version and str(row.get("destination")) == destination
+        if here and row.get("kind") == "promotion":
             found = gate.decision(str(row["decision_id"]))
             if found is not None:
                 return found

@@ -1,0 +1,80 @@
+"""What every protected pointer stands on, and what would be refused today: asked of the store that this is mixed into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from mlflow_quantgov.errors import UsageError
+from mlflow_quantgov.gate.pointers import Stood, all_pointers
+from mlflow_quantgov.gate.standing import standing
+from mlflow_quantgov.policy.engine import decide
+from mlflow_quantgov.policy.matching import destination_kind, fold
+
+
+class Rechecking:
+    """Says how versions came to where they stand, and judges them again; nothing is recorded or moved."""
+
+    def quantgov_pointers(self: Any, model: str | None = None) -> list[dict[str, Any]]:
+        """How every version at a protected alias or stage came there; no file is read.
+
+        Args:
+            model: Registered model; None for all of them.
+        """
+        names = _all_models(self.search_registered_models) if model is None else [self.get_registered_model(model)]
+        known = {one.name for one in names}
+        workspace = next((getattr(one, "workspace", None) for one in names), None)
+        with self._sessions() as session:
+            held = [one for one in all_pointers(session, workspace) if one.model in known and self._is_protected(one)]
+            found = [standing(session, self._policy, one)[0].to_dict() for one in held]
+        return sorted(found, key=lambda one: (one["model"], one["destination"], int(one["version"])))
+
+    def quantgov_standing(self: Any, name: str, version: str, destination: str) -> dict[str, Any]:
+        """How one version came to where it stands.
+
+        Raises:
+            UsageError: It does not stand there.
+        """
+        with self._sessions() as session:
+            return standing(session, self._policy, self._stood(session, name, version, destination))[0].to_dict()
+
+    def quantgov_recheck(self: Any, name: str, version: str, destination: str) -> dict[str, Any]:
+        """How one version came to where it stands, what would be decided today, and whether its files are those of then.
+
+        Whoever moved it there is taken for the one who asks: whoever merely looks bars nobody's approval.
+
+        Raises:
+            UsageError: It does not stand there.
+        """
+        found = self.quantgov_standing(name, version, destination)
+        facts = replace(self.quantgov_facts(name, version), requester=found["by"])
+        decision = decide(self._policy, facts, destination)
+        held = facts.model.manifest if facts.model is not None else None
+        expected = [one for one in (found["manifest"], facts.recorded_manifest) if one]
+        altered = held is not None and any(one != held for one in expected)
+        return {"standing": found, "decision": decision.to_dict(), "altered": altered or found["how"] == "re-pointed"}
+
+    def _stood(self: Any, session: Any, name: str, version: str, destination: str) -> Stood:
+        workspace = getattr(self.get_registered_model(name), "workspace", None)
+        for one in all_pointers(session, workspace):
+            if (one.model, one.version) == (name, version) and fold(one.destination) == fold(destination):
+                return one
+        raise UsageError(
+            f"{name} version {version} does not stand at {destination}.",
+            why="Only what stands there can be looked at again.",
+            fix=f"quantgov recheck {name}",
+        )
+
+    def _is_protected(self: Any, stood: Stood) -> bool:
+        return destination_kind(self._policy, stood.model, stood.destination) != "open"
+
+
+def _all_models(search: Callable[..., Any]) -> list[Any]:
+    found, token = [], None
+    while True:
+        page = search(max_results=1000, page_token=token)
+        found += list(page)
+        token = page.token
+        if not token:
+            return found
