@@ -52,7 +52,7 @@ def approve(
         UnreachableError: Nothing is gated.
     """
     said = reason.strip() if reason is not None else None
-    if until is not None and (until.tzinfo is None or until <= datetime.now(UTC)) or len(said or "") > MOST_WORDS:
+    if (until is not None and (until.tzinfo is None or until <= datetime.now(UTC))) or len(said or "") > MOST_WORDS:
         raise UsageError(
             f"An approval ends at a time that is still to come, and its reason has at most {MOST_WORDS} characters.",
             why="One that has ended counts for nothing.",

@@ -5,6 +5,9 @@ from __future__ import annotations
 import getpass
 import os
 
+VERIFIED = frozenset({"basic-auth", "authorization function"})
+"""Sources by which somebody is known: a login in front of this server has checked the name."""
+
 
 def current_actor() -> tuple[str, str]:
     """Name, and how it is known: `http, not verified`, `http from ADDRESS`, `environment` or `os-user`.
@@ -33,10 +36,6 @@ def _local() -> tuple[str, str]:
         return str(os.getuid()), "os-user"
 
 
-VERIFIED = ("basic-auth",)
-"""How the source of a name begins where something in this server has checked a password."""
-
-
 def is_verified(actor_source: str | None) -> bool:
     """Whether a name is that of whoever asks, and not only what they say: see `current_actor`."""
-    return actor_source is not None and actor_source.startswith(VERIFIED)
+    return actor_source in VERIFIED

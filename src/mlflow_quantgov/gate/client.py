@@ -196,7 +196,7 @@ class StoreGate(Gate):
             "gated": True,
             "version": __version__,
             "store": "in process",
-            "policy": {"name": policy.name, "digest": policy.digest, "mode": policy.mode},
+            "policy": policy_status(policy),
             "keys": keys_status(self._store.quantgov_policy(), self._store.quantgov_keys()),
         }
 
@@ -289,6 +289,12 @@ def require_gate(purpose: str) -> Gate:
             fix="quantgov doctor",
         )
     return gate
+
+
+def policy_status(policy: Policy) -> dict[str, Any]:
+    """What a gate says of its policy: name, digest, mode, and for which models it only observes."""
+    observing = [rule.models for rule in policy.rules if rule.mode == "observe"]
+    return {"name": policy.name, "digest": policy.digest, "mode": policy.mode, "observing": observing}
 
 
 def keys_status(policy: Policy, keys: TrustedKeys) -> dict[str, Any]:

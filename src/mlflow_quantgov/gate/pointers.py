@@ -8,7 +8,7 @@ from typing import Any
 
 from mlflow.entities.model_registry.model_version_stages import STAGE_DELETED_INTERNAL, STAGE_NONE
 from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlRegisteredModelAlias
-from sqlalchemy import Row, Select, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 
@@ -34,13 +34,13 @@ def all_pointers(session: Session, workspace: str | None) -> list[Stood]:
         session: Of the registry's database.
         workspace: Whose models; None for those of every workspace.
     """
-    version = SqlModelVersion
+    version: Any = SqlModelVersion
     columns = (version.name, version.version, version.creation_time, version.source, version.storage_location)
-    staged: Select[Any] = select(*columns, version.current_stage).where(
+    staged: Any = select(*columns, version.current_stage).where(
         version.current_stage.not_in([STAGE_NONE, STAGE_DELETED_INTERNAL])
     )
-    alias = SqlRegisteredModelAlias
-    named: Select[Any] = (
+    alias: Any = SqlRegisteredModelAlias
+    named: Any = (
         select(*columns, alias.alias)
         .join(alias, (alias.name == version.name) & (alias.version == version.version))
         .where(alias.workspace == version.workspace, version.current_stage != STAGE_DELETED_INTERNAL)
@@ -50,7 +50,7 @@ def all_pointers(session: Session, workspace: str | None) -> list[Stood]:
     return [*_of(session.execute(named).all(), "@"), *_of(session.execute(staged).all(), "")]
 
 
-def _of(rows: Iterable[Row[Any]], mark: str) -> list[Stood]:
+def _of(rows: Iterable[Any], mark: str) -> list[Stood]:
     return [
         Stood(one[0], str(one[1]), f"{mark}{one[5]}", int(one[2]), one[3] or "", one[4] or one[3] or "") for one in rows
     ]

@@ -36,8 +36,16 @@ class Rechecking:
         Raises:
             UsageError: It does not stand there.
         """
+        workspace = getattr(self.get_registered_model(name), "workspace", None)
         with self._sessions() as session:
-            return standing(session, self._policy, self._stood(session, name, version, destination))[0].to_dict()
+            for one in all_pointers(session, workspace):
+                if (one.model, one.version) == (name, version) and fold(one.destination) == fold(destination):
+                    return standing(session, self._policy, one)[0].to_dict()
+        raise UsageError(
+            f"{name} version {version} does not stand at {destination}.",
+            why="Only what stands there can be looked at again.",
+            fix=f"quantgov recheck {name}",
+        )
 
     def quantgov_recheck(self: Any, name: str, version: str, destination: str) -> dict[str, Any]:
         """How one version came to where it stands, what would be decided today, and whether its files are those of then.
@@ -54,17 +62,6 @@ class Rechecking:
         expected = [one for one in (found["manifest"], facts.recorded_manifest) if one]
         altered = held is not None and any(one != held for one in expected)
         return {"standing": found, "decision": decision.to_dict(), "altered": altered or found["how"] == "re-pointed"}
-
-    def _stood(self: Any, session: Any, name: str, version: str, destination: str) -> Stood:
-        workspace = getattr(self.get_registered_model(name), "workspace", None)
-        for one in all_pointers(session, workspace):
-            if (one.model, one.version) == (name, version) and fold(one.destination) == fold(destination):
-                return one
-        raise UsageError(
-            f"{name} version {version} does not stand at {destination}.",
-            why="Only what stands there can be looked at again.",
-            fix=f"quantgov recheck {name}",
-        )
 
     def _is_protected(self: Any, stood: Stood) -> bool:
         return destination_kind(self._policy, stood.model, stood.destination) != "open"

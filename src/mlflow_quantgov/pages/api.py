@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_quantgov.errors import QuantgovError, UsageError
 from mlflow_quantgov.evidence.statement import MAX_STATEMENT_BYTES
-from mlflow_quantgov.gate.client import keys_status, taken_in
+from mlflow_quantgov.gate.client import keys_status, policy_status, taken_in
 from mlflow_quantgov.version import __version__
 
 MAX_ROWS = 10_000
@@ -31,7 +31,7 @@ def build_api(store: Callable[[], Any]) -> Blueprint:
     @api.get("/status")
     def status() -> Response:
         policy = store().quantgov_policy()
-        described = {"name": policy.name, "digest": policy.digest, "mode": policy.mode}
+        described = policy_status(policy)
         keys = keys_status(policy, store().quantgov_keys())
         return jsonify(gated=True, version=__version__, policy=described, keys=keys, store=store().engine.dialect.name)
 

@@ -25,7 +25,9 @@ def build_views(store: Callable[[], Any]) -> Blueprint:
     views = Blueprint("quantgov_views", __name__, url_prefix="/quantgov")
 
     def page(template: str, **values: Any) -> str:
-        return render(template, policy=store().quantgov_policy(), **values)
+        policy = store().quantgov_policy()
+        observed = [rule.models for rule in policy.rules if rule.mode == "observe"]
+        return render(template, policy=policy, observed=observed, **values)
 
     @views.errorhandler(MlflowException)
     def _mlflow(error: MlflowException) -> tuple[str, int]:
@@ -55,6 +57,10 @@ def build_views(store: Callable[[], Any]) -> Blueprint:
             abort(404)
         shown = decision_from_dict(found) if "checks" in found else None
         return page("decision.html", decision=shown, raw=found)
+
+    @views.get("/pointers")
+    def pointers() -> str:
+        return page("pointers.html", pointers=store().quantgov_pointers())
 
     @views.get("/ledger")
     def ledger() -> str:

@@ -26,7 +26,7 @@ from mlflow_quantgov.policy.checks import (
 from mlflow_quantgov.policy.checks.interface import Check, Question
 from mlflow_quantgov.policy.decision import CheckResult, Decision
 from mlflow_quantgov.policy.facts import Facts
-from mlflow_quantgov.policy.matching import fold, gate_for, gate_name, rule_for
+from mlflow_quantgov.policy.matching import fold, gate_for, gate_name, observes, rule_for
 from mlflow_quantgov.policy.schema import Gate, Policy, Rule
 from mlflow_quantgov.policy.waivers import waive
 
@@ -205,7 +205,7 @@ def _decision(
         version=facts.version,
         policy_name=policy.name,
         policy_digest=policy.digest,
-        mode=policy.mode,
+        mode="observe" if observes(policy, facts.name) else "enforce",
         checks=checks,
         self_audit=answers(checks) if checks and facts.role != "parent" else (),
         what_if=what_if,

@@ -83,7 +83,7 @@ def rollback(name: str, alias: str, to: str | None = None) -> Rollback:
         ) from error
     after = to or _parent_version(name, before)
     decision = promote(name, after, f"@{alias}")
-    if not decision.allowed:
+    if not decision.allowed and decision.mode == "enforce":
         raise UsageError(
             f"The rollback of {name}@{alias} to version {after} was refused: {decision.one_line()}",
             why="The alias still points to where it pointed before.",
