@@ -235,6 +235,18 @@ def test_who_asks_without_a_name_may_be_one_of_them(signers: dict[str, Signer], 
         assert judged(TWO, version(more, requester=requester)).outcome == "pass"
 
 
+def test_a_name_that_no_login_has_checked_is_said_and_may_want_one_more(
+    signers: dict[str, Signer], keys: TrustedKeys
+) -> None:
+    label = "not verified: that it is rita who asks"
+    for asker, unchecked in (("named", "pass"), ("verified", "missing")):
+        asked = policy(f"{{count: 1, asker: {asker}}}")
+        given = said(approval(asked), keys, signers["ada"])
+        assert judged(asked, version(given, requester_verified=False)).outcome == unchecked
+        assert judged(asked, version(given, requester_verified=True)).outcome == "pass"
+        assert label in decide(asked, version(given, requester_verified=False), "@champion").labels
+
+
 def test_going_back_to_the_parent_asks_nobody_unless_the_policy_says_so() -> None:
     parent = {"role": "parent", "model": model_facts(PARENT), "lineage": None}
     assert judged(TWO, version(**parent)).outcome == "not-applicable"

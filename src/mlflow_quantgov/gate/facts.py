@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -68,6 +68,8 @@ class Gatherer:
     """Whose signatures are believed."""
     least_bits: Callable[[str], float] = lambda name: 0.0
     """Width below which versions of a registered model have to show how they were trained."""
+    claims: dict[VersionRef, list[tuple[str, str]]] = field(default_factory=dict)
+    """What versions of other models say of their parents: each is fetched once."""
 
     def gather(self, name: str, version: str, requester: str | None = None) -> Facts:
         """Everything that is known about a version; what cannot be read is named in `problems`."""
@@ -77,11 +79,13 @@ class Gatherer:
 
     def claimed_parent(self, ref: VersionRef) -> list[tuple[str, str]]:
         """Name and version of the parent that was written down at logging, by that one file alone; empty where none was."""
-        try:
-            named = version_named(str((claimed_parent(ref, self.engine) or {}).get("uri", "")))
-        except (QuantgovError, ValueError):
-            return []
-        return [named] if named else []
+        if ref not in self.claims:
+            try:
+                named = version_named(str((claimed_parent(ref, self.engine) or {}).get("uri", "")))
+            except (QuantgovError, ValueError):
+                named = None
+            self.claims[ref] = [named] if named else []
+        return self.claims[ref]
 
 
 class _Gathering:

@@ -56,7 +56,7 @@ class Rechecking:
             UsageError: It does not stand there.
         """
         found = self.quantgov_standing(name, version, destination)
-        facts = replace(self.quantgov_facts(name, version), requester=found["by"])
+        facts = replace(self.quantgov_facts(name, version), requester=found["by"], requester_verified=None)
         decision = decide(self._policy, facts, destination)
         held = facts.model.manifest if facts.model is not None else None
         expected = [one for one in (found["manifest"], facts.recorded_manifest) if one]

@@ -19,7 +19,7 @@ from mlflow_quantgov.errors import require
 from mlflow_quantgov.evidence.signing import TrustedKeys, load_trusted_keys
 from mlflow_quantgov.flavor.download import search_versions
 from mlflow_quantgov.gate import ledger
-from mlflow_quantgov.gate.actor import current_actor
+from mlflow_quantgov.gate.actor import current_actor, is_verified
 from mlflow_quantgov.gate.desk import Desk
 from mlflow_quantgov.gate.facts import Gatherer, reference_of
 from mlflow_quantgov.gate.guards import Deed, Guards
@@ -88,7 +88,8 @@ class _Gate(Guards, Rechecking, Desk, Judging, Records, _Store):
 
     def quantgov_facts(self, name: str, version: str) -> Facts:
         """Everything that is known about a version."""
-        return self._gatherer.gather(name, version, current_actor()[0])
+        actor, source = current_actor()
+        return replace(self._gatherer.gather(name, version, actor), requester_verified=is_verified(source))
 
     def quantgov_check(self, name: str, version: str, destination: str) -> Decision:
         """The decision, before asking for it; nothing is recorded."""

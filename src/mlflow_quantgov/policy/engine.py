@@ -108,6 +108,8 @@ def decide(policy: Policy, facts: Facts, destination: str, *, what_if: bool = Fa
     )
     approved = [one["person"] for check in checks for one in check.numbers.get("approved_by", ())]
     labels += (f"approved by {', '.join(approved)}",) if approved else ()
+    if approved and facts.requester_verified is False:
+        labels += (f"not verified: that it is {facts.requester} who asks",)
     allowed = bool(checks) and not any(check.refuses for check in checks)
     return _decision(policy, facts, destination, allowed, checks=checks, labels=labels, what_if=what_if)
 

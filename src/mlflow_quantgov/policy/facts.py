@@ -109,6 +109,8 @@ class Facts:
     now: datetime
     """UTC; what expiries are compared with."""
     requester: str | None = None
+    requester_verified: bool | None = None
+    """Whether a login has checked the requester's name; None where nobody can tell."""
     model: ModelFacts | None = None
     """None where the files hold no language model, or cannot be read."""
     recorded_manifest: str | None = None

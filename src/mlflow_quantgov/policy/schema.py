@@ -178,6 +178,8 @@ class ApprovalsDemand(_Part):
     """Who does not count beside the one who asks: whoever measured what the decision rests on, whoever logged the version."""
     policy: Literal["same", "any"] = "same"
     """`same`: an approval that was given under another policy does not count."""
+    asker: Literal["named", "verified"] = "named"
+    """`verified`: where no login has checked the name of whoever asks, one approval more is wanted, as for nobody's name."""
     parents: bool = False
     """Whether going back to the full-precision parent needs approvals too."""
 

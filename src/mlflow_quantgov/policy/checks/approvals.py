@@ -25,7 +25,7 @@ def run(question: Question) -> CheckResult:
     voices = heard(question, demand)
     counted = persons(voices)
     # Without a name, whoever asks may be one of those who approved; with one more there are still enough others.
-    unnamed = facts.requester in {None, ANONYMOUS}
+    unnamed = facts.requester in {None, ANONYMOUS} or (demand.asker == "verified" and not facts.requester_verified)
     wanted = demand.count + unnamed
     aside = [one for one in voices if one.problem is not None and fold(one.person) not in counted]
     evidence = [one for one in facts.evidence if one.digest in {voice.statement for voice in counted.values()}]
@@ -42,7 +42,7 @@ def run(question: Question) -> CheckResult:
     if len(counted) >= wanted:
         return result(NAME, "pass", said, "", evidence, **numbers)
     if unnamed:
-        said += " One more than usual is wanted, since nobody knows who asks."
+        said += " One more than usual is wanted, since nobody has checked who asks."
     return result(NAME, "missing", said, _fix(question, demand, counted), evidence, **numbers)
 
 
