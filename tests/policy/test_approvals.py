@@ -104,9 +104,10 @@ def counted(asked: Policy, facts: Facts, to: str = "@champion") -> set[str]:
 
 
 def test_two_people_let_it_through_and_one_does_not(signers: dict[str, Signer], keys: TrustedKeys) -> None:
-    ada, ben = (said(approval(), keys, signers[who]) for who in ("ada", "ben"))
-    both = decide(TWO, version(ada, replace(ben, digest=digest("9"))), "@champion")
-    assert both.allowed and "approved by Ada, ben" in both.labels and len(both.signatures) >= 1
+    ada = said(approval(), keys, signers["ada"])
+    ben = said(approval(reason="read the report"), keys, signers["ben"], minutes=20)
+    both = decide(TWO, version(ben, ada), "@champion")
+    assert both.allowed and "approved by Ada, ben" in both.labels and len(both.signatures) == 2
     alone = judged(TWO, version(ada, holders=(("approver", "Ada"), ("approver", "ben"), ("measurer", "dan"))))
     assert alone.outcome == "missing" and alone.reason.startswith("1 of 2 approvals: Ada.")
     assert alone.fix == "quantgov approve models:/chat/2 --to @champion --key NAME.key.pem (by ben)"
