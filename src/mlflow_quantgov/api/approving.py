@@ -90,7 +90,7 @@ def recheck(name: str | None = None) -> Iterator[dict[str, Any]]:
         name: Registered model; None for all of them.
 
     Yields:
-        `standing` (see `gate.standing.Standing`), `decision` as the JSON contract spells it, and `altered`: whether the files
+        `standing` (see `gate.believing.Standing`), `decision` as the JSON contract spells it, and `altered`: whether the files
         or the source are not those that were judged.
 
     Raises:

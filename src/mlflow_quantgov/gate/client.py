@@ -58,7 +58,7 @@ class Gate(ABC):
 
     @abstractmethod
     def pointers(self, model: str | None = None) -> list[dict[str, Any]]:
-        """How every version at a protected alias or stage came there: see `gate.standing.Standing`."""
+        """How every version at a protected alias or stage came there: see `gate.believing.Standing`."""
 
     @abstractmethod
     def standing(self, name: str, version: str, destination: str) -> dict[str, Any]:
@@ -376,5 +376,5 @@ def decision_from_dict(data: dict[str, Any]) -> Decision:
         keys=data.get("keys", {}).get("digest", ""),
         decided_at=data.get("decided_at", ""),
         signatures=tuple(data.get("signatures", ())),
-        bound=dict(data.get("bound", {})),
+        judged=dict(data.get("judged", {})),
     )

@@ -15,11 +15,11 @@ from sqlalchemy.orm import Session
 from mlflow_quantgov.flavor.download import search_versions
 from mlflow_quantgov.gate import ledger
 from mlflow_quantgov.gate.actor import current_actor
+from mlflow_quantgov.gate.believing import standing
 from mlflow_quantgov.gate.ledger import Entry
 from mlflow_quantgov.gate.pointers import Stood, all_pointers
 from mlflow_quantgov.gate.refusals import refusal
 from mlflow_quantgov.gate.sources import version_named
-from mlflow_quantgov.gate.standing import standing
 from mlflow_quantgov.policy.matching import creation_gated, destination_kind, observes
 from mlflow_quantgov.policy.schema import Policy
 
@@ -70,9 +70,8 @@ class Guards:
                 ledger.lock(session)
                 reasons = self._reasons(session, deed, rests, workspace)
                 if reasons is not None and (not reasons or observes(self._policy, deed.model)):
-                    outcome = change()
                     self._record_deed(session, deed, reasons, "observed" if reasons else "recorded")
-                    return outcome
+                    return change()
             if reasons:
                 with self._sessions.transaction() as session:
                     self._record_deed(session, deed, reasons, "refused")

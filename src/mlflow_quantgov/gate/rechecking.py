@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from mlflow_quantgov.errors import UsageError
+from mlflow_quantgov.gate.believing import standing
 from mlflow_quantgov.gate.pointers import Stood, all_pointers
-from mlflow_quantgov.gate.standing import standing
 from mlflow_quantgov.policy.engine import decide
 from mlflow_quantgov.policy.matching import destination_kind, fold
 

@@ -37,7 +37,7 @@ class Records:
                                   self._policy.digest)  # fmt: skip
                     ledger.append(session, entry)
 
-    def _record(self: Any, session: Session, decision: Decision, *, changed: bool) -> str:
+    def _record(self: Any, session: Session, decision: Decision, *, changed: bool, creation: bool = False) -> str:
         actor, source = current_actor()
         word = "allowed" if decision.allowed else "observed" if changed else "refused"
         entry = Entry(
@@ -49,7 +49,7 @@ class Records:
             decision.destination,
             word,
             decision.policy_digest,
-            decision.to_dict(),
+            decision.to_dict() | ({"creation": True} if creation else {}),
         )
         ledger.append(session, entry)
         return entry.decision_id
@@ -96,7 +96,7 @@ class Records:
             ledger.lock(session)  # several workers start at once
             if ledger.is_empty(session):
                 for held in self.all_gated_pointers(policy):
-                    bound = {"created": held.created, "source": held.source, "location": held.location}
+                    bound = {"created": held.created, "source": held.source}
                     entry = Entry("inherited", actor, source, held.model, held.version, held.destination, "inherited",
                                   policy.digest, {"bound": bound})  # fmt: skip
                     ledger.append(session, entry)

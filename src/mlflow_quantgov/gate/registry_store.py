@@ -159,7 +159,7 @@ class _Gate(Guards, Rechecking, Desk, Judging, Records, _Store):
                 created = super().create_model_version(name, source, *args, **kwargs)
                 decision = replace(decision, version=str(created.version))
             if created is not None:
-                self._record(session, decision, changed=True)
+                self._record(session, decision, changed=True, creation=True)
         if created is None:
             self._deny(decision)
         return created

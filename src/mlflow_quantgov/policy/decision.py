@@ -79,7 +79,7 @@ class Decision:
     """UTC: the time with which expiries were compared."""
     signatures: tuple[dict[str, Any], ...] = ()
     """Of the statements that it rests on: `statement`, `key`, `name`, `roles`, `standing`, `received_at`."""
-    bound: dict[str, Any] = field(default_factory=dict)
+    judged: dict[str, Any] = field(default_factory=dict)
     """What identifies the version that was judged: `created`, `source`, `location`, `manifest`, `parent`, `rolls_back_to`."""
 
     @property
@@ -120,7 +120,7 @@ class Decision:
             "keys": {"digest": self.keys},
             "decided_at": self.decided_at,
             "signatures": list(self.signatures),
-            "bound": self.bound,
+            "judged": self.judged,
             "labels": list(self.labels),
             "summary": self.summary,
         }

@@ -216,11 +216,11 @@ def _decision(
         keys=facts.keys,
         decided_at=facts.now.isoformat(),
         signatures=tuple(_signatures(facts, checks)),
-        bound=_bound(facts),
+        judged=_judged(facts),
     )
 
 
-def _bound(facts: Facts) -> dict[str, Any]:
+def _judged(facts: Facts) -> dict[str, Any]:
     """What identifies the version that is judged: its number may be given away again, its source may be re-pointed."""
     lineage = facts.lineage
     return {

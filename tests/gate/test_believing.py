@@ -18,9 +18,9 @@ from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 import mlflow_quantgov as qg
 from mlflow_quantgov.cli import cli
 from mlflow_quantgov.errors import TamperingError, UsageError
+from mlflow_quantgov.gate.believing import standing
 from mlflow_quantgov.gate.pointers import all_pointers
 from mlflow_quantgov.gate.registry_store import open_store
-from mlflow_quantgov.gate.standing import standing
 from mlflow_quantgov.policy.loader import parse_policy
 from mlflow_quantgov.production.approval import require_approval
 
@@ -148,6 +148,25 @@ def test_what_moved_around_the_gate_is_not_believed_even_where_it_once_stood(cha
     assert chat.how() == ["approved"]
 
 
+def test_an_alias_that_is_spelled_otherwise_is_another_pointer(chat: Chat) -> None:
+    chat.open()
+    chat.client.create_model_version("chat", str(chat.folder / "saved"))
+    qg.promote("models:/chat/1", "@champion")
+    qg.promote("models:/chat/2", "@Champion")
+    assert chat.how() == ["approved", "approved"]
+
+
+def test_creating_a_version_in_a_protected_model_moves_nothing(chat: Chat) -> None:
+    chat.open()
+    text = (chat.folder / "policy.yaml").read_text().replace('models: "*",', 'models: "*", create: gated,')
+    qg.promote("models:/chat/1", "@champion")
+    (chat.folder / "policy.yaml").write_text(text)
+    chat.store = open_store(f"quantgov:{chat.database}")
+    chat.store.create_model_version("chat", str(chat.folder / "saved"))
+    assert chat.store.quantgov_ledger("chat")[0]["version"] == "2"
+    assert chat.how() == ["approved"]
+
+
 def test_a_stage_that_was_left_is_left(chat: Chat) -> None:
     chat.open()
     chat.client.create_model_version("chat", str(chat.folder / "saved"))
@@ -190,7 +209,7 @@ def test_another_policy_takes_nothing_back_and_recheck_says_what_it_would_refuse
 def test_decisions_of_before_are_bound_by_their_time(chat: Chat) -> None:
     chat.open()
     qg.promote("models:/chat/1", "@champion")
-    chat.sql("UPDATE quantgov_ledger SET body = replace(body, '\"bound\"', '\"was\"') WHERE kind = 'promotion'")
+    chat.sql("UPDATE quantgov_ledger SET body = replace(body, '\"judged\"', '\"was\"') WHERE kind = 'promotion'")
     assert chat.how() == ["approved"] and require_approval("models:/chat@champion") is not None
     later = int((datetime.now(UTC) + timedelta(days=1)).timestamp() * 1000)
     chat.sql(f"UPDATE model_versions SET creation_time = {later}")

@@ -68,7 +68,8 @@ def standing(
     """
     row = _last_move(session, stood)
     how: How = "unknown" if row is None else _HOW.get(str(row.decision), "unknown")
-    bound = json.loads(row.body).get("bound", {}) if row is not None else {}
+    body = json.loads(row.body) if row is not None else {}
+    bound = body.get("judged") or body.get("bound") or {}
     if row is not None and how != "unknown":
         how = _bound_elsewhere(stood, bound, row.created_at) or how
     grace = policy.inherited.grace_until if policy.inherited is not None else None
@@ -96,12 +97,15 @@ def _last_move(session: Session, stood: Any) -> LedgerRow | None:
     for seq, kind, version, destination in session.execute(query.order_by(desc(LedgerRow.seq))):
         if destination is None or fold(destination) != fold(stood.destination):
             continue
-        # One version holds an alias; many may hold a stage.
-        if not stood.destination.startswith("@") and version != stood.version:
+        # Many versions may hold a stage; one holds an alias, and one that is spelled otherwise is another alias to MLflow.
+        if version != stood.version and (not stood.destination.startswith("@") or destination != stood.destination):
             continue
         if version != stood.version or kind in {"alias-removed", "stage-left"}:
             return None
-        return session.get(LedgerRow, seq)
+        row = session.get(LedgerRow, seq)
+        # To create a version in a protected model is a promotion too, and moves nothing.
+        if row is not None and not json.loads(row.body).get("creation"):
+            return row
     return None
 
 
