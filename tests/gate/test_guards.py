@@ -111,6 +111,17 @@ def test_where_the_gate_only_observes_it_is_recorded_and_done(open_one: Callable
     assert numbers(store, "chat") == ["1"]
 
 
+def test_a_rule_that_only_observes_takes_nothing_from_under_one_that_enforces(
+    open_one: Callable[..., Any], tmp_path: Path
+) -> None:
+    store = open_one()
+    store.set_registered_model_alias("chat", "champion", "1")
+    rule = '{models: "par*", mode: observe, destinations: {}}'
+    (tmp_path / "policy.yaml").write_text(POLICY.replace("MODE", "enforce").replace("rules: [", f"rules: [{rule}, "))
+    store = open_store(f"quantgov:{store.db_uri}")
+    refused(lambda: store.delete_model_version("parents", "1"), "what chat version 1 at @champion was made from")
+
+
 @pytest.mark.parametrize(("victim", "version"), [("chat", "1"), ("chat", "2"), ("parents", "1")])
 def test_a_promotion_between_the_look_and_the_deletion_is_seen(
     open_one: Callable[..., Any], victim: str, version: str

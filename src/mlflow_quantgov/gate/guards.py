@@ -7,9 +7,11 @@ again: one that has come meanwhile was promoted through the gate, so the ledger 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from mlflow.exceptions import MlflowException
 from sqlalchemy.orm import Session
 
 from mlflow_quantgov.flavor.download import search_versions
@@ -55,6 +57,16 @@ class Deed:
         what = f"{self.model} version {self.version}" if self.version else self.model
         return f"{what} cannot be {'renamed' if self.new_name else 'deleted'}"
 
+    def takes_from(self, held: Stood, needs: frozenset[tuple[str, str]]) -> str | None:
+        """Words for how it takes something from under a pointer; None where it does not."""
+        if held.model == self.model and self.version in {None, held.version}:
+            return f"{held.destination} points to {'it' if self.version else f'version {held.version}'}"
+        if not any(model == self.model and self.version in {None, version} for model, version in needs):
+            return None
+        if held.model == self.model:
+            return f"it is what {held.destination} rolls back to"
+        return f"it is what {held.model} version {held.version} at {held.destination} was made from"
+
 
 class Guards:
     """Questions about pointers, and the deeds that they forbid, asked of the store that this is mixed into."""
@@ -65,18 +77,22 @@ class Guards:
         rests: Rests = {}
         for _ in range(_ATTEMPTS):
             self._gather_rests(rests, deed.model, workspace)
+            enforced = None
             with self._sessions.transaction() as session:
                 self._lock(session, deed.model)
                 ledger.lock(session)
-                reasons = self._reasons(session, deed, rests, workspace)
-                if reasons is not None and (not reasons or observes(self._policy, deed.model)):
-                    self._record_deed(session, deed, reasons, "observed" if reasons else "recorded")
-                    return change()
-            if reasons:
+                found = self._reasons(session, deed, rests, workspace)
+                if found is not None:
+                    enforced = [words for model, words in found if not observes(self._policy, model)]
+                    if not enforced:
+                        said = [words for _, words in found]
+                        self._record_deed(session, deed, said, "observed" if said else "recorded")
+                        return change()
+            if enforced:
                 with self._sessions.transaction() as session:
-                    self._record_deed(session, deed, reasons, "refused")
+                    self._record_deed(session, deed, enforced, "refused")
                 raise refusal(
-                    f"quantgov refused: {deed.words}, because {reasons[0]}. Fix: move the alias or stage away first."
+                    f"quantgov refused: {deed.words}, because {enforced[0]}. Fix: move the alias or stage away first."
                 )
         raise refusal(f"quantgov refused: {deed.words}: its aliases and stages kept moving. Fix: try again.")
 
@@ -86,7 +102,8 @@ class Guards:
             held = [one for one in all_pointers(session, workspace) if self._is_gated(one) and one not in rests]
             known = {one: _by_ledger(session, self._policy, one) for one in held}
         for one, found in known.items():
-            rests[one] = found if found is not None else self._by_files(one, whole=one.model == model)
+            with suppress(MlflowException):  # it was taken away meanwhile
+                rests[one] = found if found is not None else self._by_files(one, whole=one.model == model)
 
     def _by_files(self: Any, stood: Stood, *, whole: bool) -> frozenset[tuple[str, str]]:
         """What was written down at logging; for versions of the model itself also which one its rollback goes to."""
@@ -95,30 +112,22 @@ class Guards:
         lineage = self.quantgov_facts(stood.model, stood.version).lineage
         return _named(stood.model, lineage.parent_uri, lineage.parent_version) if lineage is not None else frozenset()
 
-    def _reasons(self: Any, session: Session, deed: Deed, rests: Rests, workspace: str | None) -> list[str] | None:
-        """Why it may not be done; None where something has come that has to be looked at first."""
+    def _reasons(
+        self: Any, session: Session, deed: Deed, rests: Rests, workspace: str | None
+    ) -> list[tuple[str, str]] | None:
+        """Why it may not be done, with the model whose rule forbids it; None where something new has to be looked at first."""
         held = all_pointers(session, workspace)
-        gated = [one for one in held if self._is_gated(one)]
-        needs = {}
-        for one in gated:
-            found = rests.get(one)
-            needs[one] = found if found is not None else _by_ledger(session, self._policy, one)
-            if needs[one] is None:
+        found = []
+        for one in held:
+            if not self._is_gated(one):
+                continue
+            needs = rests[one] if one in rests else _by_ledger(session, self._policy, one)
+            if needs is None:
                 return None
-        own = [one for one in gated if one.model == deed.model and deed.version in {None, one.version}]
-        reasons = [f"{one.destination} points to {'it' if deed.version else f'version {one.version}'}" for one in own]
-        for one, named in needs.items():
-            if one not in own and any(
-                model == deed.model and deed.version in {None, version} for model, version in named or ()
-            ):
-                what = "rolls back to" if one.model == deed.model else "was made from"
-                whose = (
-                    one.destination
-                    if one.model == deed.model
-                    else f"{one.model} version {one.version} at {one.destination}"
-                )
-                reasons.append(f"it is what {whose} {what}")
-        return reasons + _of_new_name(self._policy, deed, held)
+            words = deed.takes_from(one, needs)
+            if words is not None:
+                found.append((one.model, words))
+        return found + _of_new_name(self._policy, deed, held)
 
     def _record_deed(self: Any, session: Session, deed: Deed, reasons: list[str], word: str) -> None:
         actor, source = current_actor()
@@ -150,16 +159,18 @@ class Guards:
         return [held for held in found if destination_kind(policy, name, held.destination) == "gated"]
 
 
-def _of_new_name(policy: Policy, deed: Deed, held: Iterable[Stood]) -> list[str]:
+def _of_new_name(policy: Policy, deed: Deed, held: Iterable[Stood]) -> list[tuple[str, str]]:
     """Pointers survive a rename, so it may not carry one to where it would be protected."""
-    if deed.new_name is None:
+    new = deed.new_name
+    if new is None:
         return []
     reasons = [
         f"{one.destination} is protected under the new name"
         for one in held
-        if one.model == deed.model and destination_kind(policy, deed.new_name, one.destination) != "open"
+        if one.model == deed.model and destination_kind(policy, new, one.destination) != "open"
     ]
-    return reasons + (["the new name is protected"] if creation_gated(policy, deed.new_name) else [])
+    reasons += ["the new name is protected"] if creation_gated(policy, new) else []
+    return [(new, words) for words in reasons]
 
 
 def _by_ledger(session: Session, policy: Policy, stood: Stood) -> frozenset[tuple[str, str]] | None:
