@@ -138,6 +138,21 @@ def test_withdrawn_by_the_same_key_it_counts_no_longer(release: Release) -> None
     assert release.ask().allowed, [(one.check, one.reason) for one in release.ask().checks]
 
 
+def test_a_withdrawal_between_the_judgement_and_the_change_is_seen(release: Release) -> None:
+    release.approve("ada", "ben")
+    judge, back = release.store._judge, ["ben"]
+
+    def withdrawn_meanwhile(*given: Any) -> Any:
+        found = judge(*given)
+        while back:
+            release.withdraw(back.pop(), user="rita")
+        return found
+
+    release.store._judge = withdrawn_meanwhile
+    assert not release.promote()
+    assert dict(release.store.get_registered_model("chat").aliases) == {}
+
+
 def test_what_would_count_for_nothing_is_refused_at_the_desk(release: Release) -> None:
     now = datetime.now(UTC)
     table: list[tuple[str, tuple[str, ...], dict[str, Any]]] = [
