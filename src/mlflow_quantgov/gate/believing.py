@@ -100,12 +100,10 @@ def _last_move(session: Session, stood: Any) -> LedgerRow | None:
         # Many versions may hold a stage; one holds an alias, and one that is spelled otherwise is another alias to MLflow.
         if version != stood.version and (not stood.destination.startswith("@") or destination != stood.destination):
             continue
-        if version != stood.version or kind in {"alias-removed", "stage-left"}:
-            return None
         row = session.get(LedgerRow, seq)
-        # To create a version in a protected model is a promotion too, and moves nothing.
-        if row is not None and not json.loads(row.body).get("creation"):
-            return row
+        if row is None or json.loads(row.body).get("creation"):
+            continue  # to create a version in a protected model is a promotion too, and moves nothing
+        return row if version == stood.version and kind in {"promotion", "inherited"} else None
     return None
 
 
