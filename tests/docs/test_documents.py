@@ -70,6 +70,21 @@ def test_the_recipes_of_the_how_to_fit_their_quantizers(tmp_path: Path) -> None:
     assert rows == {name: "required" if find_quantizer(name).needs_texts else "none" for name in quantizer_names()}
 
 
+def test_the_policies_of_the_how_tos_are_read_as_they_stand() -> None:
+    from mlflow_quantgov.policy.loader import load_policy, parse_policy
+
+    found = []
+    for name in ("approve.md", "adopt.md"):
+        for _, content in blocks((DOCS / "how-to" / name).read_text(encoding="utf-8"), "yaml"):
+            text, part = load_policy().text, yaml.safe_load(content)
+            whole = yaml.safe_load(text)
+            (whole["gates"]["full"] if "approvals" in part else whole).update(part)
+            found.append(parse_policy(yaml.safe_dump(whole, sort_keys=False), source=name))
+    assert [one.gates["full"].approvals.count for one in found[:2] if one.gates["full"].approvals] == [2, 2]
+    assert [one.mode for one in found[2:]] == ["observe", "enforce", "enforce"]
+    assert str(found[4].inherited.grace_until if found[4].inherited else None) == "2027-01-31"
+
+
 @pytest.mark.slow
 def test_the_recipe_of_the_how_to_is_run_from_nothing(skills: Path, tmp_path: Path) -> None:
     """Its commands as they stand, in an empty folder that holds the parent and the recipe."""

@@ -421,7 +421,7 @@ def test_the_api_takes_envelopes_and_tells_whose_keys_are_trusted(release: Relea
 
 
 def test_a_policy_that_wants_a_role_which_no_key_has_is_seen_at_once(release: Release) -> None:
-    from mlflow_quantgov.gate.client import keys_status
+    from mlflow_quantgov.gate.answers import keys_status
 
     release.trust(release.key("bob", "waiver"))
     assert keys_status(release.store.quantgov_policy(), release.store.quantgov_keys())["lacking"] == ["measurer"]

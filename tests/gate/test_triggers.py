@@ -22,7 +22,7 @@ from mlflow_quantgov.gate.ledger import Entry, append
 from mlflow_quantgov.gate.registry_store import open_store
 from mlflow_quantgov.gate.triggers.patterns import is_decidable, rule_rows, sql_patterns
 from mlflow_quantgov.policy.loader import load_policy, parse_policy
-from mlflow_quantgov.policy.matching import destination_kind
+from mlflow_quantgov.policy.matching import destination_kind, observes
 from mlflow_quantgov.policy.names import fold
 
 REFUSED = "quantgov refused"
@@ -257,6 +257,65 @@ def test_observing_refuses_nothing(
         plain.set_registered_model_alias("iris", "production", "1")
 
 
+RULES_OF_BOTH_KINDS = """
+schema: quantgov/policy/v1
+name: both
+mode: MODE
+gates: {identity: {checks: [identity]}}
+rules:
+  - {models: "try-*", mode: observe, destinations: {"@champion": identity, Production: identity}}
+  - {models: "iris", mode: enforce, destinations: {"@champion": identity, Production: identity}}
+"""
+
+
+@pytest.mark.parametrize("mode", ["enforce", "observe"])
+def test_a_model_whose_rule_only_observes_is_refused_nothing(
+    mode: str, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine
+) -> None:
+    (tmp_path / "policy.yaml").write_text(RULES_OF_BOTH_KINDS.replace("MODE", mode))
+    monkeypatch.setenv("QUANTGOV_POLICY", str(tmp_path / "policy.yaml"))
+    store: Any = open_store(f"quantgov:{database}")
+    assert (store.quantgov_triggers().ok, store.quantgov_triggers().mode) == (True, "enforce")
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "MLmodel").write_text("flavors: {sklearn: {}}\n")
+    for name in ("try-it", "iris", "nobody-named"):
+        store.create_registered_model(name)
+        for _ in range(2):
+            store.create_model_version(name, str(tmp_path / "files"))
+    for name in ("try-it", "iris"):
+        store.set_registered_model_alias(name, "champion", "1")
+        store.transition_model_version_stage(name, "1", "Production", False)
+
+    def let_through(model: str) -> dict[str, bool]:
+        doors = {name: [one.replace("'iris'", f"'{model}'") for one in DOORS[name]] for name in DOORS}
+        of_model = {
+            name: [f"{one} AND name = '{model}'" if "WHERE version" in one or "WHERE alias" in one else one
+                   for one in statements]
+            for name, statements in doors.items() if "iris" in str(DOORS[name]) or "WHERE" in str(DOORS[name])
+        }  # fmt: skip
+        of_pointers = {name: of_model[name] for name in OF_POINTERS}
+        return {name: runs(engine, *statements) for name, statements in of_pointers.items()}
+
+    assert set(let_through("try-it").values()) == {True}
+    assert set(let_through("iris").values()) == {False}
+    # What no rule names goes by the policy's own mode.
+    unnamed = ALIAS.format("champion", 2).replace("'iris'", "'nobody-named'")
+    assert runs(engine, unnamed) == (mode == "observe")
+    # Nor may a pointer be carried from where nothing is refused to where something is.
+    assert not runs(engine, "UPDATE registered_model_aliases SET name = 'iris', alias = 'production' "
+                            "WHERE name = 'try-it' AND alias = 'champion'")  # fmt: skip
+    # The gate itself moves, renames and deletes there, and enters it.
+    store.rename_registered_model("try-it", "try-that")
+    store.delete_model_version("try-that", "2")
+    store.delete_registered_model("try-that")
+    assert [row["decision"] for row in store.quantgov_ledger("try-that")] == ["observed", "recorded"]
+    assert store.quantgov_verify().ok
+
+
+OF_POINTERS = ("a new alias", "an alias that nobody named", "another spelling", "another version", "removal", "a stage",
+               "a stage left", "a version born at a stage", "another source", "another place", "soft deletion")  # fmt: skip
+
+
 def test_what_was_dropped_is_put_back_and_what_was_changed_too(store: Any, database: str, engine: Engine) -> None:
     assert store.quantgov_triggers().ok
     names = store.quantgov_triggers().expected
@@ -361,6 +420,7 @@ RULES = st.lists(
             max_size=4,
         ),
         st.sampled_from(["open", "refuse"]),
+        st.sampled_from([None, None, "observe", "enforce"]),
     ),
     min_size=1,
     max_size=4,
@@ -373,7 +433,10 @@ ASKED = st.tuples(
 def policy_of(rules: list[Any]) -> Any:
     import yaml
 
-    described = [{"models": glob, "destinations": named, "other_destinations": others} for glob, named, others in rules]
+    described = [
+        {"models": glob, "destinations": named, "other_destinations": others, "mode": mode}
+        for glob, named, others, mode in rules
+    ]
     whole = {"schema": "quantgov/policy/v1", "name": "p", "gates": {"g": {"checks": []}}, "rules": described}
     return parse_policy(yaml.safe_dump(whole), source="p")
 
@@ -396,8 +459,9 @@ def never_more_than_python(connection: Connection, rules: list[Any], asked: list
                 assert REFUSED in str(error), error
                 let_through = False
             nested.rollback()
-            is_open = destination_kind(policy, name, f"@{alias}") == "open"
-            if is_decidable(name) and is_decidable(alias):
+            observed = observes(policy, name)
+            is_open = observed or destination_kind(policy, name, f"@{alias}") == "open"
+            if is_decidable(name) and (observed or is_decidable(alias)):
                 assert let_through == is_open, (name, alias, rule_rows(policy))
             else:
                 assert not let_through

@@ -6,6 +6,7 @@ statement: the gate takes in the bytes where there is one, and a copy goes besid
 
 from __future__ import annotations
 
+from mlflow_quantgov.api.approving import approve, recheck
 from mlflow_quantgov.api.archiving import archive, drill, restore
 from mlflow_quantgov.api.deciding import attach, check, load_model, promote, report, waive
 from mlflow_quantgov.api.evaluating import evaluate, import_scores
@@ -23,6 +24,7 @@ __all__ = [
     "Measured",
     "Rollback",
     "Step",
+    "approve",
     "archive",
     "assess_calibration",
     "attach",
@@ -38,6 +40,7 @@ __all__ = [
     "plan_evaluation",
     "promote",
     "quantize",
+    "recheck",
     "record_training",
     "report",
     "reproduce",

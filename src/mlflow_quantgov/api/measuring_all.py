@@ -15,7 +15,7 @@ from mlflow_quantgov.api.measuring import assess_calibration, benchmark, confirm
 from mlflow_quantgov.errors import QuantgovError
 from mlflow_quantgov.evidence.measure.fingerprint import differences, this_machine
 from mlflow_quantgov.evidence.measure.progress import Progress
-from mlflow_quantgov.evidence.predicates import SpotCheck
+from mlflow_quantgov.evidence.predicates import Approval, SpotCheck
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.targets import Target
 from mlflow_quantgov.flavor.download import local_model
@@ -200,6 +200,10 @@ def planned(
             # Measured now it would count as the first, and had to be measured again.
             lacks, fix = "waits until the wider version was evaluated", f"quantgov measure {uri} --all --tasks DIR"
         steps.append(Step(kind, name, "lacking" if lacks else "planned", lacks, fix))
+    approvals = checks.get("approvals")
+    if approvals is not None and approvals.refuses and "wanted" in approvals.numbers:
+        # The last, since whoever approves wants to see what was measured.
+        steps.append(Step(Approval.KIND, "approvals", "lacking", f"by people: {approvals.reason}", approvals.fix))
     return steps
 
 

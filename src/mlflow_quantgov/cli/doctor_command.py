@@ -54,16 +54,19 @@ def _registry() -> list[Finding]:
         return [Finding("gate", "fail", f"{uri} is not gated: any version can be promoted without evidence", fix)]
     status, chain = gate.status(), gate.verify()
     policy = status["policy"]
-    observing = policy["mode"] == "observe"
+    rules = policy.get("observing", [])
+    observing = policy["mode"] == "observe" or bool(rules)
     return [
         Finding("gate", "pass", f"{uri} is gated by mlflow-quantgov {status['version']}"),
         Finding(
             "policy",
             "fail" if observing else "pass",
-            f"{policy['name']} {policy['digest'][:19]}, mode {policy['mode']}",
+            f"{policy['name']} {policy['digest'][:19]}, mode {policy['mode']}"
+            + (f"; only observed, and never refused: {', '.join(rules)}" if rules else ""),
             "set `mode: enforce` in the policy and restart the server" if observing else "",
         ),
         _keys(status.get("keys")),
+        _pointers(gate.pointers()),
         Finding(
             "ledger",
             "pass" if chain["ok"] else "fail",
@@ -73,11 +76,30 @@ def _registry() -> list[Finding]:
     ]
 
 
+def _pointers(found: list[dict[str, Any]]) -> Finding:
+    """Whether everything at protected places is there by a decision, and how long what is not may stay."""
+    said = f"{len(found)} at protected aliases and stages"
+    left = [one["days_left"] for one in found if one["days_left"] is not None and one["days_left"] >= 1]
+    for how in ("inherited", "observed"):
+        count = sum(one["how"] == how for one in found)
+        said += f", {count} {how}" if count else ""
+    said += f"; {min(left)} days of grace left" if left else ""
+    lost = next((one for one in found if not one["believed"]), None)
+    if lost is not None:
+        where = f"{lost['model']} version {lost['version']} at {lost['destination']}"
+        return Finding("pointers", "fail", f"{said}; {where} is not loaded: {lost['words']}", "quantgov recheck")
+    unjudged = any(one["how"] != "approved" for one in found)
+    return Finding("pointers", "inconclusive" if unjudged else "pass", said, "quantgov recheck" if unjudged else "")
+
+
 def _keys(found: dict[str, Any] | None) -> Finding:
     """Whose signatures are believed, and whether the policy asks for more than anybody can give."""
     if not found:
         return Finding("keys", "inconclusive", "this gate is of a version that knows no signatures")
     said = f"{found['count']} trusted {found['digest'][:19]}" if found["count"] else "nobody's signature counts"
+    for role, count in found.get("too_few", {}).items():
+        fix = f"quantgov keys trust NAME.pub.pem --name NAME --role {role}; quantgov server --keys keys.yaml ..."
+        return Finding("keys", "fail", f"{said}; the policy wants {count} people to approve, and fewer are {role}", fix)
     if not found["lacking"]:
         return Finding("keys", "pass", said)
     role = found["lacking"][0]

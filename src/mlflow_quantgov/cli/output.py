@@ -152,6 +152,8 @@ def print_decision(decision: Decision, remedies: Mapping[str, str] | None = None
         Text(f"policy {decision.policy_name} {decision.policy_digest[:19]}{what_if}", style="dim"),
         sep="  ",
     )
+    if decision.mode == "observe":
+        stdout.print(coloured("observing only: nothing is refused here, it is recorded", bold=True, as_="refused"))
     if decision.summary:
         stdout.print(decision.summary)
     if decision.checks:

@@ -67,4 +67,4 @@ def _show(decision: Decision, as_json: bool, changed: bool | None = None) -> int
         print_json(decision.to_dict() | ({} if changed is None else {"changed": changed}))
     else:
         print_decision(decision)
-    return decision.exit_code
+    return 0 if changed else decision.exit_code

@@ -48,3 +48,8 @@ def _local() -> tuple[str, str]:
         return getpass.getuser()[:300], "os-user"
     except (KeyError, OSError):
         return str(os.getuid()), "os-user"
+
+
+def is_verified(actor_source: str | None) -> bool:
+    """Whether a name is that of whoever asks, and not only what they say: see `current_actor`."""
+    return actor_source in VERIFIED

@@ -9,8 +9,9 @@ from typing import Any
 from mlflow_quantgov.gate import ledger, triggers
 from mlflow_quantgov.gate.chain import Verification, Wrong
 from mlflow_quantgov.gate.granting import knows
+from mlflow_quantgov.gate.pointers import Stood, all_pointers
 from mlflow_quantgov.gate.replay import recorded
-from mlflow_quantgov.gate.standing import Standing, problem, standing, wrong
+from mlflow_quantgov.gate.standing import problem, wrong
 
 
 class Audit:
@@ -30,7 +31,7 @@ class Audit:
         """
         with self._sessions() as session:
             found = ledger.verify(session, wanted)
-            doubtful = [held for held in standing(session) if problem(session, self._policy, held) is not None]
+            doubtful = [held for held in all_pointers(session) if problem(session, self._policy, held) is not None]
         pointers = tuple(one for held in doubtful if (one := self._still_wrong(held)) is not None)
         return replace(found, ok=found.ok and not pointers, pointers=pointers)
 
@@ -49,15 +50,14 @@ class Audit:
         with self._sessions() as session:
             return recorded(session, decision_id)
 
-    def _still_wrong(self: Any, held: Standing) -> Wrong | None:
+    def _still_wrong(self: Any, held: Stood) -> Wrong | None:
         """Look again where nobody can move anything: pointer and row are read one after the other."""
         with self._sessions.transaction() as session:
             ledger.lock(session)
-            now = next((one for one in standing(session) if _same_place(one, held)), None)
+            now = next((one for one in all_pointers(session) if _same_place(one, held)), None)
             return None if now is None else wrong(session, self._policy, now)
 
 
-def _same_place(one: Standing, other: Standing) -> bool:
-    is_stage = not one.destination.startswith("@")
+def _same_place(one: Stood, other: Stood) -> bool:
     same = (one.workspace, one.model, one.destination) == (other.workspace, other.model, other.destination)
-    return same and (not is_stage or one.version == other.version)
+    return same and (one.is_alias or one.version == other.version)

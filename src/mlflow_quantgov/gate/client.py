@@ -17,11 +17,8 @@ from mlflow.utils.workspace_context import get_request_workspace
 from mlflow.utils.workspace_utils import WORKSPACE_HEADER_NAME
 
 from mlflow_quantgov.errors import EvidenceError, QuantgovError, TamperingError, UnreachableError, UsageError, no_answer
-from mlflow_quantgov.evidence.signing import TrustedKeys
-from mlflow_quantgov.policy.decision import AuditAnswer, CheckResult, Decision
-from mlflow_quantgov.policy.facts import Evidence
-from mlflow_quantgov.policy.schema import Policy
-from mlflow_quantgov.policy.spot_checks import role_for
+from mlflow_quantgov.gate.answers import decision_from_dict, keys_status, policy_status, taken_in
+from mlflow_quantgov.policy.decision import Decision
 
 TIMEOUT_SECONDS = 600
 
@@ -59,6 +56,26 @@ class Gate(ABC):
 
         Raises:
             UsageError: The version has no such evaluation.
+        """
+
+    @abstractmethod
+    def pointers(self, model: str | None = None) -> list[dict[str, Any]]:
+        """How every version at a protected alias or stage came there: see `gate.believing.Standing`."""
+
+    @abstractmethod
+    def standing(self, name: str, version: str, destination: str) -> dict[str, Any]:
+        """How one version came to where it stands.
+
+        Raises:
+            UsageError: It does not stand there.
+        """
+
+    @abstractmethod
+    def recheck(self, name: str, version: str, destination: str) -> dict[str, Any]:
+        """`standing`, `decision` as it would be today, and `altered`: whether the files are not those of then.
+
+        Raises:
+            UsageError: It does not stand there.
         """
 
     @abstractmethod
@@ -134,6 +151,18 @@ class HttpGate(Gate):
     def draw(self, name: str, version: str, statement: str | None = None) -> dict[str, Any]:
         """See `Gate`."""
         return self._ask("POST", "draws", json={"name": name, "version": version, "statement": statement})
+
+    def pointers(self, model: str | None = None) -> list[dict[str, Any]]:
+        """See `Gate`."""
+        return list(self._ask("GET", "pointers", params={"model": model})["pointers"])
+
+    def standing(self, name: str, version: str, destination: str) -> dict[str, Any]:
+        """See `Gate`."""
+        return self._ask("POST", "standing", json={"name": name, "version": version, "to": destination})
+
+    def recheck(self, name: str, version: str, destination: str) -> dict[str, Any]:
+        """See `Gate`."""
+        return self._ask("POST", "recheck", json={"name": name, "version": version, "to": destination})
 
     def decision(self, decision_id: str) -> Decision | None:
         """See `Gate`."""
@@ -224,7 +253,7 @@ class StoreGate(Gate):
             "gated": True,
             "version": __version__,
             "store": "in process",
-            "policy": {"name": policy.name, "digest": policy.digest, "mode": policy.mode},
+            "policy": policy_status(policy),
             "keys": keys_status(self._store.quantgov_policy(), self._store.quantgov_keys()),
         }
 
@@ -249,6 +278,18 @@ class StoreGate(Gate):
     def draw(self, name: str, version: str, statement: str | None = None) -> dict[str, Any]:
         """See `Gate`."""
         return dict(self._store.quantgov_draw(name, version, statement))
+
+    def pointers(self, model: str | None = None) -> list[dict[str, Any]]:
+        """See `Gate`."""
+        return list(self._store.quantgov_pointers(model))
+
+    def standing(self, name: str, version: str, destination: str) -> dict[str, Any]:
+        """See `Gate`."""
+        return dict(self._store.quantgov_standing(name, version, destination))
+
+    def recheck(self, name: str, version: str, destination: str) -> dict[str, Any]:
+        """See `Gate`."""
+        return dict(self._store.quantgov_recheck(name, version, destination))
 
     def decision(self, decision_id: str) -> Decision | None:
         """See `Gate`."""
@@ -320,31 +361,6 @@ def require_gate(purpose: str) -> Gate:
     return gate
 
 
-def keys_status(policy: Policy, keys: TrustedKeys) -> dict[str, Any]:
-    """What a gate says of its trusted keys: digest, how many, and roles that its policy asks for and no key has."""
-    wanted = {role for gate in policy.gates.values() for role in gate.signed.values()}
-    wanted |= {role_for(gate) for gate in policy.gates.values() if gate.spot_check is not None}
-    return {
-        "digest": keys.digest,
-        "count": len(keys.keys),
-        "lacking": sorted(role for role in wanted if not keys.with_role(role)),
-    }
-
-
-def taken_in(one: Evidence) -> dict[str, Any]:
-    """What a gate answers to a statement that it has taken in."""
-    signers = [
-        {"key": by.key, "name": by.name, "roles": list(by.roles), "standing": by.standing} for by in one.signatures
-    ]
-    return {
-        "kind": one.kind,
-        "statement_digest": one.digest,
-        "subject": one.subject,
-        "attached": True,
-        "signed_by": signers,
-    }
-
-
 def not_signed_in(uri: str) -> UnreachableError:
     """The error for a server that asks for a login, and got none that it accepts."""
     return UnreachableError(
@@ -373,28 +389,3 @@ def _must_answer(uri: str) -> None:
             )
     except requests.RequestException as error:
         raise no_answer(uri, type(error).__name__) from error
-
-
-def decision_from_dict(data: dict[str, Any]) -> Decision:
-    """Read what `Decision.to_dict` wrote."""
-    policy = data["policy"]
-    return Decision(
-        allowed=data["decision"] == "allowed",
-        destination=data["destination"],
-        model=data["model"],
-        version=str(data["version"]),
-        policy_name=policy["name"],
-        policy_digest=policy["digest"],
-        mode=policy.get("mode", "enforce"),
-        checks=tuple(
-            CheckResult(**{**check, "evidence": tuple(check.get("evidence", ()))}) for check in data.get("checks", ())
-        ),
-        self_audit=tuple(AuditAnswer(**answer) for answer in data.get("self_audit", ())),
-        decision_id=data.get("decision_id", ""),
-        what_if=policy.get("what_if", False),
-        labels=tuple(data.get("labels", ())),
-        summary=data.get("summary", ""),
-        keys=data.get("keys", {}).get("digest", ""),
-        decided_at=data.get("decided_at", ""),
-        signatures=tuple(data.get("signatures", ())),
-    )

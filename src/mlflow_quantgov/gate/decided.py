@@ -20,7 +20,7 @@ class Decided:
     decision_id: str
     destination: str
     manifest: str
-    """Digest of the model's files, as the identity check read them."""
+    """Digest of the model's files, as they were judged."""
 
 
 def newest_decided(gate: Gate, name: str, version: str, created: int) -> Decided | None:
@@ -42,10 +42,10 @@ def newest_decided(gate: Gate, name: str, version: str, created: int) -> Decided
         if not about or row.get("decision") not in _APPROVING or _moment(str(row["created_at"])) < since:
             continue
         decision = gate.decision(str(row["decision_id"]))
-        identity = next((one for one in decision.checks if one.check == "identity"), None) if decision else None
-        manifest = identity.numbers.get("manifest") if identity else None
-        if manifest:
-            return Decided(str(row["decision_id"]), str(row.get("destination")), str(manifest))
+        # What was judged before it existed, or by a gate of before, is told apart by its time alone.
+        judged = (decision.judged.get("created") or created) == created if decision else False
+        if decision is not None and judged and decision.manifest:
+            return Decided(str(row["decision_id"]), str(row.get("destination")), decision.manifest)
     if len(rows) >= MOST_ROWS and _moment(str(rows[-1]["created_at"])) > since:
         raise EvidenceError(
             f"The newest {MOST_ROWS:,} rows of the ledger about {name} hold no approval of version {version}.",

@@ -10,6 +10,7 @@ from mlflow_quantgov.evidence.predicates import SpotCheck, TaskEval
 from mlflow_quantgov.evidence.signing import read_attached
 from mlflow_quantgov.gate import ledger
 from mlflow_quantgov.gate.actor import current_actor
+from mlflow_quantgov.gate.approving import destination_of, refuse_unfit
 from mlflow_quantgov.gate.draws import draw
 from mlflow_quantgov.gate.intake import take_in
 from mlflow_quantgov.gate.ledger import Entry
@@ -25,19 +26,21 @@ class Desk:
 
         Raises:
             EvidenceError: Malformed, about other bytes, its summary is not what its records give, its signature does not
-                fit, it is a waiver that nobody with the role has signed for this version, or a spot-check of other items than
-                were drawn.
+                fit, it is a waiver or an approval that nobody with the role has given for this version, or a spot-check of
+                other items than were drawn.
         """
         facts = self.quantgov_facts(name, version)
         subjects = {one.weights for one in (facts.model, facts.lineage.parent if facts.lineage else None) if one}
         _refuse_faulty(data, facts)
         actor, source = current_actor()
+        refuse_unfit(read_attached(data), facts, self._policy, self._keys, actor, source, datetime.now(UTC))
         with self._sessions.transaction() as session:
             ref = self.reference(name, version)
             taken = take_in(session, ref, data, subjects, self._keys, actor=actor, actor_source=source)
             signers = [{"key": one.key, "name": one.name, "standing": one.standing} for one in taken.signatures]
             body = {"statement": taken.digest, "kind": taken.kind, "subject": taken.subject, "signed_by": signers}
-            ledger.append(session, Entry("statement", actor, source, name, version, None, "recorded", None, body))
+            where = destination_of(taken)
+            ledger.append(session, Entry("statement", actor, source, name, version, where, "recorded", None, body))
         return taken
 
     def quantgov_draw(self: Any, name: str, version: str, statement: str | None = None) -> dict[str, Any]:

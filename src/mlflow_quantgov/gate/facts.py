@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,19 +17,20 @@ from mlflow_quantgov.checkpoint import Checkpoint, examine, with_checkpoint
 from mlflow_quantgov.errors import EvidenceError, QuantgovError
 from mlflow_quantgov.evidence.generic_sets import named_set
 from mlflow_quantgov.evidence.kernel_table import lookup
-from mlflow_quantgov.evidence.predicates import Predicate, Training, Waiver
+from mlflow_quantgov.evidence.predicates import PERMISSIONS, Predicate, Training
 from mlflow_quantgov.evidence.signing import NO_KEYS, ROLES, TrustedKeys, read_attached
 from mlflow_quantgov.evidence.store import EVIDENCE_FOLDER, copy_name
 from mlflow_quantgov.flavor.download import model_artifact, search_versions
 from mlflow_quantgov.flavor.layout import LINEAGE_FILE, MANIFEST_FILE, SavedModel
 from mlflow_quantgov.gate.actor import current_actor
+from mlflow_quantgov.gate.approving import logged_by, with_people
 from mlflow_quantgov.gate.copies import merged, unkept
 from mlflow_quantgov.gate.descent import Comparison, Found, descent_of, kinship_of
 from mlflow_quantgov.gate.draws import with_draws
 from mlflow_quantgov.gate.intake import kept, take_in
 from mlflow_quantgov.gate.siblings import Siblings
-from mlflow_quantgov.gate.sources import VersionRef, local_files, path_here
-from mlflow_quantgov.gate.version_files import ReadVersion, read_version
+from mlflow_quantgov.gate.sources import VersionRef, local_files, path_here, version_named
+from mlflow_quantgov.gate.version_files import ReadVersion, claimed_parent, read_version
 from mlflow_quantgov.lineage import Lineage, ModelFacts, prove, with_reproduction
 from mlflow_quantgov.policy.facts import (
     Evidence,
@@ -42,8 +42,6 @@ from mlflow_quantgov.policy.facts import (
     training_of,
     was_reproduced,
 )
-
-_PARENT_URI = re.compile(r"^models:/(?P<name>[^/@]+)/(?P<version>\d+)$")
 
 
 class Registry(Protocol):
@@ -70,11 +68,24 @@ class Gatherer:
     """Whose signatures are believed."""
     least_bits: Callable[[str], float] = lambda name: 0.0
     """Width below which versions of a registered model have to show how they were trained."""
+    claims: dict[VersionRef, list[tuple[str, str]]] = field(default_factory=dict)
+    """What versions of other models say of their parents: each is fetched once."""
 
     def gather(self, name: str, version: str, requester: str | None = None) -> Facts:
         """Everything that is known about a version; what cannot be read is named in `problems`."""
         gathering = _Gathering(self, self.compares(name), self.least_bits(name))
-        return gathering.gather(name, version, requester)
+        facts = gathering.gather(name, version, requester)
+        return replace(facts, seen=tuple(gathering.met))
+
+    def claimed_parent(self, ref: VersionRef) -> list[tuple[str, str]]:
+        """Name and version of the parent that was written down at logging, by that one file alone; empty where none was."""
+        if ref not in self.claims:
+            try:
+                named = version_named(str((claimed_parent(ref, self.engine) or {}).get("uri", "")))
+            except (QuantgovError, ValueError):
+                named = None
+            self.claims[ref] = [named] if named else []
+        return self.claims[ref]
 
 
 class _Gathering:
@@ -84,12 +95,21 @@ class _Gathering:
         self.registry, self.engine, self.sessions, self.keys = by.registry, by.engine, by.sessions, by.keys
         self.compares, self.least_bits = compares, least_bits
         self._seen: dict[str, ReadVersion] = {}
+        self.met: dict[tuple[str, str, int, str], None] = {}
+
+    def _reference(self, name: str, version: str) -> VersionRef:
+        """A version, remembered: what is decided holds only while each stays what it was."""
+        ref = self.registry.reference(name, version)
+        self.met[(ref.name, ref.version, ref.creation_time, ref.source)] = None
+        return ref
 
     def gather(self, name: str, version: str, requester: str | None = None) -> Facts:
-        ref = self.registry.reference(name, version)
+        ref = self._reference(name, version)
         facts = Facts(
-            name, version, "unknown", datetime.now(UTC), requester, created=ref.creation_time, keys=self.keys.digest
-        )
+            name, version, "unknown", datetime.now(UTC), requester, created=ref.creation_time, keys=self.keys.digest,
+            source=ref.source, location=ref.location,
+        )  # fmt: skip
+        facts = with_people(facts, self.keys, logged_by(self.sessions, ref))
         try:
             found = self._read(ref)
         except QuantgovError as error:
@@ -188,10 +208,10 @@ class _Gathering:
 
     def _resolved(self, ref: VersionRef) -> VersionRef:
         """A version that is about to be created as a copy lies where the other one lies; then that is written down."""
-        named = _PARENT_URI.match(ref.source or "") if ref.location is None else None
-        if not named:
+        named = version_named(ref.source) if ref.location is None else None
+        if named is None:
             return ref
-        origin = self.registry.reference(named["name"], named["version"])
+        origin = self._reference(*named)
         return replace(ref, source=origin.source, location=origin.location)
 
     def _lineage(
@@ -226,8 +246,8 @@ class _Gathering:
 
     def _parent_reference(self, uri: str) -> VersionRef | None:
         """The version that is named as the parent; nothing but a registered version is looked at."""
-        named = _PARENT_URI.match(uri)
-        return self.registry.reference(named["name"], named["version"]) if named else None
+        named = version_named(uri)
+        return self._reference(*named) if named else None
 
     def _descent(
         self, ref: VersionRef, uri: str, child: ModelFacts, parent: ModelFacts | None
@@ -253,6 +273,7 @@ class _Gathering:
             except QuantgovError:
                 continue
             if found is not None and found.model is not None and found.model.weights == weights:
+                self.met[(ref.name, ref.version, ref.creation_time, ref.source)] = None
                 return ref.version
         return None
 
@@ -296,8 +317,8 @@ class _Gathering:
             return merged([one for _, _, one in sound]), problems
         with self.sessions() as session:
             for name, data, one in sound:
-                # A waiver lets something through, so it counts only where it was attached, while its signer looked on.
-                if one.kind == Waiver.KIND:
+                # What lets something through counts only where it was attached, while its signer looked on.
+                if one.kind in PERMISSIONS:
                     continue
                 try:
                     take_in(session, ref, data, subjects, self.keys, actor=None, actor_source=None, where=name)

@@ -9,7 +9,7 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
 from mlflow_quantgov.gate.tables import GrantRow, GuardRow, LedgerRow, RuleRow
-from mlflow_quantgov.gate.triggers.patterns import is_decidable, rule_rows
+from mlflow_quantgov.gate.triggers.patterns import is_decidable, mode, rule_rows
 from mlflow_quantgov.gate.workspaces import DEFAULT
 from mlflow_quantgov.policy.schema import Policy
 
@@ -23,7 +23,7 @@ def tell(session: Session, policy: Policy) -> None:
         return
     session.execute(delete(RuleRow))
     session.execute(delete(GuardRow))
-    session.execute(insert(GuardRow), {"id": 1, "mode": policy.mode, "policy_digest": policy.digest})
+    session.execute(insert(GuardRow), {"id": 1, "mode": mode(policy), "policy_digest": policy.digest})
     if found := rule_rows(policy):
         session.execute(insert(RuleRow), found)
 
@@ -32,7 +32,7 @@ def knows(session: Session, policy: Policy) -> bool:
     """Whether the triggers enforce this policy, every rule of it, and nothing else."""
     guards = session.execute(select(GuardRow.id, GuardRow.mode, GuardRow.policy_digest)).all()
     there = [dict(row) for row in session.execute(select(RuleRow.__table__).order_by(RuleRow.id)).mappings()]
-    return [tuple(row) for row in guards] == [(1, policy.mode, policy.digest)] and there == rule_rows(policy)
+    return [tuple(row) for row in guards] == [(1, mode(policy), policy.digest)] and there == rule_rows(policy)
 
 
 def is_undecidable(name: str, destination: str) -> bool:

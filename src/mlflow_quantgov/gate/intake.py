@@ -13,6 +13,7 @@ from mlflow_quantgov.evidence.predicates import Predicate, Waiver
 from mlflow_quantgov.evidence.signing import Signature, TrustedKeys, examine, read_attached, refuse_bad
 from mlflow_quantgov.evidence.statement import parse_statement
 from mlflow_quantgov.gate import signatures
+from mlflow_quantgov.gate.actor import is_verified
 from mlflow_quantgov.gate.sources import VersionRef
 from mlflow_quantgov.gate.tables import StatementRow
 from mlflow_quantgov.policy.facts import Evidence
@@ -124,7 +125,13 @@ def _of_rows(session: Session, rows: list[StatementRow], keys: TrustedKeys, now:
         received = signatures.utc(row.received_at)
         found.append(
             Evidence(
-                statement, statement.content(), statement.digest, row.actor, received, signed.get(statement.digest, ())
+                statement,
+                statement.content(),
+                statement.digest,
+                row.actor,
+                received,
+                signed.get(statement.digest, ()),
+                is_verified(row.actor_source),
             )
         )
     return found

@@ -11,15 +11,16 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.orm import Session
 
 from mlflow_quantgov.errors import QuantgovError
+from mlflow_quantgov.gate import ledger
 from mlflow_quantgov.gate.actor import current_actor
 from mlflow_quantgov.gate.granting import granted
 from mlflow_quantgov.gate.intake import kept_marks
-from mlflow_quantgov.gate.records import refusal
+from mlflow_quantgov.gate.refusals import refusal
 from mlflow_quantgov.gate.sources import VersionRef
 from mlflow_quantgov.policy.decision import Decision
 from mlflow_quantgov.policy.engine import decide
 from mlflow_quantgov.policy.facts import Facts
-from mlflow_quantgov.policy.matching import destination_kind, gated_destinations
+from mlflow_quantgov.policy.matching import destination_kind, gated_destinations, observes
 
 _ATTEMPTS = 3
 Result = TypeVar("Result")
@@ -34,27 +35,32 @@ class Judging:
         self._settle(name, version)
         for _ in range(_ATTEMPTS):
             before = self.reference(name, version)
-            facts, decision = self._judge(name, version, destination)
-            if not decision.allowed and self._policy.mode == "enforce":
+            facts, decision = self._judge(before, destination)
+            if not decision.allowed and not observes(self._policy, name):
                 self._deny(decision)
             with self._sessions.transaction() as session:
                 self._lock(session, name)
-                if self.reference(name, version) == before and self._same_evidence(session, facts):
-                    with granted(session, self._record(session, decision, changed=True, ref=before)):
+                ledger.lock(session)  # no version that it rests on is deleted from here on
+                same = self.reference(name, version) == before and self._same_versions(facts)
+                if same and self._same_evidence(session, facts):
+                    with granted(session, self._record(session, decision, changed=True)):
                         return change()
         raise refusal(
             f"quantgov refused {name} version {version} at {destination}: it kept changing while it was judged."
         )
 
-    def _judge(self: Any, name: str, version: str, destination: str) -> tuple[Facts, Decision]:
+    def _judge(self: Any, ref: VersionRef, destination: str) -> tuple[Facts, Decision]:
         """Facts and decision; whatever goes wrong on the way refuses."""
         try:
-            facts = self.quantgov_facts(name, version)
+            facts = self.quantgov_facts(ref.name, ref.version)
         except MlflowException:
             raise
         except Exception as error:  # noqa: BLE001  (fail closed: what cannot be gathered cannot be allowed)
             problem = error.what if isinstance(error, QuantgovError) else f"{type(error).__name__}: {str(error)[:200]}"
-            facts = Facts(name, version, "unknown", datetime.now(UTC), current_actor()[0], problems=(problem,))
+            facts = Facts(
+                ref.name, ref.version, "unknown", datetime.now(UTC), current_actor()[0], problems=(problem,),
+                created=ref.creation_time, source=ref.source, location=ref.location,
+            )  # fmt: skip
         return facts, decide(self._policy, facts, destination)
 
     def _judge_creation(self: Any, name: str, source: str) -> Decision:
@@ -65,6 +71,14 @@ class Judging:
         facts = gatherer.gather(name, "new", current_actor()[0])
         decisions = [decide(self._policy, facts, destination) for destination in destinations]
         return next((one for one in decisions if not one.allowed), decisions[0])
+
+    def _same_versions(self: Any, facts: Facts) -> bool:
+        """Whether every version that was looked at is still the same: a parent may have been deleted, or made again."""
+        try:
+            found = [self.reference(name, version) for name, version, _, _ in facts.seen]
+        except MlflowException:
+            return False
+        return facts.seen == tuple((one.name, one.version, one.creation_time, one.source) for one in found)
 
     def _same_evidence(self: Any, session: Session, facts: Facts) -> bool:
         subjects = {one.weights for one in (facts.model, facts.lineage.parent if facts.lineage else None) if one}

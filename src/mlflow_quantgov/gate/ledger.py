@@ -26,7 +26,7 @@ class Entry:
 
     kind: str
     """`promotion`, `denial`, `alias-removed`, `deletion`, `rename`, `policy`, `keys`, `inherited`, `statement`, `draw`,
-    `stage-left`, `open` (a move that needs no decision, where the database could not tell)."""
+    `stage-left`, `created` (who logged a version), `open` (a move that needs no decision, where the database could not tell)."""
     actor: str
     actor_source: str
     model: str | None = None
@@ -111,6 +111,15 @@ def newest_body(session: Session, kind: str) -> dict[str, Any]:
         return {}
     body: dict[str, Any] = json.loads(row.body)
     return {"digest": row.policy_digest} | body
+
+
+def newest_of(session: Session, kind: str, model: str, version: str) -> list[dict[str, Any]]:
+    """Rows of a kind about one version, newest first: `actor`, `actor_source`, `body`."""
+    query = select(LedgerRow).where(LedgerRow.kind == kind, LedgerRow.model == model, LedgerRow.version == version)
+    return [
+        {"actor": row.actor, "actor_source": row.actor_source, "body": json.loads(row.body)}
+        for row in session.execute(query.order_by(desc(LedgerRow.seq))).scalars()
+    ]
 
 
 def is_empty(session: Session) -> bool:

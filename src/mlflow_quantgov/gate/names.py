@@ -11,7 +11,7 @@ from mlflow_quantgov.errors import short
 from mlflow_quantgov.gate import ledger
 from mlflow_quantgov.gate.actor import current_actor
 from mlflow_quantgov.gate.ledger import Entry
-from mlflow_quantgov.gate.records import refusal
+from mlflow_quantgov.gate.refusals import refusal
 from mlflow_quantgov.policy.matching import destination_kind, looks_like_another, looks_like_gated
 from mlflow_quantgov.policy.names import MAX_NAME, fold, unseen
 

@@ -8,24 +8,23 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModel
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from mlflow_quantgov.evidence.statement import sha256_digest
-from mlflow_quantgov.gate import ledger
+from mlflow_quantgov.gate import ledger, workspaces
 from mlflow_quantgov.gate.actor import current_actor
+from mlflow_quantgov.gate.approving import CREATED
 from mlflow_quantgov.gate.granting import granted, is_undecidable, tell
 from mlflow_quantgov.gate.ledger import Entry
+from mlflow_quantgov.gate.pointers import all_pointers
+from mlflow_quantgov.gate.refusals import refusal
 from mlflow_quantgov.gate.snapshots import snapshot
-from mlflow_quantgov.gate.sources import VersionRef
-from mlflow_quantgov.gate.standing import bound, inherited
+from mlflow_quantgov.gate.standing import inherited
 from mlflow_quantgov.gate.tables import FactsRow, KeysRow, LedgerRow, PolicyRow
 from mlflow_quantgov.policy.decision import Decision
-from mlflow_quantgov.policy.matching import destination_kind
-from mlflow_quantgov.policy.names import fold
+from mlflow_quantgov.policy.matching import destination_kind, excludes_loggers
 from mlflow_quantgov.version import __version__
 
 Result = TypeVar("Result")
@@ -39,14 +38,10 @@ class Records:
         """Enter every version that leaves the protected stage where it stands as this one is moved, and let it go."""
         actor, source = current_actor()
         with self._sessions() as session, ExitStack() as grants:
-            for held in self.pointers(None, name):
-                stays = fold(held.destination) == fold(stage)
+            for held in list(all_pointers(session, workspaces.current(), name)):
+                stays = held.is_at(stage)
                 leaves = not stays if held.version == version else stays and archives
-                if (
-                    leaves
-                    and held.destination[0] != "@"
-                    and destination_kind(self._policy, name, held.destination) != "open"
-                ):
+                if leaves and not held.is_alias and destination_kind(self._policy, name, held.destination) != "open":
                     entry = Entry("stage-left", actor, source, name, held.version, held.destination, "recorded",
                                   self._policy.digest)  # fmt: skip
                     grants.enter_context(granted(session, ledger.append(session, entry)))
@@ -63,14 +58,10 @@ class Records:
             with granted(session, ledger.append(session, entry)):
                 return change()
 
-    def _record(
-        self: Any, session: Session, decision: Decision, *, changed: bool, ref: VersionRef | None = None
-    ) -> LedgerRow:
-        """Enter a decision; `ref` is the version that it is bound to, as it is while the change is made."""
+    def _record(self: Any, session: Session, decision: Decision, *, changed: bool, creation: bool = False) -> LedgerRow:
+        """Enter a decision; it is bound to the version that it judged."""
         actor, source = current_actor()
         word = "allowed" if decision.allowed else "observed" if changed else "refused"
-        # A promotion without a pointer is a creation in a protected model.
-        bond = {"bound": bound(ref)} if ref is not None else {"creation": True} if changed else {}
         entry = Entry(
             "promotion" if changed else "denial",
             actor,
@@ -80,7 +71,7 @@ class Records:
             decision.destination,
             word,
             decision.policy_digest,
-            decision.to_dict() | _basis(session, decision) | bond,
+            decision.to_dict() | _basis(session, decision) | ({"creation": True} if creation else {}),
         )
         return ledger.append(session, entry)
 
@@ -102,27 +93,18 @@ class Records:
             with granted(session, ledger.append(session, entry)):
                 return change()
 
-    def _guard(self: Any, name: str, version: str, reasons: list[str], deed: str) -> None:
-        if not reasons or self._policy.mode != "enforce":
-            return
-        what = f"{name} version {version}" if version else name
+    def _logged(self: Any, name: str, create: Callable[[], Result]) -> Result:
+        """Create a version; who did is entered where the policy bars whoever logged one from approving of it."""
+        if not excludes_loggers(self._policy, name):
+            return create()
         actor, source = current_actor()
         with self._sessions.transaction() as session:
-            entry = Entry(
-                "denial",
-                actor,
-                source,
-                name,
-                version or None,
-                None,
-                "refused",
-                self._policy.digest,
-                {"reasons": reasons},
-            )
+            self._lock(session, name)
+            made: Any = create()
+            body = {"created": int(made.creation_timestamp), "source": made.source}
+            entry = Entry(CREATED, actor, source, name, str(made.version), None, "recorded", self._policy.digest, body)
             ledger.append(session, entry)
-        raise refusal(
-            f"quantgov refused: {what} cannot be {deed}, because {reasons[0]}. Fix: move the alias or stage away first."
-        )
+        return made
 
     def _lock(self: Any, session: Session, name: str) -> None:
         """PostgreSQL: nobody else changes this model until we commit; SQLite holds its write lock already."""
@@ -162,8 +144,3 @@ def _basis(session: Session, decision: Decision) -> dict[str, Any]:
     if session.get(FactsRow, digest) is None:
         session.add(FactsRow(digest=digest, content=content))
     return {"facts": digest, "engine": __version__, "requester": decision.facts.requester}
-
-
-def refusal(message: str) -> MlflowException:
-    """How a refusal leaves the store: REST turns it into 403."""
-    return MlflowException(message, error_code=PERMISSION_DENIED)

@@ -19,13 +19,14 @@ from mlflow_quantgov.errors import require
 from mlflow_quantgov.evidence.signing import TrustedKeys, load_trusted_keys
 from mlflow_quantgov.flavor.download import search_versions
 from mlflow_quantgov.gate import ledger
-from mlflow_quantgov.gate.actor import current_actor
+from mlflow_quantgov.gate.actor import current_actor, is_verified
 from mlflow_quantgov.gate.audit import Audit
 from mlflow_quantgov.gate.desk import Desk
 from mlflow_quantgov.gate.facts import Gatherer, reference_of
-from mlflow_quantgov.gate.guards import Guards
+from mlflow_quantgov.gate.guards import Deed, Guards
 from mlflow_quantgov.gate.judging import Judging
 from mlflow_quantgov.gate.names import NameDoor
+from mlflow_quantgov.gate.rechecking import Rechecking
 from mlflow_quantgov.gate.records import Records
 from mlflow_quantgov.gate.server_side import ServerSide
 from mlflow_quantgov.gate.session import JoinedSessions
@@ -37,7 +38,7 @@ from mlflow_quantgov.policy.decision import Decision
 from mlflow_quantgov.policy.engine import decide
 from mlflow_quantgov.policy.facts import Facts
 from mlflow_quantgov.policy.loader import load_policy
-from mlflow_quantgov.policy.matching import creation_gated, demanded_bits, demands_weights, destination_kind
+from mlflow_quantgov.policy.matching import creation_gated, demanded_bits, demands_weights, observes
 from mlflow_quantgov.policy.schema import Policy
 
 SCHEME = "quantgov:"
@@ -66,7 +67,7 @@ else:
     _Store = object
 
 
-class _Gate(Audit, Guards, Desk, Judging, Records, Settling, _Store):
+class _Gate(Audit, Guards, Rechecking, Desk, Judging, Records, Settling, _Store):
     """The gate; mixed into each of MLflow's store classes."""
 
     def __init__(self, db_uri: str, read_db_uri: str | None = None) -> None:
@@ -97,7 +98,8 @@ class _Gate(Audit, Guards, Desk, Judging, Records, Settling, _Store):
 
     def quantgov_facts(self, name: str, version: str) -> Facts:
         """Everything that is known about a version."""
-        return self._gatherer.gather(name, version, current_actor()[0])
+        actor, source = current_actor()
+        return replace(self._gatherer.gather(name, version, actor), requester_verified=is_verified(source))
 
     def quantgov_check(self, name: str, version: str, destination: str) -> Decision:
         """The decision, before asking for it; nothing is recorded."""
@@ -151,20 +153,20 @@ class _Gate(Audit, Guards, Desk, Judging, Records, Settling, _Store):
         """Gated where the policy says `create: gated`; this is also where "Promote model" and copies end."""
         self._refuse_wide(source)
         if not creation_gated(self._policy, name):
-            return super().create_model_version(name, source, *args, **kwargs)
+            return self._logged(name, lambda: super(_Gate, self).create_model_version(name, source, *args, **kwargs))
         return self._undisturbed(source, lambda: self._create_judged(name, source, *args, **kwargs))
 
     def _create_judged(self, name: str, source: str, *args: Any, **kwargs: Any) -> Any:
         decision = self._judge_creation(name, source)
         with self._sessions.transaction() as session:
             self._lock(session, name)
-            if not decision.allowed and self._policy.mode == "enforce":
+            if not decision.allowed and not observes(self._policy, name):
                 created = None
             else:
                 created = super().create_model_version(name, source, *args, **kwargs)
                 decision = replace(decision, version=str(created.version))
             if created is not None:
-                self._record(session, decision, changed=True)
+                self._record(session, decision, changed=True, creation=True)
         if created is None:
             self._deny(decision)
         return created
@@ -181,30 +183,17 @@ class _Gate(Audit, Guards, Desk, Judging, Records, Settling, _Store):
 
     def delete_model_version(self, name: str, version: str) -> None:
         """Guarded: not while a gated pointer or a rollback needs it."""
-        self._guard(name, str(version), self.needed_by(self._policy, name, str(version)), "deleted")
-        self._recorded(
-            "deletion", name, str(version), None, lambda: super(_Gate, self).delete_model_version(name, version)
-        )
+        number = self._number(name, version)
+        self._guarded(Deed("deletion", name, number), lambda: super(_Gate, self).delete_model_version(name, number))
 
     def delete_registered_model(self, name: str) -> None:
-        """Guarded: not while a gated pointer stands in it."""
-        self._guard(name, "", self.gated_pointers(self._policy, name), "deleted")
-        self._recorded("deletion", name, None, None, lambda: super(_Gate, self).delete_registered_model(name))
+        """Guarded: not while a gated pointer stands in it, or elsewhere on what was made from it."""
+        self._guarded(Deed("deletion", name), lambda: super(_Gate, self).delete_registered_model(name))
 
     def rename_registered_model(self, name: str, new_name: str) -> Any:
         """Guarded: pointers survive a rename, so it may not carry them past the policy."""
-        reasons = self.gated_pointers(self._policy, name)
-        # A pointer that stands open here may be a protected one under the new name.
-        reasons += [
-            f"{held.destination} is protected under the new name"
-            for held in self.pointers(None, name)
-            if destination_kind(self._policy, new_name, held.destination) != "open"
-        ]
-        reasons += ["the new name is protected"] if creation_gated(self._policy, new_name) else []
-        self._guard(name, "", reasons, "renamed")
-        return self._recorded(
-            "rename", name, None, new_name, lambda: super(_Gate, self).rename_registered_model(name, new_name)
-        )
+        deed = Deed("rename", name, new_name=new_name)
+        return self._guarded(deed, lambda: super(_Gate, self).rename_registered_model(name, new_name))
 
     def _number(self, name: str, version: str) -> str:
         """The version's own spelling of its number: ` 2` and `02` name version 2, and are recorded as that."""

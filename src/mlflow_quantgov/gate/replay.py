@@ -19,7 +19,7 @@ from mlflow_quantgov.policy.engine import decide
 from mlflow_quantgov.policy.loader import parse_policy
 from mlflow_quantgov.version import __version__
 
-_ADDED = frozenset({"decision_id", "facts", "engine", "requester", "bound", "creation"})
+_ADDED = frozenset({"decision_id", "facts", "engine", "requester", "creation"})
 """What a row's body says beyond the decision."""
 
 

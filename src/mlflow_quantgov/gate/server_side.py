@@ -7,7 +7,12 @@ from typing import Any
 from mlflow.utils.workspace_context import ServerWorkspaceContext
 from sqlalchemy import select
 
+from mlflow_quantgov.gate import ledger
+from mlflow_quantgov.gate.actor import current_actor
+from mlflow_quantgov.gate.ledger import Entry
+from mlflow_quantgov.gate.refusals import refusal
 from mlflow_quantgov.gate.tables import LedgerRow
+from mlflow_quantgov.policy.matching import observes
 
 
 class ServerSide:
@@ -25,7 +30,19 @@ class ServerSide:
         Raises:
             MlflowException: A gated pointer stands there (403).
         """
-        with ServerWorkspaceContext(workspace):
-            found = self.gated_pointers_here(self._policy)
-            reasons = [f"{held.destination} of {name} points to version {held.version}" for name, held in found]
-            self._guard(f"workspace {workspace}", "", reasons, "deleted")
+        with ServerWorkspaceContext(workspace), self._sessions.transaction() as session:
+            ledger.lock(session)
+            held = self._gated_pointers(session, workspace)
+            enforced = [one for one in held if not observes(self._policy, one.model)]
+            if held:
+                actor, source = current_actor()
+                kind, word = ("denial", "refused") if enforced else ("deletion", "observed")
+                reasons = [f"{one.destination} of {one.model} points to version {one.version}" for one in held]
+                ledger.append(session, Entry(kind, actor, source, None, None, f"workspace {workspace}", word,
+                                             self._policy.digest, {"reasons": reasons}))  # fmt: skip
+        if enforced:
+            one = enforced[0]
+            raise refusal(
+                f"quantgov refused: workspace {workspace} cannot be deleted, because {one.destination} of {one.model} "
+                f"points to version {one.version}. Fix: move the alias or stage away first."
+            )

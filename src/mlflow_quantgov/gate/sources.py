@@ -17,6 +17,7 @@ from sqlalchemy import Engine, create_engine, inspect, text
 from mlflow_quantgov.errors import ArtifactError
 from mlflow_quantgov.gate.places import DESTINATION
 
+_VERSION = re.compile(r"^models:/(?P<name>[^/@]+)/(?P<version>\d+)$")
 _LOGGED = re.compile(r"^models:/(m-[0-9a-f]{32})$")
 _RUN = re.compile(r"^runs:/+(?P<id>[0-9a-f]{32})(?:/(?P<path>.*))?$", re.DOTALL)
 # MLflow's own server hands these to its workers (mlflow/server/__init__.py).
@@ -34,6 +35,12 @@ class VersionRef:
     """Milliseconds; version numbers are reused after a deletion, this is not."""
     location: str | None = None
     """Where clients download its files from, fixed when it was created; None for a version that is not stored yet."""
+
+
+def version_named(uri: str | None) -> tuple[str, str] | None:
+    """Name and version of a `models:/NAME/VERSION`; None for any other URI."""
+    named = _VERSION.match(uri or "")
+    return (named["name"], named["version"]) if named else None
 
 
 @contextmanager

@@ -140,6 +140,8 @@ class RuleRow(Base):
     destination: Mapped[str | None] = mapped_column(String(300))
     """Folded; None for every destination that the rule does not name."""
     is_open: Mapped[bool] = mapped_column(Boolean)
+    observes: Mapped[bool] = mapped_column(Boolean)
+    """Whether nothing is refused for the rule's models."""
 
 
 class GrantRow(Base):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import mlflow
 from pydantic import ValidationError
+from sqlalchemy import Engine
 
 from mlflow_quantgov.artifact.inspect import inspect_model
 from mlflow_quantgov.artifact.quantization import Inspection
@@ -14,6 +19,7 @@ from mlflow_quantgov.flavor.download import model_artifact
 from mlflow_quantgov.flavor.layout import LINEAGE_FILE, MANIFEST_FILE, LineageRecord, SavedModel
 from mlflow_quantgov.gate.contents import loading_problem, other_problem, weights_below
 from mlflow_quantgov.gate.copies import copies_below
+from mlflow_quantgov.gate.sources import VersionRef, path_here
 from mlflow_quantgov.lineage import ModelFacts, facts_of
 from mlflow_quantgov.policy.facts import Role
 
@@ -42,6 +48,31 @@ def read_version(root: Path) -> ReadVersion:
         return ReadVersion("unknown" if problem else "other", None, None, None, (), (problem,) if problem else ())
     recorded, record, problems = _own_files(root)
     return ReadVersion("quantized", facts_of(artifact, found), recorded, record, tuple(copies_below(root)), problems)
+
+
+def claimed_parent(ref: VersionRef, engine: Engine | None) -> dict[str, Any] | None:
+    """The parent that was written down at logging; nothing but that one file is fetched.
+
+    Args:
+        ref: The version.
+        engine: The registry's database.
+
+    Raises:
+        ArtifactError: Nobody knows where the files lie.
+        ValueError: The file is not what this flavor writes.
+    """
+    root = path_here(ref, engine)
+    if root is None and ref.location is not None:
+        with tempfile.TemporaryDirectory(prefix="quantgov-lineage-") as scratch:
+            try:
+                place = f"{ref.location.rstrip('/')}/{LINEAGE_FILE}"
+                fetched = Path(mlflow.artifacts.download_artifacts(artifact_uri=place, dst_path=scratch))
+            except Exception:  # noqa: BLE001  (a store of another kind says in its own way that there is no such file)
+                return None
+            return LineageRecord.from_dict(json.loads(fetched.read_text(encoding="utf-8"))).parent
+    if root is None or not (root / LINEAGE_FILE).is_file():
+        return None
+    return SavedModel(root).lineage().parent
 
 
 def inspect_version(root: Path, artifact: Path) -> tuple[Inspection | None, str | None]:

@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_quantgov.errors import QuantgovError, UsageError
 from mlflow_quantgov.evidence.statement import MAX_STATEMENT_BYTES
-from mlflow_quantgov.gate.client import keys_status, taken_in
+from mlflow_quantgov.gate.answers import keys_status, policy_status, taken_in
 from mlflow_quantgov.pages.permissions import visible
 from mlflow_quantgov.version import __version__
 
@@ -35,7 +35,7 @@ def build_api(store: Callable[[], Any]) -> Blueprint:
     @api.get("/status")
     def status() -> Response:
         policy = store().quantgov_policy()
-        described = {"name": policy.name, "digest": policy.digest, "mode": policy.mode}
+        described = policy_status(policy)
         keys = keys_status(policy, store().quantgov_keys())
         return jsonify(gated=True, version=__version__, policy=described, keys=keys, store=store().engine.dialect.name)
 
@@ -65,6 +65,19 @@ def build_api(store: Callable[[], Any]) -> Blueprint:
     @api.post("/check")
     def check() -> Response:
         return jsonify(store().quantgov_check(*_fields("name", "version", "to")).to_dict())
+
+    @api.get("/pointers")
+    def pointers() -> Response:
+        found = store().quantgov_pointers(request.args.get("model"))
+        return jsonify(pointers=[one for one in found if visible(one["model"])])
+
+    @api.post("/standing")
+    def standing() -> Response:
+        return jsonify(store().quantgov_standing(*_fields("name", "version", "to")))
+
+    @api.post("/recheck")
+    def recheck() -> Response:
+        return jsonify(store().quantgov_recheck(*_fields("name", "version", "to")))
 
     @api.get("/decisions/<decision_id>")
     def decision(decision_id: str) -> tuple[Response, int] | Response:

@@ -9,7 +9,7 @@ from flask import Blueprint, abort
 from mlflow.exceptions import MlflowException
 
 from mlflow_quantgov.flavor.download import search_versions
-from mlflow_quantgov.gate.client import decision_from_dict
+from mlflow_quantgov.gate.answers import decision_from_dict
 from mlflow_quantgov.pages.permissions import visible
 from mlflow_quantgov.pages.render import render
 from mlflow_quantgov.pages.report import render_report
@@ -26,7 +26,9 @@ def build_views(store: Callable[[], Any]) -> Blueprint:
     views = Blueprint("quantgov_views", __name__, url_prefix="/quantgov")
 
     def page(template: str, **values: Any) -> str:
-        return render(template, policy=store().quantgov_policy(), **values)
+        policy = store().quantgov_policy()
+        observed = [rule.models for rule in policy.rules if rule.mode == "observe"]
+        return render(template, policy=policy, observed=observed, **values)
 
     def rows(limit: int) -> list[dict[str, Any]]:
         return [row for row in store().quantgov_ledger(None, limit) if visible(row["model"])]
@@ -60,6 +62,11 @@ def build_views(store: Callable[[], Any]) -> Blueprint:
         shown = decision_from_dict(found) if "checks" in found else None
         return page("decision.html", decision=shown, raw=found)
 
+    @views.get("/pointers")
+    def pointers() -> str:
+        found = [one for one in store().quantgov_pointers() if visible(one["model"])]
+        return page("pointers.html", pointers=found)
+
     @views.get("/ledger")
     def ledger() -> str:
         return page("ledger.html", rows=rows(SHOWN), chain=store().quantgov_verify())
@@ -70,7 +77,7 @@ def build_views(store: Callable[[], Any]) -> Blueprint:
 def _model(store: Any, model: Any) -> dict[str, Any]:
     """A registered model with its versions, newest first: where each stands, and what was decided last."""
     stands: dict[str, list[str]] = {}
-    for held in store.pointers(None, model.name):
+    for held in store.quantgov_stands(model.name):
         stands.setdefault(held.version, []).append(held.destination)
     latest: dict[str, dict[str, Any]] = {}
     for row in store.quantgov_ledger(model.name, SHOWN):

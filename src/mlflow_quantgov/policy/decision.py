@@ -84,11 +84,23 @@ class Decision:
     """Of the statements that it rests on: `statement`, `key`, `name`, `roles`, `standing`, `received_at`."""
     facts: Facts | None = field(default=None, compare=False, repr=False)
     """What it rests on; None for a decision that came from a server."""
+    judged: dict[str, Any] = field(default_factory=dict)
+    """What identifies the version that was judged: `created`, `source`, `location`, `manifest`, `parent`, `rolls_back_to`."""
 
     @property
     def waived(self) -> tuple[str, ...]:
         """Checks that would have refused, had nobody waived them."""
         return tuple(check.check for check in self.checks if check.outcome == "waived")
+
+    @property
+    def approvals(self) -> dict[str, Any]:
+        """`wanted`, `approved_by` and `not_counted`, where the policy asks for approvals; else empty."""
+        return next((one.numbers for one in self.checks if "approved_by" in one.numbers), {})
+
+    @property
+    def manifest(self) -> str | None:
+        """Digest of the files that were judged."""
+        return manifest_of(self.to_dict())
 
     @property
     def exit_code(self) -> int:
@@ -118,6 +130,7 @@ class Decision:
             "keys": {"digest": self.keys},
             "decided_at": self.decided_at,
             "signatures": list(self.signatures),
+            "judged": self.judged,
             "labels": list(self.labels),
             "summary": self.summary,
         }
@@ -142,3 +155,16 @@ class Decision:
             f"Report: {report}" if report else "",
         ]
         return " ".join(" ".join(part.split()) for part in parts if part)
+
+
+def manifest_of(body: dict[str, Any]) -> str | None:
+    """Digest of the files that a recorded decision judged; None where it read none, or was no decision.
+
+    Args:
+        body: As `Decision.to_dict` spells it; one of before says it only in its identity check.
+    """
+    identity: dict[str, Any] = next(
+        (one["numbers"] for one in body.get("checks", ()) if one["check"] == "identity"), {}
+    )
+    found = body.get("judged", {}).get("manifest") or identity.get("manifest")
+    return str(found) if found else None

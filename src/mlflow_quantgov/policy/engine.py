@@ -26,7 +26,7 @@ from mlflow_quantgov.policy.checks import (
 from mlflow_quantgov.policy.checks.interface import Check, Question
 from mlflow_quantgov.policy.decision import CheckResult, Decision
 from mlflow_quantgov.policy.facts import Facts
-from mlflow_quantgov.policy.matching import gate_for, gate_name, rule_for
+from mlflow_quantgov.policy.matching import gate_for, gate_name, observes, rule_for
 from mlflow_quantgov.policy.names import fold
 from mlflow_quantgov.policy.schema import Gate, Policy, Rule
 from mlflow_quantgov.policy.waivers import waive
@@ -85,12 +85,18 @@ def decide(policy: Policy, facts: Facts, destination: str, *, what_if: bool = Fa
     uri = f"models:/{facts.name}/{facts.version}"
     checks = tuple(
         spot_checks.explain(
-            trust.explain(_run(check, gate, rule, counted), KINDS.get(check, ()), gate, counted, aside),
+            trust.explain(
+                _run(check, Question(gate, rule.yardsticks, counted)), KINDS.get(check, ()), gate, counted, aside
+            ),
             refuted,
             gate,
             facts,
         )
         for check in _required(gate, facts)
+        if check != approvals.NAME
+    )
+    checks += _approved(
+        Question(gate, rule.yardsticks, counted, destination, policy.digest, tuple(trust.used(counted, checks)))
     )
     checks = spot_check_demand.demanded(gate, facts, checks, uri)
     labels = _labels(rule, counted, checks) + tuple(trust.labels(counted, checks, aside, gate))
@@ -102,6 +108,10 @@ def decide(policy: Policy, facts: Facts, destination: str, *, what_if: bool = Fa
     labels += tuple(
         f"waived: {one.check} by {one.numbers['waiver']['by']}" for one in checks if one.outcome == "waived"
     )
+    approved = [one["person"] for check in checks for one in check.numbers.get("approved_by", ())]
+    labels += (f"approved by {', '.join(approved)}",) if approved else ()
+    if approved and facts.requester_verified is False:
+        labels += (f"not verified: that it is {facts.requester} who asks",)
     allowed = bool(checks) and not any(check.refuses for check in checks)
     return _decision(policy, facts, destination, allowed, checks=checks, labels=labels, what_if=what_if)
 
@@ -123,12 +133,18 @@ def _required(gate: Gate, facts: Facts) -> tuple[str, ...]:
     return gate.checks
 
 
-def _run(name: str, gate: Gate, rule: Rule, facts: Facts) -> CheckResult:
-    if facts.role == "unknown" and name not in _OF_UNREAD_FILES:
+def _approved(question: Question) -> tuple[CheckResult, ...]:
+    """The check of approvals, last: whoever measured what the others rest on may be barred from approving."""
+    wanted = approvals.NAME in _required(question.gate, question.facts)
+    return (_run(approvals.NAME, question),) if wanted else ()
+
+
+def _run(name: str, question: Question) -> CheckResult:
+    if question.facts.role == "unknown" and name not in _OF_UNREAD_FILES:
         reason = f"Not measured: the files could not be read ({identity.NAME} says why)."
         return CheckResult(name, "missing", reason, "quantgov inspect PATH")
     try:
-        return all_checks()[name](Question(gate, rule.yardsticks, facts))
+        return all_checks()[name](question)
     except Exception as error:  # noqa: BLE001  (a check that breaks refuses; it must never let anything through)
         reason = f"The check itself failed: {type(error).__name__}: {str(error)[:200]}"
         return CheckResult(name, "fail", reason, "report this as a defect of mlflow-quantgov")
@@ -193,7 +209,7 @@ def _decision(
         version=facts.version,
         policy_name=policy.name,
         policy_digest=policy.digest,
-        mode=policy.mode,
+        mode="observe" if observes(policy, facts.name) else "enforce",
         checks=checks,
         self_audit=answers(checks) if checks and facts.role != "parent" else (),
         what_if=what_if,
@@ -203,7 +219,21 @@ def _decision(
         decided_at=facts.now.isoformat(),
         signatures=tuple(_signatures(facts, checks)),
         facts=facts,
+        judged=_judged(facts),
     )
+
+
+def _judged(facts: Facts) -> dict[str, Any]:
+    """What identifies the version that is judged: its number may be given away again, its source may be re-pointed."""
+    lineage = facts.lineage
+    return {
+        "created": facts.created,
+        "source": facts.source,
+        "location": facts.location,
+        "manifest": facts.model.manifest if facts.model else None,
+        "parent": lineage.parent_uri if lineage else None,
+        "rolls_back_to": lineage.parent_version if lineage else None,
+    }
 
 
 def _signatures(facts: Facts, checks: tuple[CheckResult, ...]) -> Iterator[dict[str, Any]]:

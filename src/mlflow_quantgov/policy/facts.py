@@ -33,6 +33,8 @@ class Evidence:
     """UTC, by the gate's clock; None where nothing is gated."""
     signatures: tuple[Signature, ...] = ()
     """Who signed it, and what that is worth by the keys that are trusted now."""
+    verified: bool = False
+    """Whether the server's own authentication has checked that `actor` is who attached it."""
 
     @property
     def kind(self) -> str:
@@ -107,6 +109,8 @@ class Facts:
     now: datetime
     """UTC; what expiries are compared with."""
     requester: str | None = None
+    requester_verified: bool | None = None
+    """Whether a login has checked the requester's name; None where nobody can tell."""
     model: ModelFacts | None = None
     """None where the files hold no language model, or cannot be read."""
     recorded_manifest: str | None = None
@@ -131,6 +135,16 @@ class Facts:
     """What was drawn of the evaluations in the evidence, siblings' included; None on a client, which cannot know."""
     created: int | None = None
     """When this version was created (MLflow's milliseconds), since its number may be given away again."""
+    source: str | None = None
+    """What it was created from, as MLflow says."""
+    location: str | None = None
+    """Where clients download its files from."""
+    seen: tuple[tuple[str, str, int, str], ...] = ()
+    """Name, version, creation time and source of every registered version that was looked at."""
+    logged_by: str | None = None
+    """Who created it; None where nobody recorded that."""
+    holders: tuple[tuple[TrustRole, str], ...] = ()
+    """Role and name of whoever has a key that may vouch now."""
     keys: str = ""
     """Digest of the keys that are trusted; empty where nobody is."""
     problems: tuple[str, ...] = field(default=())

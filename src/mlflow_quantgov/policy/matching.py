@@ -88,3 +88,15 @@ def demanded_bits(policy: Policy, model: str) -> float:
     """Width below which some gate of a model wants to know how it was trained; 0 where none does."""
     gates = [gate_for(policy, model, destination) for destination in gated_destinations(policy, model)]
     return max((gate.least_bits for gate in gates if gate is not None and "bit-width" in gate.checks), default=0.0)
+
+
+def observes(policy: Policy, model: str) -> bool:
+    """Whether nothing is refused for a model: what would be is recorded."""
+    rule = rule_for(policy, model)
+    return (rule.mode if rule is not None and rule.mode is not None else policy.mode) == "observe"
+
+
+def excludes_loggers(policy: Policy, model: str) -> bool:
+    """Whether some gate of a model wants to know who logged a version."""
+    gates = [gate_for(policy, model, destination) for destination in gated_destinations(policy, model)]
+    return any(gate is not None and gate.approvals is not None and "logger" in gate.approvals.not_by for gate in gates)

@@ -186,10 +186,21 @@ def _spot_check(gate: Gate, release: Release) -> Step:
 
 
 def _approvals(gate: Gate, release: Release) -> Step:
-    if not gate.approvers:
+    demand = gate.approvals
+    if demand is None:
         return Step("Approvals", ("approvals",), "", ())
-    note = f"{gate.approvers} people other than the author approve at {release.destination}."
-    return Step("Have it approved", ("approvals",), "a person", (), note)
+    command = f"quantgov approve {release.version} --to {release.destination}"
+    several = f"{demand.count} people" if demand.count > 1 else "One person"
+    barred = ["asks for it", *({"measurer": "measured", "logger": "logged it"}[one] for one in demand.not_by)]
+    how = (
+        f"with a key that has the role {demand.role}" if demand.signed else f"signed in, or with a key ({demand.role})"
+    )
+    note = f"{several}, {how}; not whoever {' or '.join(barred)}."
+    note += f" Each counts for {demand.within_days} days." if demand.within_days else ""
+    return Step(
+        "Have it approved", ("approvals",), "people",
+        (f"{command} \\\n    --key NAME.key.pem" if demand.signed else command,), note,
+    )  # fmt: skip
 
 
 _MAKERS = {

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from datetime import date
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from mlflow_quantgov.evidence.predicates import PREDICATES, TaskResult
+from mlflow_quantgov.evidence.predicates import PERMISSIONS, PREDICATES, TaskResult
 from mlflow_quantgov.evidence.signing import Role
 
 CheckName = Literal[
@@ -160,6 +161,34 @@ def _spot_check(given: Any) -> Any:
     return {True: {}, False: None}[given] if isinstance(given, bool) else given
 
 
+class ApprovalsDemand(_Part):
+    """How many people have to agree, and who counts; whoever asks never does."""
+
+    count: int = Field(1, ge=1, le=20)
+    """Different people."""
+    role: Role = "approver"
+    """Role that the key of each must have."""
+    signed: bool = True
+    """`false`: somebody whom the server's own authentication has let in counts too, without a key."""
+    within_days: int | None = Field(None, ge=1, le=3650)
+    """Age at which an approval expires; None: by its own date alone."""
+    people: tuple[str, ...] = ()
+    """Names of those who may approve; empty: whoever has the role."""
+    not_by: tuple[Literal["measurer", "logger"], ...] = ()
+    """Who does not count beside the one who asks: whoever measured what the decision rests on, whoever logged the version."""
+    policy: Literal["same", "any"] = "same"
+    """`same`: an approval that was given under another policy does not count."""
+    asker: Literal["named", "verified"] = "named"
+    """`verified`: where no login has checked the name of whoever asks, one approval more is wanted, as for nobody's name."""
+    parents: bool = False
+    """Whether going back to the full-precision parent needs approvals too."""
+
+
+def _approvals(given: Any) -> Any:
+    """A bare number is so many people about whom nothing more is said; 0 asks for nobody."""
+    return ({"count": given} if given else None) if type(given) is int else given
+
+
 class Gate(_Part):
     """Which checks a destination requires, and how strictly."""
 
@@ -182,7 +211,10 @@ class Gate(_Part):
     """Whether the kernel must have been seen in the runtime, not only in the table."""
     drill_days: int = Field(90, ge=1)
     """Age at which a restore drill expires."""
-    approvers: int = Field(0, ge=0)
+    approvals: Annotated[
+        ApprovalsDemand | None, BeforeValidator(_approvals, json_schema_input_type=int | ApprovalsDemand | None)
+    ] = None
+    """People who have to agree: a number, or more about them; None asks for nobody."""
     signed: dict[str, Role] = Field(default_factory=dict)
     """Kind of evidence (`*`: every other) to the role whose signature it needs; others need none."""
     spot_check: Annotated[
@@ -201,10 +233,16 @@ class Gate(_Part):
 
     @model_validator(mode="after")
     def _kinds_exist(self) -> Gate:
-        known = {"*", *PREDICATES} - {"waiver"}
+        known = {"*", *PREDICATES} - PERMISSIONS
         unknown = next((kind for kind in self.signed if kind not in known), None)
         if unknown is not None:
             raise ValueError(f"signed: {unknown[:100]!r} is no kind of evidence; known are {', '.join(sorted(known))}")
+        return self
+
+    @model_validator(mode="after")
+    def _approvals_are_looked_at(self) -> Gate:
+        if self.approvals is not None and "approvals" not in self.checks:
+            raise ValueError("approvals are asked for, and `approvals` is not among the checks")
         return self
 
 
@@ -220,7 +258,16 @@ class Rule(_Part):
     other_destinations: Literal["refuse", "open"] = "refuse"
     other: Literal["open", "refuse"] = "open"
     """What a model without language-model weights gets."""
+    mode: Literal["enforce", "observe"] | None = None
+    """`observe` records for these models what would be refused, and refuses nothing; None: as the policy says."""
     yardsticks: Yardsticks = Yardsticks()
+
+
+class Inherited(_Part):
+    """What holds for pointers that nobody has judged: they stood before the gate, or moved while it only observed."""
+
+    grace_until: date
+    """Last day (UTC) on which their versions are loaded; from then on they count as not approved. Nothing is moved."""
 
 
 class Policy(_Part):
@@ -229,6 +276,8 @@ class Policy(_Part):
     schema_: Literal["quantgov/policy/v1"] = Field(alias="schema")
     name: str = Field(min_length=1, max_length=100)
     mode: Literal["enforce", "observe"] = "enforce"
+    inherited: Inherited | None = None
+    """None: pointers that stood before the gate are loaded for good, those that moved while it observed are not."""
     gates: dict[str, Gate]
     rules: tuple[Rule, ...] = Field(min_length=1)
     text: str = Field("", exclude=True)
@@ -240,6 +289,13 @@ class Policy(_Part):
             for destination, gate in rule.destinations.items():
                 if gate not in {"open", "refuse", *self.gates}:
                     raise ValueError(f"the destination {destination} names the gate {gate!r}, which is not defined")
+                named = self.gates.get(gate)
+                if rule.create == "gated" and named is not None and named.approvals is not None:
+                    # It has no creation time that anybody could approve of, so nothing could ever be created.
+                    raise ValueError(
+                        f"create: gated and the approvals of the gate {gate!r} exclude each other: nobody can approve of a "
+                        "version that does not exist yet"
+                    )
         return self
 
     @property

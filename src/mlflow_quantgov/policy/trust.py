@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from mlflow_quantgov.evidence.predicates import SpotCheck, Training
+from mlflow_quantgov.evidence.predicates import PERMISSIONS, SpotCheck, Training
 from mlflow_quantgov.evidence.signing import Role, Signature
 from mlflow_quantgov.policy.checks.interface import result
 from mlflow_quantgov.policy.decision import CheckResult
@@ -80,7 +80,7 @@ def why_not(one: Evidence, role: Role | None) -> str:
 
 def wanted_role(gate: Gate, kind: str) -> Role | None:
     """The role whose signature a kind of evidence needs under a gate; None where it needs none."""
-    return None if kind == "waiver" else gate.signed.get(kind, gate.signed.get("*"))
+    return None if kind in PERMISSIONS else gate.signed.get(kind, gate.signed.get("*"))
 
 
 def separation(gate: Gate, facts: Facts, checks: Sequence[CheckResult], uri: str) -> tuple[CheckResult, ...]:
@@ -91,7 +91,7 @@ def separation(gate: Gate, facts: Facts, checks: Sequence[CheckResult], uri: str
     """
     if gate.asked_by == "anybody" or facts.role == "parent":
         return tuple(checks)
-    measured = (one for one in used(facts, checks) if one.kind != SpotCheck.KIND)
+    measured = (one for one in used(facts, checks) if one.kind not in {SpotCheck.KIND, *PERMISSIONS})
     own = sorted({one.kind for one in measured if may_be_author(one, facts.requester)})
     if not own:
         return tuple(checks)
@@ -121,7 +121,7 @@ def used(facts: Facts, checks: Iterable[CheckResult]) -> list[Evidence]:
 
 def labels(facts: Facts, checks: Sequence[CheckResult], aside: Sequence[Evidence], gate: Gate) -> list[str]:
     """Who vouches for what a decision rests on, and what was received and does not count."""
-    mine = [one for one in used(facts, checks) if one.kind != "waiver"]
+    mine = [one for one in used(facts, checks) if one.kind not in PERMISSIONS]
     # A spot-check is of somebody else's work: whoever signed one does not report of themselves by asking too.
     own = {
         one.kind

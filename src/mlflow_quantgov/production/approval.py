@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import re
 
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from mlflow_quantgov.errors import UnreachableError, UsageError
+from mlflow_quantgov.errors import TamperingError, UnreachableError, UsageError
 from mlflow_quantgov.flavor.download import find_version
-from mlflow_quantgov.gate.client import Gate, find_gate
+from mlflow_quantgov.gate.client import find_gate
 from mlflow_quantgov.gate.decided import newest_decided
 from mlflow_quantgov.policy.loader import load_policy, parse_policy
-from mlflow_quantgov.policy.matching import destination_kind
-from mlflow_quantgov.policy.names import fold
+from mlflow_quantgov.policy.matching import destination_kind, observes
 
 _POINTER = re.compile(r"^models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<stage>[^/@0-9][^/@]*))$")
-_APPROVING = {"allowed", "inherited"}
+_log = logging.getLogger(__name__)
 
 
 def require_approval(model_uri: str) -> str | None:
     """Refuse to load through a protected pointer that no decision of the ledger allows.
 
-    By version number nothing is asked: whoever names a number knows what they load.
+    By version number nothing is asked: whoever names a number knows what they load. A decision counts for the very version
+    that was judged: its creation time and its source are compared.
 
     Returns:
         Manifest digest of the files that were approved; None where nothing was asked, or where the pointer was there
         before the gate.
 
     Raises:
+        TamperingError: The version's source is not the one that was approved.
         UsageError: The pointer is protected and its version was not approved there, or nobody can tell.
     """
     pointer = _POINTER.match(model_uri)
@@ -38,7 +40,7 @@ def require_approval(model_uri: str) -> str | None:
     destination = f"@{pointer['alias']}" if pointer["alias"] else str(pointer["stage"])
     gate = find_gate()
     policy = parse_policy(str(gate.policy()["text"]), source="the gate") if gate else load_policy(None)
-    if policy.mode == "observe" or destination_kind(policy, version.name, destination) != "gated":
+    if destination_kind(policy, version.name, destination) != "gated":
         return None
     if gate is None:
         raise UsageError(
@@ -47,15 +49,21 @@ def require_approval(model_uri: str) -> str | None:
             why="Nobody decided on evidence that this version may serve there.",
             fix="quantgov doctor; or load_model(..., verify=False) to load it all the same",
         )
-    for row in gate.ledger(version.name, 1000):
-        same = str(row.get("version")) == str(version.version)
-        if same and fold(str(row.get("destination"))) == fold(destination) and row.get("decision") in _APPROVING:
-            return _manifest(gate, str(row["decision_id"]))
-    raise UsageError(
-        f"{version.name} version {version.version} stands at {destination}, and the ledger holds no approval for it.",
-        why="It may have been put there around the gate.",
-        fix=f"quantgov check models:/{version.name}/{version.version} --to {destination}",
-    )
+    found = gate.standing(version.name, str(version.version), destination)
+    said = f"{version.name} version {version.version} stands at {destination}, and {found['words']}."
+    if found["believed"]:
+        if found["days_left"] is not None:
+            _log.warning(
+                "%s Fix: quantgov check models:/%s/%s --to %s", said, version.name, version.version, destination
+            )
+        return str(found["manifest"]) if found["manifest"] else None
+    if observes(policy, version.name):
+        _log.warning("%s It is loaded, since the gate only observes.", said)
+        return None
+    fix = f"quantgov check models:/{version.name}/{version.version} --to {destination}"
+    if found["how"] == "re-pointed":
+        raise TamperingError(said, why="Other files may lie there than those that were judged.", fix=fix)
+    raise UsageError(said, why="Nobody decided on evidence that this version may serve there.", fix=fix)
 
 
 def decided_manifest(name: str, version: str) -> str | None:
@@ -74,11 +82,3 @@ def decided_manifest(name: str, version: str) -> str | None:
     except (UnreachableError, MlflowException):
         return None
     return decided.manifest if decided is not None else None
-
-
-def _manifest(gate: Gate, decision_id: str) -> str | None:
-    """Digest of the files that a decision was about, as its identity check read them."""
-    decision = gate.decision(decision_id)
-    checks = decision.checks if decision is not None else ()
-    found = next((check.numbers.get("manifest") for check in checks if check.check == "identity"), None)
-    return str(found) if found else None

@@ -83,7 +83,7 @@ def rollback(name: str, alias: str, to: str | None = None) -> Rollback:
         ) from error
     after = to or _parent_version(name, before)
     decision = promote(name, after, f"@{alias}")
-    if not decision.allowed:
+    if not decision.allowed and decision.mode == "enforce":
         raise UsageError(
             f"The rollback of {name}@{alias} to version {after} was refused: {decision.one_line()}",
             why="The alias still points to where it pointed before.",
@@ -126,7 +126,8 @@ def _refusal(gate: Gate, error: MlflowException) -> Decision | None:
 
 def _newest(gate: Gate, name: str, version: str, destination: str) -> Decision:
     for row in gate.ledger(name, 20):
-        if str(row.get("version")) == version and str(row.get("destination")) == destination:
+        here = str(row.get("version")) == version and str(row.get("destination")) == destination
+        if here and row.get("kind") == "promotion":
             found = gate.decision(str(row["decision_id"]))
             if found is not None:
                 return found

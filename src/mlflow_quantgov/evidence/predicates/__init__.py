@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mlflow_quantgov.errors import EvidenceError
+from mlflow_quantgov.evidence.predicates.approval import Approval, Withdrawal
 from mlflow_quantgov.evidence.predicates.archive import Archive, ArchivedFile, Drill
 from mlflow_quantgov.evidence.predicates.base import Predicate, Provenance, Side
 from mlflow_quantgov.evidence.predicates.benchmark import BenchmarkV1, Fingerprint, Load, Round
@@ -30,16 +31,22 @@ PREDICATES: dict[str, type[Predicate]] = {
         Training,
         Reproduction,
         Waiver,
+        Approval,
+        Withdrawal,
     )
 }
 EARLIER: tuple[type[Predicate], ...] = (FidelityV1, BenchmarkV1, TrainingV1, WaiverV1)
 """Versions that are still read, and no longer written."""
+PERMISSIONS = frozenset({Waiver.KIND, Approval.KIND, Withdrawal.KIND})
+"""Kinds by which somebody lets something through, or no longer: they measure nothing, and count only where they were attached."""
 
 __all__ = [
     "EARLIER",
+    "PERMISSIONS",
     "PREDICATES",
     "Again",
     "Answer",
+    "Approval",
     "Archive",
     "ArchivedFile",
     "Benchmark",
@@ -74,6 +81,7 @@ __all__ = [
     "TrainingV1",
     "Waiver",
     "WaiverV1",
+    "Withdrawal",
     "kind_of_type",
     "predicate_class",
 ]

@@ -9,7 +9,7 @@ import fnmatch
 import re
 
 from mlflow_quantgov.policy.names import fold
-from mlflow_quantgov.policy.schema import Policy
+from mlflow_quantgov.policy.schema import Policy, Rule
 
 PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
 # Possessive, as fnmatch reads: what follows `[` or `[!` is in the set even if it is `]`, and a set without end is a bracket.
@@ -39,10 +39,17 @@ def sql_patterns(glob: str) -> tuple[str, str] | None:
     return for_sqlite, f"^{for_postgresql}$"
 
 
+def mode(policy: Policy) -> str:
+    """`observe` where nothing is refused for any model; else `enforce`, and each rule says whether it only observes."""
+    return "observe" if policy.mode == "observe" and all(rule.mode != "enforce" for rule in policy.rules) else "enforce"
+
+
 def rule_rows(policy: Policy) -> list[dict[str, object]]:
     """Rows of `quantgov_rules`: every rule's destinations, and one more for those that it does not name."""
     rows: list[dict[str, object]] = []
-    for position, rule in enumerate(policy.rules):
+    # Models that no rule matches are refused, or observed, as the policy says.
+    last = Rule(models="*", destinations={})
+    for position, rule in enumerate((*policy.rules, last)):
         patterns = sql_patterns(fold(rule.models))
         if patterns is None:
             continue
@@ -60,6 +67,7 @@ def rule_rows(policy: Policy) -> list[dict[str, object]]:
                         "regex": patterns[1],
                         "destination": folded,
                         "is_open": is_open,
+                        "observes": (rule.mode or policy.mode) == "observe",
                     }
                 )
     return rows

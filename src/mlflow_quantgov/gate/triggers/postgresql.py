@@ -49,6 +49,7 @@ class Trigger:
 def functions() -> dict[str, Function]:
     """Every function by name."""
     return {
+        "quantgov_is_observed": Function("text", "wanted_name text", "boolean", "sql", _RULE_OBSERVES),
         "quantgov_is_open": Function("text, text", "wanted_name text, wanted text", "boolean", "sql", _OPEN),
         "quantgov_is_granted": Function(
             "text, text, text, integer",
@@ -94,8 +95,15 @@ def _raise(words: str) -> str:
 
 
 # No name is folded beyond printable ASCII: what PostgreSQL makes of others depends on its locale.
+_RULE_OBSERVES = """
+SELECT wanted_name COLLATE "C" ~ '^[ -~]*$' AND EXISTS (
+  SELECT 1 FROM quantgov_rules r
+  WHERE r.position = (
+      SELECT MIN(m.position) FROM quantgov_rules m WHERE btrim(lower(wanted_name COLLATE "C")) ~ m.regex)
+    AND r.observes)
+"""
 _OPEN = """
-SELECT wanted_name COLLATE "C" ~ '^[ -~]*$' AND wanted COLLATE "C" ~ '^[ -~]*$' AND EXISTS (
+SELECT quantgov_is_observed(wanted_name) OR wanted_name COLLATE "C" ~ '^[ -~]*$' AND wanted COLLATE "C" ~ '^[ -~]*$' AND EXISTS (
   SELECT 1 FROM quantgov_rules r
   WHERE r.position = (
       SELECT MIN(m.position) FROM quantgov_rules m WHERE btrim(lower(wanted_name COLLATE "C")) ~ m.regex)
@@ -111,7 +119,7 @@ SELECT EXISTS (
     AND g.destination IN (wanted, '*') AND g.version IN (wanted_version, -1))
 """
 _LIVE = f"""
-SELECT EXISTS (
+SELECT NOT quantgov_is_observed(wanted_name) AND EXISTS (
   SELECT 1 FROM quantgov_ledger p
   WHERE p.model = wanted_name AND COALESCE(p.workspace, '{DEFAULT_WORKSPACE}') = wanted_workspace
     AND p.version = wanted_version::text AND p.kind IN ('promotion', 'inherited') AND NOT EXISTS (

@@ -46,12 +46,22 @@ def _decidable(value: str) -> str:
     )
 
 
+def _rule(name: str) -> str:
+    """The rules' rows `r` of the first rule that matches a name."""
+    first = f"SELECT MIN(m.position) FROM quantgov_rules m WHERE trim(lower({name})) GLOB m.glob"
+    return f"SELECT 1 FROM quantgov_rules r WHERE r.position = ({first})"
+
+
+def _observed(name: str) -> str:
+    """Whether the first rule that matches only observes."""
+    return f"({_decidable(name)} AND EXISTS ({_rule(name)} AND r.observes))"
+
+
 def _open(name: str, destination: str) -> str:
-    """Whether the first rule that matches leaves a destination open."""
+    """Whether the first rule that matches leaves a destination open, or only observes."""
     wanted = f"trim(lower({destination}))"
     return (
-        f"({_decidable(name)} AND {_decidable(destination)} AND EXISTS (SELECT 1 FROM quantgov_rules r "
-        f"WHERE r.position = (SELECT MIN(m.position) FROM quantgov_rules m WHERE trim(lower({name})) GLOB m.glob) "
+        f"({_observed(name)} OR {_decidable(name)} AND {_decidable(destination)} AND EXISTS ({_rule(name)} "
         f"AND r.is_open AND (r.destination = {wanted} OR r.destination IS NULL AND NOT EXISTS (SELECT 1 "
         f"FROM quantgov_rules s WHERE s.position = r.position AND s.destination = {wanted}))))"
     )
@@ -65,10 +75,10 @@ def _granted(row: str, destination: str) -> str:
 
 
 def _live(row: str) -> str:
-    """Whether the ledger says that a version was let through and is still the one that was."""
+    """Whether the ledger says that a version was let through and is still the one that was; where a rule observes, it may go."""
     model = f"model = {row}.name AND COALESCE({{0}}.workspace, '{DEFAULT_WORKSPACE}') = {row}.workspace"
     return (
-        f"EXISTS (SELECT 1 FROM quantgov_ledger p WHERE p.{model.format('p')} "
+        f"NOT {_observed(f'{row}.name')} AND EXISTS (SELECT 1 FROM quantgov_ledger p WHERE p.{model.format('p')} "
         f"AND p.version = CAST({row}.version AS TEXT) AND p.kind IN ('promotion', 'inherited') "
         f"AND NOT EXISTS (SELECT 1 FROM quantgov_ledger e WHERE e.{model.format('e')} AND e.seq > p.seq "
         f"AND e.kind IN ('deletion', 'rename') AND (e.version IS NULL OR e.version = p.version)))"

@@ -21,6 +21,12 @@ class Question:
     gate: Gate
     yardsticks: Yardsticks
     facts: Facts
+    destination: str = ""
+    """`@alias` or a stage that is asked for."""
+    policy: str = ""
+    """Digest of the policy."""
+    rests_on: tuple[Evidence, ...] = ()
+    """Evidence that the other checks of the decision rest on."""
 
     @property
     def uri(self) -> str:

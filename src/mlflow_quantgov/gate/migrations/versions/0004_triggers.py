@@ -30,6 +30,7 @@ def upgrade() -> None:
         sa.Column("regex", sa.Text, nullable=False),
         sa.Column("destination", sa.String(300)),
         sa.Column("is_open", sa.Boolean, nullable=False),
+        sa.Column("observes", sa.Boolean, nullable=False),
     )
     op.create_table(
         "quantgov_grants",
