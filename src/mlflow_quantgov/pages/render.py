@@ -5,10 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from mlflow_quantgov.errors import visible
+
+
+def _shown(value: Any) -> Any:
+    """Whatever stands in a page, with the characters visible that would turn the direction of what stands around it."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
 
 _environment = Environment(
     loader=PackageLoader("mlflow_quantgov.pages", "templates"),
     autoescape=True,
+    finalize=_shown,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

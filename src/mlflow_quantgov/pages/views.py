@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from flask import Blueprint, abort
-from mlflow.exceptions import MlflowException
+from flask import Blueprint
+from werkzeug.exceptions import NotFound
 
 from mlflow_quantgov.flavor.download import search_versions
 from mlflow_quantgov.gate.client import decision_from_dict
+from mlflow_quantgov.pages.problems import answer_in_pages
 from mlflow_quantgov.pages.render import render
 from mlflow_quantgov.pages.report import render_report
 from mlflow_quantgov.policy.engine import decide
@@ -27,9 +28,7 @@ def build_views(store: Callable[[], Any]) -> Blueprint:
     def page(template: str, **values: Any) -> str:
         return render(template, policy=store().quantgov_policy(), **values)
 
-    @views.errorhandler(MlflowException)
-    def _mlflow(error: MlflowException) -> tuple[str, int]:
-        return page("message.html", heading="Not found", text=str(error.message)), error.get_http_status_code()
+    answer_in_pages(views, page)
 
     @views.get("/")
     def index() -> str:
@@ -52,7 +51,7 @@ def build_views(store: Callable[[], Any]) -> Blueprint:
     def decision(decision_id: str) -> str:
         found = store().quantgov_decision(decision_id)
         if found is None:
-            abort(404)
+            raise NotFound("There is no such decision.")
         shown = decision_from_dict(found) if "checks" in found else None
         return page("decision.html", decision=shown, raw=found)
 
