@@ -13,6 +13,9 @@ from mlflow_quantgov.evidence.predicates import Predicate, kind_of_type, predica
 
 STATEMENT_TYPE: Literal["https://in-toto.io/Statement/v1"] = "https://in-toto.io/Statement/v1"
 MAX_STATEMENT_BYTES = 64 * 1024 * 1024
+MAX_VALUES = 4_000_000
+"""Values of a statement: in memory each takes a multiple of what it takes in the file."""
+MAX_DEPTH = 64
 
 
 def canonical_json(value: Any) -> bytes:
@@ -145,12 +148,18 @@ def strict_json(data: bytes, *, where: str) -> Any:
     """The one value that JSON text stands for.
 
     Raises:
-        EvidenceError: Not JSON, an object that names a key twice, or a number that is none.
+        EvidenceError: Not JSON in UTF-8, an object that names a key twice, a number that is none, or more values or deeper
+            ones than any statement holds.
     """
+    if sum(data.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
+        raise _unreadable(where, f"it holds more than {MAX_VALUES:,} values")
     try:
-        return json.loads(data, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        found = json.loads(data.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise _unreadable(where, str(error)[:200]) from error
+    if _is_deeper(found, MAX_DEPTH):
+        raise _unreadable(where, f"it is nested more than {MAX_DEPTH} deep")
+    return found
 
 
 def statement_of(value: Any, *, where: str) -> Statement:
@@ -173,6 +182,17 @@ def _unreadable(where: str, problem: str) -> EvidenceError:
         why="Evidence that cannot be read cannot be judged.",
         fix="quantgov schema",
     )
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    """Whether objects and arrays stand inside each other more often than that; looked at level by level."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(most):
+        inner = (child for one in level for child in (one.values() if isinstance(one, dict) else one))
+        level = [child for child in inner if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

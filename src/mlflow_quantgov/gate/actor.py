@@ -5,6 +5,8 @@ from __future__ import annotations
 import getpass
 import os
 
+from mlflow_quantgov.errors import visible
+
 
 def current_actor() -> tuple[str, str]:
     """Name, and how it is known: `http, not verified`, `http from ADDRESS`, `environment` or `os-user`.
@@ -18,7 +20,7 @@ def current_actor() -> tuple[str, str]:
     if has_request_context():
         signed_in = request.authorization
         if signed_in is not None and signed_in.username:
-            return signed_in.username[:300], "http, not verified"
+            return visible(signed_in.username, keep="")[:300], "http, not verified"
         return "anonymous", f"http from {request.remote_addr or 'unknown'}"[:40]
     return _local()
 
@@ -26,8 +28,8 @@ def current_actor() -> tuple[str, str]:
 def _local() -> tuple[str, str]:
     name = os.environ.get("MLFLOW_TRACKING_USERNAME")
     if name:
-        return name[:300], "environment"
+        return visible(name, keep="")[:300], "environment"
     try:
-        return getpass.getuser()[:300], "os-user"
+        return visible(getpass.getuser(), keep="")[:300], "os-user"
     except (KeyError, OSError):
         return str(os.getuid()), "os-user"

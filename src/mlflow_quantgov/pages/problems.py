@@ -88,7 +88,11 @@ def described(error: Exception) -> tuple[int, dict[str, Any]]:
     """Status, and `message`, `why` and `fix`, of whatever a route raised."""
     if isinstance(error, QuantgovError):
         status = (
-            error.status if isinstance(error, RefusedRequestError) else 503 if isinstance(error, UnreachableError) else 400
+            error.status
+            if isinstance(error, RefusedRequestError)
+            else 503
+            if isinstance(error, UnreachableError)
+            else 400
         )
         return status, error.to_dict()
     if isinstance(error, MlflowException):

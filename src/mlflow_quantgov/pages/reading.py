@@ -76,10 +76,12 @@ def _read_body() -> dict[str, Any]:
             fix=f"send JSON with the header Content-Type: {_JSON}, and no Content-Encoding",
         )
     most = most_bytes(request.path)
-    # Checked while it is read: a body in chunks names no length, and a named one may be wrong.
-    request.max_content_length = most
+    # Checked while it is read: a body in chunks names no length. It is cut there without a word, so one byte more is asked for.
+    request.max_content_length = most + 1
     try:
         data = request.get_data(cache=False)
+        if len(data) > most:
+            raise RequestEntityTooLarge
     except RequestEntityTooLarge as error:
         raise RefusedRequestError(
             413, "The request is too large.", why=f"At most {most:,} bytes are read here.", fix="evaluate fewer items"
