@@ -21,6 +21,7 @@ def create_app() -> Any:
     from mlflow.server.handlers import _get_model_registry_store
 
     from mlflow_quantgov.pages.api import build_api
+    from mlflow_quantgov.pages.bounded import BoundedBodies
     from mlflow_quantgov.pages.views import build_views
 
     if "quantgov_api" not in app.blueprints:
@@ -31,7 +32,9 @@ def create_app() -> Any:
     if os.environ.get(_SGI) == "uvicorn":
         from mlflow.server.fastapi_app import create_fastapi_app
 
-        return create_fastapi_app(app)
+        served = create_fastapi_app(app)
+        served.add_middleware(BoundedBodies)
+        return served
     return app
 
 

@@ -35,6 +35,12 @@ def most_bytes(path: str) -> int:
     return MAX_STATEMENT_BODY if path.rstrip("/") == STATEMENTS else MAX_BODY
 
 
+def too_large(most: int) -> RefusedRequestError:
+    """The error for a body of more bytes than are read."""
+    what, why = "The request is too large.", f"At most {most:,} bytes are read here."
+    return RefusedRequestError(413, what, why=why, fix="evaluate fewer items per statement")
+
+
 def refuse_other_sites() -> None:
     """Refuse what a page of another site made a browser send; MLflow's own check covers its own routes alone.
 
@@ -83,9 +89,7 @@ def _read_body() -> dict[str, Any]:
         if len(data) > most:
             raise RequestEntityTooLarge
     except RequestEntityTooLarge as error:
-        raise RefusedRequestError(
-            413, "The request is too large.", why=f"At most {most:,} bytes are read here.", fix="evaluate fewer items"
-        ) from error
+        raise too_large(most) from error
     try:
         found = strict_json(data, where="The request")
     except EvidenceError as error:
