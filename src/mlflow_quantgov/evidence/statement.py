@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,6 +17,12 @@ MAX_STATEMENT_BYTES = 64 * 1024 * 1024
 MAX_VALUES = 4_000_000
 """Values of a statement: in memory each takes a multiple of what it takes in the file."""
 MAX_DEPTH = 64
+_MOST_DIGITS = 20
+"""Of a whole number: those of 64 bits, and a sign."""
+_LARGEST = 1e100
+"""Squares of it, summed, are still numbers."""
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+"""How the half of a character is written, alone or as one of a pair."""
 
 
 def canonical_json(value: Any) -> bytes:
@@ -121,7 +128,14 @@ class Statement(BaseModel):
                 why="Evidence that cannot be read cannot be judged.",
                 fix=f"quantgov schema {self.kind}",
             ) from error
-        predicate.verify_summary()
+        try:
+            predicate.verify_summary()
+        except (ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:
+            raise EvidenceError(
+                f"The {self.kind} statement holds records from which no summary follows: {type(error).__name__}.",
+                why="A verdict is computed from per-item records.",
+                fix="Measure again and attach the statement unedited.",
+            ) from error
         return predicate
 
 
@@ -154,7 +168,17 @@ def strict_json(data: bytes, *, where: str) -> Any:
     if sum(data.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
         raise _unreadable(where, f"it holds more than {MAX_VALUES:,} values")
     try:
-        found = json.loads(data.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        found = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_no_duplicates,
+            parse_constant=_no_constant,
+            parse_int=_bounded_int,
+            parse_float=_bounded_float,
+        )
+        if _HALF.search(data):
+            json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise _unreadable(where, "a text in it holds half of a character") from error
     except (ValueError, RecursionError) as error:
         raise _unreadable(where, str(error)[:200]) from error
     if _is_deeper(found, MAX_DEPTH):
@@ -204,6 +228,19 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a number that evidence may hold")
+
+
+def _bounded_int(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits):,} digits counts nothing")
+    return int(digits)
+
+
+def _bounded_float(text: str) -> float:
+    value = float(text)
+    if abs(value) > _LARGEST:
+        raise ValueError(f"{text[:50]} is larger than anything that is measured")
+    return value
 
 
 def _first_problem(error: ValidationError) -> str:
