@@ -41,7 +41,8 @@ def read_version(root: Path) -> ReadVersion:
     if found is None:
         return ReadVersion("unknown" if problem else "other", None, None, None, (), (problem,) if problem else ())
     recorded, record, problems = _own_files(root)
-    return ReadVersion("quantized", facts_of(artifact, found), recorded, record, tuple(copies_below(root)), problems)
+    copies, unread = copies_below(root)
+    return ReadVersion("quantized", facts_of(artifact, found), recorded, record, copies, problems + unread)
 
 
 def inspect_version(root: Path, artifact: Path) -> tuple[Inspection | None, str | None]:
