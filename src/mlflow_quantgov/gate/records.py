@@ -12,6 +12,7 @@ from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModel
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from mlflow_quantgov.errors import visible
 from mlflow_quantgov.gate import ledger
 from mlflow_quantgov.gate.actor import current_actor
 from mlflow_quantgov.gate.guards import Pointer
@@ -122,5 +123,5 @@ class Records:
 
 
 def refusal(message: str) -> MlflowException:
-    """How a refusal leaves the store: REST turns it into 403."""
-    return MlflowException(message, error_code=PERMISSION_DENIED)
+    """How a refusal leaves the store: REST turns it into 403; one line, whatever the names in it hold."""
+    return MlflowException(" ".join(visible(message).split()), error_code=PERMISSION_DENIED)

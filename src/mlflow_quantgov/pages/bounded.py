@@ -1,4 +1,4 @@
-"""An ASGI layer that reads no more of a request to us than the request may hold: MLflow's own keeps any body whole in memory."""
+"""An ASGI layer in front of MLflow's: that one keeps any body whole in memory, and knows no address with a line end in it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from mlflow_quantgov.pages.headers import is_ours
-from mlflow_quantgov.pages.reading import most_bytes, too_large
+from mlflow_quantgov.pages.reading import API, RefusedRequestError, most_bytes, too_large
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+_PAGE = '<!doctype html><html lang="en"><title>Not found</title><p>{} <a href="/quantgov/">All models</a></p></html>'
 
 
 class BoundedBodies:
-    """Answers 413 once a body is longer than it may be; other requests pass as they are."""
+    """Answers 413 once a body is longer than it may be, and 404 to an address of two lines; all else passes as it is."""
 
     def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
         """Stand in front of an app."""
@@ -26,6 +27,11 @@ class BoundedBodies:
         if scope["type"] != "http" or not is_ours(scope["path"]):
             await self.app(scope, receive, send)
             return
+        if "\n" in scope["path"]:
+            why = "Its address holds the end of a line."
+            error = RefusedRequestError(404, "There is no such page.", why=why, fix="open /quantgov/")
+            await _refuse(error, scope["path"], send)
+            return
         most = most_bytes(scope["path"])
         messages: list[Message] = []
         size, more = 0, True
@@ -35,7 +41,7 @@ class BoundedBodies:
             size += len(message.get("body", b""))
             more = bool(message.get("more_body", False))
             if size > most:
-                await _refuse(most, send)
+                await _refuse(too_large(most), scope["path"], send)
                 return
         left = iter(messages)
 
@@ -46,12 +52,14 @@ class BoundedBodies:
         await self.app(scope, again, send)
 
 
-async def _refuse(most: int, send: Send) -> None:
-    error = too_large(most)
+async def _refuse(error: RefusedRequestError, path: str, send: Send) -> None:
+    in_json = path.startswith(API)
+    body = json.dumps({"error": error.to_dict()}) if in_json else _PAGE.format(error.what)
     headers = [
-        (b"content-type", b"application/json"),
+        (b"content-type", b"application/json" if in_json else b"text/html; charset=utf-8"),
+        (b"content-security-policy", b"default-src 'none'"),
         (b"x-content-type-options", b"nosniff"),
         (b"connection", b"close"),
     ]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps({"error": error.to_dict()}).encode()})
+    await send({"type": "http.response.body", "body": body.encode()})
