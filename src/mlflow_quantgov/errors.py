@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import shlex
 import unicodedata
 from pathlib import Path
 from types import ModuleType
@@ -51,6 +52,11 @@ def visible(text: str, keep: str = "\n\t") -> str:
         else sign
         for sign in text
     )
+
+
+def pasted(text: str) -> str:
+    """Somebody's name as one word of a command: whoever pastes the command runs nothing that the name says."""
+    return shlex.quote(visible(text, keep=""))
 
 
 def one_line(text: str) -> str:

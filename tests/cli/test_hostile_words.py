@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,10 @@ from mlflow_quantgov.cli import output
 from mlflow_quantgov.errors import UsageError, visible
 from mlflow_quantgov.flavor.registration import in_markdown
 from mlflow_quantgov.gate.registry_store import open_store
+from mlflow_quantgov.policy.checks.interface import Question
 from mlflow_quantgov.policy.decision import CheckResult, Decision
+from mlflow_quantgov.policy.facts import Facts
+from mlflow_quantgov.policy.schema import Gate, Yardsticks
 
 STEERING = "a\x1b[2J\x1b]0;t\x07\x9b31m\u202eb\u2066\u200f\ufeff"
 
@@ -96,3 +102,14 @@ def test_the_ledger_of_a_hostile_name_is_a_table(
     mlflow.set_registry_uri(None)
     assert code == 0 and visible(out) == out and "chat" in out, err
     assert not any(line.strip().startswith("allowed") for line in out.splitlines())
+
+
+@pytest.mark.parametrize(
+    "name", ["$(touch ran)", "`touch ran`", "x; touch ran", "x' 'y", '"; touch ran; "', "a b", "\n touch ran"]
+)
+def test_a_command_to_paste_runs_nothing_that_a_name_says(tmp_path: Path, name: str) -> None:
+    facts = Facts(name, "1", "unknown", datetime.now(UTC), problems=("p",))
+    uri = Question(Gate(checks=()), Yardsticks(), facts).uri
+    done = subprocess.run(["sh", "-c", f"printf %s {uri}"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == f"models:/{visible(name, keep='')}/1" and list(tmp_path.glob("ran")) == []
+    assert Question(Gate(checks=()), Yardsticks(), replace(facts, name="chat")).uri == "models:/chat/1"

@@ -188,7 +188,7 @@ def test_no_wrong_value_in_a_record_is_a_defect() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_no_wrong_value_in_any_record_is_a_defect(seed: int) -> None:
     with warnings.catch_warnings():
-        assert disturb(300, seed=100 + seed) > 100
+        assert disturb(100, seed=100 + seed) > 50

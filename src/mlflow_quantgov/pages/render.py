@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mlflow_quantgov.errors import visible
+from mlflow_quantgov.errors import short, visible
 
 
 def _shown(value: Any) -> Any:
@@ -24,6 +24,7 @@ _environment = Environment(
     lstrip_blocks=True,
 )
 _environment.filters["short"] = lambda digest: str(digest or "")[:19]
+_environment.filters["cut"] = lambda name: short(name, 60, quoted=False)
 _environment.filters["percent"] = lambda value: f"{value:.1%}"
 _environment.filters["small"] = lambda share: "not measured" if share is None else f"{100 * share:.3g} %"
 _environment.filters["time"] = lambda value: str(value)[:19].replace("T", " ")

@@ -6,7 +6,7 @@ import re
 
 import mlflow
 
-from mlflow_quantgov.errors import UsageError
+from mlflow_quantgov.errors import UsageError, pasted
 from mlflow_quantgov.flavor.download import find_version
 from mlflow_quantgov.gate.client import Gate, find_gate
 from mlflow_quantgov.policy.loader import load_policy, parse_policy
@@ -51,7 +51,7 @@ def require_approval(model_uri: str) -> str | None:
     raise UsageError(
         f"{version.name} version {version.version} stands at {destination}, and the ledger holds no approval for it.",
         why="It may have been put there around the gate.",
-        fix=f"quantgov check models:/{version.name}/{version.version} --to {destination}",
+        fix=f"quantgov check {pasted(f'models:/{version.name}/{version.version}')} --to {pasted(destination)}",
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from mlflow_quantgov.errors import UnreachableError, UsageError
+from mlflow_quantgov.errors import UnreachableError, UsageError, pasted
 from mlflow_quantgov.gate.client import Gate, require_gate
 from mlflow_quantgov.policy.decision import Decision
 
@@ -139,7 +139,7 @@ def _explain(name: str, version: str, destination: str, error: MlflowException) 
         return UsageError(
             f"{name} version {version} was not promoted to {destination}: {first}",
             why="Nothing was changed.",
-            fix=f"quantgov check models:/{name}/{version} --to {destination}",
+            fix=f"quantgov check {pasted(f'models:/{name}/{version}')} --to {pasted(destination)}",
         )
     return UnreachableError(
         f"{name} version {version} was not promoted to {destination}: {first}",
