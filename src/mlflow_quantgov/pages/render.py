@@ -24,7 +24,7 @@ _environment = Environment(
     lstrip_blocks=True,
 )
 _environment.filters["short"] = lambda digest: str(digest or "")[:19]
-_environment.filters["cut"] = lambda name: short(name, 60, quoted=False)
+_environment.filters["cut"] = lambda name: short(name or "", 40, quoted=False)
 _environment.filters["percent"] = lambda value: f"{value:.1%}"
 _environment.filters["small"] = lambda share: "not measured" if share is None else f"{100 * share:.3g} %"
 _environment.filters["time"] = lambda value: str(value)[:19].replace("T", " ")
