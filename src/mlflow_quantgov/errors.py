@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import shlex
+import unicodedata
 from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
@@ -14,7 +16,7 @@ _LONGEST_WORD = 300
 
 def _readable(text: str) -> str:
     """Words with single spaces; one that no line holds is cut."""
-    words = text.split()
+    words = visible(text).split()
     return " ".join(one if len(one) <= _LONGEST_WORD else short(one, quoted=False) for one in words)
 
 
@@ -28,6 +30,33 @@ def short(value: object, most: int = 100, *, quoted: bool = True) -> str:
     """
     text = repr(value) if quoted else str(value)
     return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+
+
+_STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_JOINERS = "\u200c\u200d"
+"""Format characters that only join letters and emoji, and that languages need."""
+
+
+def visible(text: str, keep: str = "\n\t") -> str:
+    """Text in which whatever steers a terminal or the direction of writing stands as an escape that is seen.
+
+    Args:
+        text: Somebody's words.
+        keep: Characters of that kind to leave as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        sign.encode("unicode_escape").decode()
+        if unicodedata.category(sign) in _STEERING and sign not in keep and sign not in _JOINERS
+        else sign
+        for sign in text
+    )
+
+
+def pasted(text: str) -> str:
+    """Somebody's name as one word of a command: whoever pastes the command runs nothing that the name says."""
+    return shlex.quote(visible(text, keep=""))
 
 
 def one_line(text: str) -> str:
@@ -51,7 +80,7 @@ class QuantgovError(Exception):
         """Keep the three parts apart, so that `--json` can print them apart."""
         self.what = _readable(what)
         self.why = _readable(why)
-        self.fix = fix.strip()
+        self.fix = visible(fix.strip())
         super().__init__(self.one_line())
 
     def one_line(self) -> str:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
+import stat
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -34,19 +38,45 @@ DEMANDS = FileKind(
 """Policies, targets and the tables that ship with them."""
 
 
+_TWO_MEANINGS = re.compile(
+    r"""yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF   # true and false for some, words for others
+    |[-+]?0[0-9_]+                                 # octal for some
+    |[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?  # base 60 for some
+    """,
+    re.VERBOSE,
+)
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """Safe loader that refuses duplicate keys and aliases (which make small files explode)."""
+    """Safe loader that refuses duplicate keys, aliases (which make small files explode), and words of two meanings."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not allowed here")
         return super().compose_node(parent, index)
 
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        if node.style is None and _TWO_MEANINGS.fullmatch(node.value):
+            line, value = node.start_mark.line + 1, node.value[:50]
+            raise yaml.YAMLError(
+                f"line {line}: {value} means different things to different readers of YAML: put it in quotes, or write "
+                "true, false or a plain number"
+            )
+        return node
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        twice = next((key for key in keys if keys.count(key) > 1), None)
-        if twice is not None:
-            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: the key {twice!r} stands twice")
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            line = key_node.start_mark.line + 1
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                raise yaml.YAMLError(f"line {line}: merge keys (<<) are not allowed here")
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.YAMLError(f"line {line}: a key must be one word or number")
+            if key in seen:
+                raise yaml.YAMLError(f"line {line}: the key {short(key)} stands twice")
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -80,14 +110,20 @@ def read_yaml(path: Path, kind: FileKind = DEMANDS) -> str:
         PolicyError: It does not exist, is too large, or is not text.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise _bad(path.name, "it is a pipe or a device, no ordinary file", kind)
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
             raise _bad(path.name, f"it is larger than {MAX_BYTES:,} bytes", kind)
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return data.decode("utf-8")
+    except (OSError, ValueError) as error:
+        problem = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else getattr(error, "strerror", error)
         raise PolicyError(
-            f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}.",
+            f"{path} cannot be read: {problem}.",
             why=kind.without,
-            fix=f"ls -l {path if path.exists() else nearest_folder(path)}; {_help(kind)}",
+            fix=f"ls -l {path if os.path.exists(path) else nearest_folder(path)}; {_help(kind)}",  # noqa: PTH110 (never raises)
         ) from error
 
 
@@ -133,7 +169,7 @@ def _help(kind: FileKind) -> str:
 
 def _bad(where: str, problem: str, kind: FileKind) -> PolicyError:
     return PolicyError(
-        f"{where}: {problem}.",
+        f"{where}: {problem}{'' if problem.endswith('?') else '.'}",
         why=kind.why,
         fix=f"correct {where}; {_help(kind)}",
     )

@@ -220,7 +220,7 @@ def edited(made: bytes, **changes: Any) -> bytes:
         (lambda made: edited(made, payload=json.loads(made)["payload"].rstrip("=") + "===="), "canonical base64"),
         (lambda made: edited(made, signatures=[{"keyid": "k", "sig": "AAAA"}]), "3 bytes"),
         (lambda made: edited(made, signatures=[{"keyid": "a\x00b", "sig": "AAAA"}]), "plain words"),
-        (lambda made: edited(made, signatures=[{"keyid": "\ud800", "sig": "AAAA"}]), "unicode"),
+        (lambda made: edited(made, signatures=[{"keyid": "\ud800", "sig": "AAAA"}]), "half of a character"),
         (lambda made: edited(made, more=1), "more"),
         (lambda made: edited(made, signatures=[{"keyid": "k", "sig": "AAAA", "cert": ""}]), "cert"),
         (lambda made: made.replace(b'{"payload":', b'{"payload":"","payload":', 1), "twice"),

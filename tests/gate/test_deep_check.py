@@ -117,6 +117,12 @@ def test_an_edited_copy_of_evidence_is_named(root: Path) -> None:
     assert (found.outcome, found.files) == ("fail", ("quantgov/evidence/fidelity-0123456789abcdef.json",))
 
 
+def test_a_link_among_the_copies_is_found(root: Path) -> None:
+    (root / "quantgov" / "evidence").mkdir()
+    (root / "quantgov" / "evidence" / "fidelity-0123456789abcdef.json").symlink_to(root / "MLmodel")
+    assert (reread().outcome, reread().files) == ("fail", ("quantgov/evidence",))
+
+
 def test_another_loader_is_found(root: Path) -> None:
     (root / "MLmodel").write_text(MLMODEL.replace("mlflow_quantgov.flavor", "somebody.elses"))
     assert (reread().outcome, reread().files) == ("fail", ("MLmodel",))

@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from mlflow.exceptions import MlflowException
 
 from mlflow_quantgov.evidence.predicates import DocumentRecord, Fidelity, FidelityV1, Provenance, Side
 from mlflow_quantgov.evidence.predicates.fidelity import DocumentRecordV1, kl_bin
 from mlflow_quantgov.evidence.statement import Statement
-from mlflow_quantgov.gate.registry_store import open_store
-from mlflow_quantgov.pages.api import build_api
 from mlflow_quantgov.pages.fidelity_plot import kl_plot
 from mlflow_quantgov.pages.plot import Interval, interval_plot
 from mlflow_quantgov.pages.report import render_report
-from mlflow_quantgov.pages.views import build_views
 from mlflow_quantgov.policy.facts import Evidence
 
-HOSTILE = "<script>alert(1)</script>"
-
 
 @pytest.fixture
-def store(new_sqlite_database: Callable[[], str], tmp_path: Path, skills: Path) -> Any:
-    """A gated store with one model, refused once."""
-    found: Any = open_store(f"quantgov:{new_sqlite_database()}")
-    shutil.copytree(skills, tmp_path / "logged" / "model")
-    found.create_registered_model("chat")
-    found.create_model_version("chat", str(tmp_path / "logged"), description=HOSTILE)
-    with pytest.raises(MlflowException):
-        found.set_registered_model_alias("chat", "champion", "1")
-    return found
-
-
-@pytest.fixture
-def browser(store: Any) -> FlaskClient:
+def browser(app: Flask) -> FlaskClient:
     """A client of the pages alone."""
-    app = Flask("test")
-    app.register_blueprint(build_views(lambda: store))
-    app.register_blueprint(build_api(lambda: store))
     return app.test_client()
 
 

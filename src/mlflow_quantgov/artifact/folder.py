@@ -12,7 +12,7 @@ from mlflow_quantgov.artifact.formats.unread import unknown_format
 from mlflow_quantgov.artifact.graph_files import GRAPH_SUFFIXES, companions, graphs_of, open_graph
 from mlflow_quantgov.artifact.tensors import GgufFile, Tensor, open_safetensors, read_gguf
 from mlflow_quantgov.artifact.tensors.gguf import PROJECTOR
-from mlflow_quantgov.errors import ArtifactError
+from mlflow_quantgov.errors import ArtifactError, pasted
 
 SINGLE = "model.safetensors"
 INDEX = f"{SINGLE}.index.json"
@@ -230,7 +230,7 @@ def _several(source: Path, names: list[str]) -> ArtifactError:
     return ArtifactError(
         f"{source.name} holds several models ({', '.join(name[:60] for name in names[:3])}).",
         why="It cannot be told which of them would be served.",
-        fix=f"name one file (quantgov inspect {source}/{names[0]}), or give each model a folder of its own",
+        fix=f"name one file (quantgov inspect {pasted(f'{source}/{names[0]}')}), or give each model a folder of its own",
     )
 
 

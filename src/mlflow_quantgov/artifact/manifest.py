@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
-from mlflow_quantgov.artifact.files import list_files
+from mlflow_quantgov.artifact.files import list_files, parse_json
 from mlflow_quantgov.artifact.graph_files import GRAPH_SUFFIXES, companions
 from mlflow_quantgov.artifact.weights import (
     CHUNK,
@@ -81,7 +81,7 @@ class Manifest:
             ArtifactError: It is no manifest, names a path outside its folder, or its digest is not that of its list.
         """
         try:
-            data = json.loads(text)
+            data = parse_json(text.encode())
             files = tuple(FileEntry(str(f["path"]), int(f["size"]), str(f["sha256"])) for f in data["files"])
             manifest = cls(files, str(data["weights_digest"]), str(data.get("weights_of", "tensors")))
             stated, schema = data["digest"], data.get("schema", SCHEMA)

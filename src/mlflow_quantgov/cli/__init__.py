@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from mlflow_quantgov.errors import QuantgovError, is_silence, no_answer, short
+from mlflow_quantgov.errors import QuantgovError, is_silence, no_answer, short, visible
 from mlflow_quantgov.version import __version__
 
 # Command -> (module, one line for the overview). The line stands here so that `--help` imports nothing.
@@ -163,5 +163,5 @@ def _fail(error: dict[str, Any], code: int, arguments: list[str]) -> int:
         print(json.dumps({"error": error}))
     else:
         lines = [f"error: {error['message']}", error.get("why", ""), f"Fix: {error['fix']}" if error.get("fix") else ""]
-        print("\n".join(line for line in lines if line), file=sys.stderr)
+        print("\n".join(visible(line) for line in lines if line), file=sys.stderr)
     return code

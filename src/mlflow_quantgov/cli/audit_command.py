@@ -10,7 +10,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from mlflow_quantgov.cli.output import coloured, json_option, print_fix, print_json, print_note, stdout
+from mlflow_quantgov.cli.output import coloured, json_option, plain, print_fix, print_json, print_note, stdout
 from mlflow_quantgov.errors import TamperingError, UsageError
 
 _FILE = click.Path(path_type=Path)
@@ -43,11 +43,11 @@ def log(model: str | None, limit: int, as_json: bool) -> None:
             str(row.get("seq")),
             str(row.get("created_at", ""))[:19].replace("T", " "),
             ": ".join(str(part) for part in (row.get("kind"), row.get("about")) if part),
-            str(row.get("model") or ""),
-            str(row.get("version") or ""),
-            str(row.get("destination") or ""),
+            plain(row.get("model") or ""),
+            plain(row.get("version") or ""),
+            plain(row.get("destination") or ""),
             _decision(row),
-            f"{row.get('actor') or 'unknown'} ({row.get('actor_source') or 'not known how'})",
+            plain(f"{row.get('actor') or 'unknown'} ({row.get('actor_source') or 'not known how'})"),
         )
     stdout.print(table)
 

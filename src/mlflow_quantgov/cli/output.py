@@ -5,15 +5,17 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import click
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from mlflow_quantgov.errors import visible
 from mlflow_quantgov.policy.decision import Decision
 
 COLOURS = {
@@ -33,19 +35,35 @@ COLOURS = {
     "not-yet-valid": "yellow",
 }
 
-# No markup: names and reasons come from files and servers, and `[gguf]` in them is no style.
-
 
 class _Console(Console):
-    """rich's console, without its exit code 1 where the reader has gone: that code says "refused" here."""
+    """A console that shows what would steer a terminal, instead of obeying it: names and reasons come from files and servers.
+
+    Nor does it end with rich's exit code 1 where the reader has gone: that code says "refused" here.
+    """
 
     def on_broken_pipe(self) -> None:
         """Let `main` end the process."""
         raise BrokenPipeError
 
+    def render_str(self, text: str, *args: Any, **kwargs: Any) -> Text:
+        """Text as it is printed, alone or in a cell."""
+        return super().render_str(visible(text), *args, **kwargs)
 
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Whatever is drawn, in the end."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+
+# No markup: `[gguf]` in a name is no style.
 stdout = _Console(markup=False, highlight=False)
 stderr = _Console(stderr=True, markup=False, highlight=False)
+
+
+def plain(value: object) -> str:
+    """Somebody's words on one line: a line end in them begins no line of ours."""
+    return visible(str(value), keep="")
 
 
 def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -66,17 +84,17 @@ def print_json(value: Any) -> None:
 
 def coloured(word: str, *, bold: bool = False, as_: str | None = None) -> Text:
     """An outcome in its colour, or in that of another word; the word itself carries the meaning."""
-    return Text(word, style=f"{'bold ' if bold else ''}{COLOURS.get(as_ or word, '')}".strip())
+    return Text(plain(word), style=f"{'bold ' if bold else ''}{COLOURS.get(as_ or word, '')}".strip())
 
 
 def print_fix(fix: str, *, word: str = "Fix:", error: bool = False) -> None:
     """A remedy on one line of its own, so that the command in it can be copied whole."""
-    (stderr if error else stdout).print(Text(word, style="bold"), fix, soft_wrap=True)
+    (stderr if error else stdout).print(Text(word, style="bold"), plain(fix), soft_wrap=True)
 
 
 def print_note(text: str, *, word: str = "note", error: bool = False) -> None:
     """Something to know that decides nothing."""
-    (stderr if error else stdout).print(Text(word, style="yellow"), "", text, soft_wrap=error)
+    (stderr if error else stdout).print(Text(word, style="yellow"), "", plain(text), soft_wrap=error)
 
 
 def pairs_table(title: str, rows: dict[str, Any]) -> None:
@@ -101,7 +119,7 @@ def number(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, dict | list | tuple):
         return json.dumps(value, default=str)
-    return str(value)
+    return plain(value)
 
 
 @contextmanager
@@ -148,20 +166,20 @@ def print_decision(decision: Decision, remedies: Mapping[str, str] | None = None
             if decision.waived
             else []
         ),
-        f"{decision.model} version {decision.version} at {decision.destination}",
+        plain(f"{decision.model} version {decision.version} at {decision.destination}"),
         Text(f"policy {decision.policy_name} {decision.policy_digest[:19]}{what_if}", style="dim"),
         sep="  ",
     )
     if decision.mode == "observe":
         stdout.print(coloured("observing only: nothing is refused here, it is recorded", bold=True, as_="refused"))
     if decision.summary:
-        stdout.print(decision.summary)
+        stdout.print(plain(decision.summary))
     if decision.checks:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for column in ("check", "outcome", "reason"):
             table.add_column(column, overflow="fold")
         for check in decision.checks:
-            table.add_row(check.check, coloured(check.outcome), check.reason)
+            table.add_row(check.check, coloured(check.outcome), plain(check.reason))
         stdout.print(table)
     fixes = ((remedies or {}).get(check.check, check.fix) for check in decision.checks if check.refuses)
     for fix in dict.fromkeys(fixes):

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlflow_quantgov.cli.output import coloured, json_option, print_fix, print_json, print_note, stdout
+from mlflow_quantgov.errors import pasted
 from mlflow_quantgov.gate.answers import decision_from_dict
 
 
@@ -63,11 +64,11 @@ def _show(found: Sequence[dict[str, Any]]) -> None:
             if first:
                 print_fix(first)
         if not one["standing"]["believed"]:
-            uri = f"models:/{decision.model}/{decision.version}"
+            uri = pasted(f"models:/{decision.model}/{decision.version}")
             print_note(
                 f"{decision.model}{decision.destination} is not loaded: {one['standing']['words']}", word="refused"
             )
-            print_fix(f"quantgov promote {uri} --to {decision.destination}")
+            print_fix(f"quantgov promote {uri} --to {pasted(decision.destination)}")
 
 
 def _how(stood: dict[str, Any]) -> Text:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,6 +14,15 @@ from mlflow_quantgov.evidence.predicates import Predicate, kind_of_type, predica
 
 STATEMENT_TYPE: Literal["https://in-toto.io/Statement/v1"] = "https://in-toto.io/Statement/v1"
 MAX_STATEMENT_BYTES = 64 * 1024 * 1024
+MAX_VALUES = 4_000_000
+"""Values of a statement: in memory each takes a multiple of what it takes in the file."""
+MAX_DEPTH = 64
+_MOST_DIGITS = 20
+"""Of a whole number: those of 64 bits, and a sign."""
+_LARGEST = 1e100
+"""Squares of it, summed, are still numbers."""
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+"""How the half of a character is written, alone or as one of a pair."""
 
 
 def canonical_json(value: Any) -> bytes:
@@ -118,7 +128,14 @@ class Statement(BaseModel):
                 why="Evidence that cannot be read cannot be judged.",
                 fix=f"quantgov schema {self.kind}",
             ) from error
-        predicate.verify_summary()
+        try:
+            predicate.verify_summary()
+        except (ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:
+            raise EvidenceError(
+                f"The {self.kind} statement holds records from which no summary follows: {type(error).__name__}.",
+                why="A verdict is computed from per-item records.",
+                fix="Measure again and attach the statement unedited.",
+            ) from error
         return predicate
 
 
@@ -145,12 +162,28 @@ def strict_json(data: bytes, *, where: str) -> Any:
     """The one value that JSON text stands for.
 
     Raises:
-        EvidenceError: Not JSON, an object that names a key twice, or a number that is none.
+        EvidenceError: Not JSON in UTF-8, an object that names a key twice, a number that is none, or more values or deeper
+            ones than any statement holds.
     """
+    if sum(data.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
+        raise _unreadable(where, f"it holds more than {MAX_VALUES:,} values")
     try:
-        return json.loads(data, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        found = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_no_duplicates,
+            parse_constant=_no_constant,
+            parse_int=_bounded_int,
+            parse_float=_bounded_float,
+        )
+        if _HALF.search(data):
+            json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise _unreadable(where, "a text in it holds half of a character") from error
     except (ValueError, RecursionError) as error:
         raise _unreadable(where, str(error)[:200]) from error
+    if _is_deeper(found, MAX_DEPTH):
+        raise _unreadable(where, f"it is nested more than {MAX_DEPTH} deep")
+    return found
 
 
 def statement_of(value: Any, *, where: str) -> Statement:
@@ -175,6 +208,17 @@ def _unreadable(where: str, problem: str) -> EvidenceError:
     )
 
 
+def _is_deeper(value: Any, most: int) -> bool:
+    """Whether objects and arrays stand inside each other more often than that; looked at level by level."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(most):
+        inner = (child for one in level for child in (one.values() if isinstance(one, dict) else one))
+        level = [child for child in inner if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True
+
+
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
@@ -184,6 +228,19 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a number that evidence may hold")
+
+
+def _bounded_int(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits):,} digits counts nothing")
+    return int(digits)
+
+
+def _bounded_float(text: str) -> float:
+    value = float(text)
+    if abs(value) > _LARGEST:
+        raise ValueError(f"{text[:50]} is larger than anything that is measured")
+    return value
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -26,9 +26,11 @@ def approved_manifest(root: Path) -> str | None:
         if path.stat().st_size > _MOST_BYTES:
             return None
         meta: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        name, version = str(meta["model_name"]), str(meta["model_version"])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        name, version = meta["model_name"], meta["model_version"]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, RecursionError):
+        return None
+    if not isinstance(name, str) or not isinstance(version, str | int):
         return None
     # Asked for by name: a flavor stands below the gate, and must load where no gate is.
-    found = importlib.import_module("mlflow_quantgov.production.approval").decided_manifest(name, version)
+    found = importlib.import_module("mlflow_quantgov.production.approval").decided_manifest(name, str(version))
     return str(found) if found is not None else None

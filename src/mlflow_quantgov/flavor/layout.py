@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlflow_quantgov.artifact.files import parse_json
 from mlflow_quantgov.artifact.manifest import Manifest
 from mlflow_quantgov.artifact.quantizers.recipe import Recipe
 from mlflow_quantgov.errors import ArtifactError
@@ -40,10 +42,14 @@ class LineageRecord:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> LineageRecord:
         """Read what `to_json` wrote."""
-        target, recipe = data.get("target"), data.get("recipe")
+        target, recipe, parent = data.get("target"), data.get("recipe"), data.get("parent")
+        if parent is not None and not (
+            isinstance(parent, dict) and all(isinstance(one, str) for one in parent.values())
+        ):
+            raise ValueError("its parent is not named by texts")
         return cls(
             role=str(data.get("role")),
-            parent=data.get("parent"),
+            parent=parent,
             target=Target.model_validate(target) if target else None,
             recipe=Recipe.model_validate(recipe) if recipe else None,
         )
@@ -70,8 +76,21 @@ class SavedModel:
         return Manifest.from_json(_read(self.root / MANIFEST_FILE))
 
     def lineage(self) -> LineageRecord:
-        """Role, parent and target as written at logging."""
-        return LineageRecord.from_dict(json.loads(_read(self.root / LINEAGE_FILE)))
+        """Role, parent and target as written at logging: see `read_lineage`."""
+        return read_lineage(self.root / LINEAGE_FILE)
+
+
+def read_lineage(path: Path) -> LineageRecord:
+    """Read the file that says what a model was made from.
+
+    Raises:
+        ArtifactError: It cannot be read.
+        ValueError: It is no such record.
+    """
+    found = parse_json(_read(path).encode())
+    if not isinstance(found, dict):
+        raise ValueError(f"{LINEAGE_FILE} holds no object")
+    return LineageRecord.from_dict(found)
 
 
 def sole_model_file(folder: Path) -> Path | None:
@@ -84,7 +103,10 @@ def sole_model_file(folder: Path) -> Path | None:
 
 def _read(path: Path) -> str:
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("it is no ordinary file")
+        if status.st_size > MAX_JSON_BYTES:
             raise OSError("it is too large")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import mlflow
@@ -9,7 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_quantgov.artifact.describe import width_of
 from mlflow_quantgov.artifact.quantization import Quantization
-from mlflow_quantgov.errors import LineageError, UsageError
+from mlflow_quantgov.errors import LineageError, UsageError, pasted, visible
 from mlflow_quantgov.flavor.download import LocalModel, search_versions
 from mlflow_quantgov.flavor.prepare import Prepared
 
@@ -45,20 +46,26 @@ def facts_as_params(prepared: Prepared) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if value is not None}
 
 
+def in_markdown(text: str) -> str:
+    """Words of a file or a registry in a description, which MLflow renders: no link, picture, code or markup."""
+    return re.sub(r"([\\`\[\]<>!])", r"\\\1", visible(text, keep=""))
+
+
 def summary_of(quantization: Quantization) -> str:
     """One line for a version's description; begins with plain text, since the versions table shows it raw."""
     if not quantization.is_quantized:
-        return f"Full-precision parent ({quantization.dtype or quantization.format})."
+        return f"Full-precision parent ({in_markdown(quantization.dtype or quantization.format)})."
     width = width_of(quantization) or "quantized"
     method = quantization.method if quantization.method != quantization.format else None
-    return f"{width} {' '.join(filter(None, (quantization.format, method)))}, {quantization.bits_per_weight:.2f} bits per weight."
+    words = in_markdown(" ".join(filter(None, (quantization.format, method))))
+    return f"{width} {words}, {quantization.bits_per_weight:.2f} bits per weight."
 
 
 def describe_version(name: str, version: str, prepared: Prepared) -> None:
     """Write the version's description: what it is, and whose descendant."""
     text = summary_of(prepared.inspection.quantization)
     if prepared.parent is not None:
-        text += f" Parent: {prepared.parent.uri}."
+        text += f" Parent: {in_markdown(prepared.parent.uri)}."
     mlflow.MlflowClient().update_model_version(name, version, description=text)
 
 
@@ -81,13 +88,13 @@ def ensure_parent_version(name: str, parent: LocalModel) -> str:
             source=str(source),
             run_id=parent.version.run_id if parent.version is not None else None,
             model_id=parent.model_id,
-            description=f"Full-precision parent, from {parent.uri}; what rollback returns to.",
+            description=f"Full-precision parent, from {in_markdown(parent.uri)}; what rollback returns to.",
         )
     except MlflowException as error:
         raise LineageError(
             f"The parent {parent.uri} could not be made a version of {name}: {error.message}",
             why="An alias can only be moved back to a version of the same registered model. The quantized version is "
             "registered all the same.",
-            fix=f"quantgov log-parent PATH --name parent --register {name}",
+            fix=f"quantgov log-parent PATH --name parent --register {pasted(name)}",
         ) from error
     return str(created.version)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import getpass
 import os
 
+from mlflow_quantgov.errors import visible
+
 BASIC_AUTH = "basic-auth"
 CUSTOM_AUTH = "authorization function"
 VERIFIED = frozenset({BASIC_AUTH, CUSTOM_AUTH})
@@ -17,7 +19,7 @@ def remember_signed_in(name: str, source: str) -> None:
     """Note for this request whose login was checked; only the app that stands behind the login calls this."""
     from flask import g
 
-    setattr(g, _SIGNED_IN, (name[:300], source))
+    setattr(g, _SIGNED_IN, (visible(name, keep="")[:300], source))
 
 
 def current_actor() -> tuple[str, str]:
@@ -35,7 +37,7 @@ def current_actor() -> tuple[str, str]:
             return checked
         claimed = request.authorization
         if claimed is not None and claimed.username:
-            return claimed.username[:300], "http, not verified"
+            return visible(claimed.username, keep="")[:300], "http, not verified"
         return "anonymous", f"http from {request.remote_addr or 'unknown'}"[:40]
     return _local()
 
@@ -43,9 +45,9 @@ def current_actor() -> tuple[str, str]:
 def _local() -> tuple[str, str]:
     name = os.environ.get("MLFLOW_TRACKING_USERNAME")
     if name:
-        return name[:300], "environment"
+        return visible(name, keep="")[:300], "environment"
     try:
-        return getpass.getuser()[:300], "os-user"
+        return visible(getpass.getuser(), keep="")[:300], "os-user"
     except (KeyError, OSError):
         return str(os.getuid()), "os-user"
 

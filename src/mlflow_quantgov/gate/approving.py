@@ -9,7 +9,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from mlflow_quantgov.errors import EvidenceError
+from mlflow_quantgov.errors import EvidenceError, pasted
 from mlflow_quantgov.evidence.predicates import Approval, Withdrawal
 from mlflow_quantgov.evidence.signing import Attached, Signature, TrustedKeys, examine
 from mlflow_quantgov.gate import ledger
@@ -54,7 +54,8 @@ def refuse_unfit(
         problem = _not_so(content, facts, policy, demand, now)
     problem = problem or _nobody(content, signature, demand, actor, source)
     if problem is not None:
-        fix = f"quantgov approve models:/{facts.name}/{facts.version} --to {content.destination} --key NAME.key.pem"
+        uri = pasted(f"models:/{facts.name}/{facts.version}")
+        fix = f"quantgov approve {uri} --to {pasted(content.destination)} --key NAME.key.pem"
         fix += " --withdraw" if isinstance(content, Withdrawal) else ""
         raise EvidenceError(f"The {content.KIND} {problem}.", why=_WHY, fix=fix)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,15 @@ _MAX_FILES = 10_000
 _MAX_MEMBERS = 10_000
 _MAX_MLMODEL_BYTES = 1_000_000
 _SHADOWED = ("mlflow", "mlflow_quantgov")
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Safe loader without merge keys, with which a file of a kilobyte fills any memory."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+            raise yaml.YAMLError("merge keys are not read here")
+        super().flatten_mapping(node)
 
 
 def weights_below(root: Path, *, but: Path | None = None) -> str | None:
@@ -65,14 +75,20 @@ def loading_problem(root: Path, files: Path) -> str | None:
     """
     path = root / "MLmodel"
     try:
+        if not path.is_file():
+            return "MLmodel is no ordinary file."
         if path.stat().st_size > _MAX_MLMODEL_BYTES:
             return "MLmodel is too large to be one."
-        flavors: Any = yaml.safe_load(path.read_text(encoding="utf-8"))["flavors"]
+        with path.open("rb") as file:
+            content = file.read(_MAX_MLMODEL_BYTES)
+        flavors: Any = yaml.load(content.decode("utf-8"), Loader=_PlainLoader)["flavors"]  # noqa: S506  (a SafeLoader)
         loader, data = flavors["python_function"]["loader_module"], flavors["python_function"]["data"]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, KeyError, TypeError) as error:
+    except (OSError, yaml.YAMLError, RecursionError, KeyError, TypeError, ValueError) as error:
         return f"MLmodel cannot be read ({type(error).__name__}), so nobody knows what would be loaded."
+    if not isinstance(loader, str) or not isinstance(data, str):
+        return "MLmodel names its loader or its data by something else than a word."
     if loader != LOADER or data != files.name:
-        return f"MLmodel loads {str(data)[:100]!r} by {str(loader)[:100]!r}, not the files that were inspected."
+        return f"MLmodel loads {data[:100]!r} by {loader[:100]!r}, not the files that were inspected."
     code = root / "code"
     taken = [one.name for one in code.iterdir() if one.name.split(".")[0] in _SHADOWED] if code.is_dir() else []
     if taken:
@@ -85,15 +101,15 @@ def _files(root: Path) -> Iterator[Path]:
     if root.is_file():
         yield root
         return
-    for count, path in enumerate(sorted(root.rglob("*"))):
-        if count > _MAX_FILES:
-            raise ArtifactError(
-                f"{root.name} holds more than {_MAX_FILES:,} files.",
-                why="What cannot be looked through cannot be judged.",
-                fix="log the model without them",
-            )
-        if path.is_file():
-            yield path
+    # Counted before they are sorted: a folder may hold any number.
+    found = list(islice(root.rglob("*"), _MAX_FILES + 1))
+    if len(found) > _MAX_FILES:
+        raise ArtifactError(
+            f"{root.name} holds more than {_MAX_FILES:,} files.",
+            why="What cannot be looked through cannot be judged.",
+            fix="log the model without them",
+        )
+    yield from (path for path in sorted(found) if path.is_file())
 
 
 def _first_bytes(path: Path) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from mlflow_quantgov.errors import EvidenceError
+from mlflow_quantgov.errors import EvidenceError, pasted
 from mlflow_quantgov.gate.client import Gate
 
 MOST_ROWS = 10_000
@@ -50,7 +50,7 @@ def newest_decided(gate: Gate, name: str, version: str, created: int) -> Decided
         raise EvidenceError(
             f"The newest {MOST_ROWS:,} rows of the ledger about {name} hold no approval of version {version}.",
             why="An older one may say which files were approved, and somebody may have asked so often to hide it.",
-            fix=f"quantgov audit log {name}",
+            fix=f"quantgov audit log --model {pasted(name)}",
         )
     return None
 

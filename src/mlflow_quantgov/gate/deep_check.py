@@ -113,7 +113,8 @@ def _manifests(root: Path, recorded: Manifest | None) -> Iterator[Manifest]:
     """Lists of the files as they were: the one beside them, and those of archives."""
     if recorded is not None:
         yield recorded
-    for name, data in copies_below(root) if root.is_dir() else ():
+    copies, _ = copies_below(root) if root.is_dir() else ((), ())
+    for name, data in copies:
         try:
             content = read_attached(data, where=name).statement.content()
         except EvidenceError:
@@ -137,9 +138,10 @@ def _inside(artifact: Path, root: Path) -> str:
 
 
 def _altered_copies(root: Path) -> tuple[str, ...]:
-    """Copies of statements that are not what their names say."""
-    found = []
-    for name, data in copies_below(root):
+    """Copies of statements that are not what their names say; their folder, where some are nothing that anybody reads."""
+    copies, unread = copies_below(root)
+    found = [EVIDENCE_FOLDER] if unread else []
+    for name, data in copies:
         try:
             if copy_name(read_attached(data, where=name)) == name:
                 continue

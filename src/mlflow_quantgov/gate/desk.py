@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from mlflow_quantgov.errors import EvidenceError, UsageError
+from mlflow_quantgov.errors import EvidenceError, UsageError, pasted
 from mlflow_quantgov.evidence.predicates import SpotCheck, TaskEval
 from mlflow_quantgov.evidence.signing import read_attached
 from mlflow_quantgov.gate import ledger
@@ -66,7 +66,7 @@ class Desk:
             raise UsageError(
                 f"{name} version {version} has no task evaluation{f' {statement[:80]}' if statement else ''}.",
                 why="What was not evaluated cannot be checked.",
-                fix=f"quantgov evaluate models:/{name}/{version} --tasks DIR",
+                fix=f"quantgov evaluate {pasted(f'models:/{name}/{version}')} --tasks DIR",
             )
         digest, (actor, source) = wanted[-1].digest, current_actor()
         with self._sessions.transaction() as session:
@@ -95,5 +95,5 @@ def _refuse_faulty(data: bytes, facts: Facts) -> None:
         raise EvidenceError(
             f"The spot-check does not count: {problem}.",
             why="Items that somebody chose, or that were recorded otherwise, show nothing.",
-            fix=f"quantgov spot-check models:/{facts.name}/{facts.version} --items 20",
+            fix=f"quantgov spot-check {pasted(f'models:/{facts.name}/{facts.version}')} --items 20",
         )

@@ -95,6 +95,7 @@ class _Gathering:
         self.registry, self.engine, self.sessions, self.keys = by.registry, by.engine, by.sessions, by.keys
         self.compares, self.least_bits = compares, least_bits
         self._seen: dict[str, ReadVersion] = {}
+        self._bare: dict[str, ReadVersion] = {}
         self.met: dict[tuple[str, str, int, str], None] = {}
 
     def _reference(self, name: str, version: str) -> VersionRef:
@@ -164,7 +165,13 @@ class _Gathering:
             return origin is None or self._compared(kinship_of, other, model, origin, parent).denied
 
         found = Siblings(
-            self.registry, self.sessions, self._read, self._may_have(parent.weights), stranger, self.keys, facts.now
+            self.registry,
+            self.sessions,
+            self._read_bare,
+            self._may_have(parent.weights),
+            stranger,
+            self.keys,
+            facts.now,
         )
         return found.of(ref, facts, self.least_bits)
 
@@ -201,6 +208,16 @@ class _Gathering:
         if place not in self._seen:
             self._seen[place] = self._read_files(resolved)
         return self._seen[place]
+
+    def _read_bare(self, ref: VersionRef) -> ReadVersion:
+        """A version without the copies beside it: of many versions those are too much to hold, and nobody asks for them."""
+        resolved = self._resolved(ref)
+        place = resolved.location or resolved.source
+        if place in self._seen or self.sessions is None:
+            return self._read(ref)
+        if place not in self._bare:
+            self._bare[place] = replace(self._read_files(resolved), copies=())
+        return self._bare[place]
 
     def _read_files(self, ref: VersionRef) -> ReadVersion:
         with local_files(ref, self.engine) as root:
@@ -269,7 +286,7 @@ class _Gathering:
         """The version of a model whose files hold these weights."""
         for ref in self.registry.references(name):
             try:
-                found = self._read(ref) if self._may_hold(ref, weights) else None
+                found = self._read_bare(ref) if self._may_hold(ref, weights) else None
             except QuantgovError:
                 continue
             if found is not None and found.model is not None and found.model.weights == weights:

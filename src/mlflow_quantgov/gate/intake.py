@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from mlflow_quantgov.errors import EvidenceError
+from mlflow_quantgov.errors import EvidenceError, pasted
 from mlflow_quantgov.evidence.predicates import Predicate, Waiver
 from mlflow_quantgov.evidence.signing import Signature, TrustedKeys, examine, read_attached, refuse_bad
 from mlflow_quantgov.evidence.statement import parse_statement
@@ -54,10 +54,11 @@ def take_in(
     attached, now = read_attached(data, where=where), datetime.now(UTC)
     statement, content = attached.statement, attached.statement.content()
     if statement.subject_digest not in subjects:
+        uri = pasted(f"models:/{ref.name}/{ref.version}")
         raise EvidenceError(
             f"{where} is about {statement.subject_digest[:19]}, not about {ref.name} version {ref.version} or its parent.",
             why="A statement about other bytes is no statement about these.",
-            fix=f"measure this version: quantgov check models:/{ref.name}/{ref.version} --to @champion",
+            fix=f"measure this version: quantgov check {uri} --to @champion",
         )
     measured = content.provenance.measured_at
     if measured > now + CLOCK_SKEW:
@@ -140,7 +141,8 @@ def _of_rows(session: Session, rows: list[StatementRow], keys: TrustedKeys, now:
 def _must_hold(content: Predicate, signature: Signature | None, ref: VersionRef, now: datetime, where: str) -> None:
     """Refuse a waiver that would count for nothing, while the one who made it still looks on."""
     why = "A waiver takes the responsibility for one check of one version, so it must be clear who does, and for which."
-    fix = f"quantgov waive models:/{ref.name}/{ref.version} CHECK --reason REASON --until DATE --key NAME.key.pem"
+    uri = pasted(f"models:/{ref.name}/{ref.version}")
+    fix = f"quantgov waive {uri} CHECK --reason REASON --until DATE --key NAME.key.pem"
     problem = None
     if not isinstance(content, Waiver):
         problem = "is of an earlier form, which does not name its version"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from mlflow_quantgov.errors import UsageError
+from mlflow_quantgov.errors import UsageError, pasted
 from mlflow_quantgov.gate import workspaces
 from mlflow_quantgov.gate.believing import standing
 from mlflow_quantgov.gate.pointers import Stood, all_pointers
@@ -50,7 +50,7 @@ class Rechecking:
         raise UsageError(
             f"{name} version {version} does not stand at {destination}.",
             why="Only what stands there can be looked at again.",
-            fix=f"quantgov recheck {name}",
+            fix=f"quantgov recheck {pasted(name)}",
         )
 
     def quantgov_recheck(self: Any, name: str, version: str, destination: str) -> dict[str, Any]:

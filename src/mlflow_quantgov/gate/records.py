@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from mlflow_quantgov.gate.pointers import all_pointers
 from mlflow_quantgov.gate.refusals import refusal
 from mlflow_quantgov.gate.snapshots import snapshot
 from mlflow_quantgov.gate.standing import inherited
+from mlflow_quantgov.gate.static_prefix import static_prefix
 from mlflow_quantgov.gate.tables import FactsRow, KeysRow, LedgerRow, PolicyRow
 from mlflow_quantgov.policy.decision import Decision
 from mlflow_quantgov.policy.matching import destination_kind, excludes_loggers
@@ -79,8 +79,7 @@ class Records:
         """Record a denial in a transaction of its own, and refuse."""
         with self._sessions.transaction() as session:
             decision_id = self._record(session, decision, changed=False).decision_id
-        root = os.environ.get("_MLFLOW_STATIC_PREFIX", "").rstrip("/")
-        raise refusal(decision.one_line(report=f"{root}/quantgov/decisions/{decision_id}"))
+        raise refusal(decision.one_line(report=f"{static_prefix()}/quantgov/decisions/{decision_id}"))
 
     def _recorded(
         self: Any, kind: str, name: str, version: str | None, what: str | None, change: Callable[[], Result]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from mlflow_quantgov.artifact.inspect import inspect_model
 from mlflow_quantgov.artifact.quantization import Inspection
 from mlflow_quantgov.errors import ArtifactError, QuantgovError
 from mlflow_quantgov.flavor.download import model_artifact
-from mlflow_quantgov.flavor.layout import LINEAGE_FILE, MANIFEST_FILE, LineageRecord, SavedModel
+from mlflow_quantgov.flavor.layout import LINEAGE_FILE, MANIFEST_FILE, LineageRecord, SavedModel, read_lineage
 from mlflow_quantgov.gate.contents import loading_problem, other_problem, weights_below
 from mlflow_quantgov.gate.copies import copies_below
 from mlflow_quantgov.gate.sources import VersionRef, path_here
@@ -47,7 +46,8 @@ def read_version(root: Path) -> ReadVersion:
     if found is None:
         return ReadVersion("unknown" if problem else "other", None, None, None, (), (problem,) if problem else ())
     recorded, record, problems = _own_files(root)
-    return ReadVersion("quantized", facts_of(artifact, found), recorded, record, tuple(copies_below(root)), problems)
+    copies, unread = copies_below(root)
+    return ReadVersion("quantized", facts_of(artifact, found), recorded, record, copies, problems + unread)
 
 
 def claimed_parent(ref: VersionRef, engine: Engine | None) -> dict[str, Any] | None:
@@ -69,7 +69,7 @@ def claimed_parent(ref: VersionRef, engine: Engine | None) -> dict[str, Any] | N
                 fetched = Path(mlflow.artifacts.download_artifacts(artifact_uri=place, dst_path=scratch))
             except Exception:  # noqa: BLE001  (a store of another kind says in its own way that there is no such file)
                 return None
-            return LineageRecord.from_dict(json.loads(fetched.read_text(encoding="utf-8"))).parent
+            return read_lineage(fetched).parent
     if root is None or not (root / LINEAGE_FILE).is_file():
         return None
     return SavedModel(root).lineage().parent

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from mlflow_quantgov.errors import QuantgovError, UsageError, require
 from mlflow_quantgov.gate.actor import BASIC_AUTH, CUSTOM_AUTH, remember_signed_in
-from mlflow_quantgov.pages.mounting import STATIC_PREFIX, guard_workspaces, mount, stop
+from mlflow_quantgov.gate.static_prefix import static_prefix
+from mlflow_quantgov.pages.mounting import bounded, guard_workspaces, mount, stop
 from mlflow_quantgov.pages.permissions import Permissions
 
 
@@ -15,14 +15,14 @@ def create_app() -> Any:
     """Build the app that `mlflow server --app-name quantgov-auth` serves: ASGI under uvicorn, WSGI elsewhere."""
     try:
         app = mount()
-        auth = basic_auth(os.environ.get(STATIC_PREFIX, ""))
+        auth = basic_auth(static_prefix())
     except QuantgovError as error:
         stop(error)
     # MLflow's app asks for the login before our hooks run, and turns away who has none.
     made = auth.create_app(app)
     _know_who_asks(app, auth)
     guard_workspaces(app)
-    return made
+    return bounded(made)
 
 
 def basic_auth(prefix: str) -> Any:
@@ -38,7 +38,7 @@ def basic_auth(prefix: str) -> Any:
     require("flask_wtf", extra="auth", purpose="ask for a login")
     import mlflow.server.auth as auth
 
-    if auth.is_unprotected_route(f"{prefix.rstrip('/')}/api/2.0/mlflow/registered-models/alias"):
+    if auth.is_unprotected_route(f"{prefix}/api/2.0/mlflow/registered-models/alias"):
         raise UsageError(
             f"--static-prefix {prefix} begins like a path that MLflow serves without a login.",
             why="Every request would be let in without one.",

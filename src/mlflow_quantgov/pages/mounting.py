@@ -8,12 +8,11 @@ from typing import Any, NoReturn
 
 from mlflow_quantgov.errors import QuantgovError, UnreachableError
 from mlflow_quantgov.gate.registry_store import SCHEME
+from mlflow_quantgov.gate.static_prefix import static_prefix
 from mlflow_quantgov.gate.supported import UnsupportedMlflowError, check_mlflow, check_server_settings
 
 _REGISTRY = "_MLFLOW_SERVER_REGISTRY_STORE"
 _SGI = "_MLFLOW_SGI_NAME"
-STATIC_PREFIX = "_MLFLOW_STATIC_PREFIX"
-"""Variable in which MLflow keeps its `--static-prefix`."""
 BELOW_PREFIX = "_below_prefix"
 """How the second mounting of a blueprint is called, where the server has a `--static-prefix`."""
 
@@ -54,13 +53,17 @@ def mount() -> Any:
     guard_repositories(WriteGuard(store().engine))
     for blueprint in (build_api(store), build_views(store)):
         if blueprint.name not in app.blueprints:
-            app.register_blueprint(blueprint)
-            prefix = os.environ.get(STATIC_PREFIX, "").rstrip("/")
-            if prefix:
-                # Clients know the server by its prefixed address; links in old descriptions go without.
-                name, below = f"{blueprint.name}{BELOW_PREFIX}", f"{prefix}{blueprint.url_prefix}"
-                app.register_blueprint(blueprint, name=name, url_prefix=below)
+            register(app, blueprint)
     return app
+
+
+def register(app: Any, blueprint: Any) -> None:
+    """Mount routes of ours; below the server's `--static-prefix` too, where it has one."""
+    app.register_blueprint(blueprint)
+    if prefix := static_prefix():
+        # Clients know the server by its prefixed address; links in old descriptions go without.
+        name, below = f"{blueprint.name}{BELOW_PREFIX}", f"{prefix}{blueprint.url_prefix}"
+        app.register_blueprint(blueprint, name=name, url_prefix=below)
 
 
 def served(app: Any) -> Any:
@@ -68,7 +71,16 @@ def served(app: Any) -> Any:
     if os.environ.get(_SGI) == "uvicorn":
         from mlflow.server.fastapi_app import create_fastapi_app
 
-        return create_fastapi_app(app)
+        return bounded(create_fastapi_app(app))
+    return app
+
+
+def bounded(app: Any) -> Any:
+    """An ASGI app that reads no more of a request to us than a route of ours takes; a WSGI app as it is, which reads by itself."""
+    from mlflow_quantgov.pages.bounded import BoundedBodies
+
+    if hasattr(app, "add_middleware"):
+        app.add_middleware(BoundedBodies)
     return app
 
 

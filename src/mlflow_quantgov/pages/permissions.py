@@ -12,12 +12,15 @@ from typing import Any, Literal
 from flask import Response, g, jsonify, request
 from mlflow.utils.workspace_context import ServerWorkspaceContext, get_request_workspace
 
+from mlflow_quantgov.errors import QuantgovError
 from mlflow_quantgov.pages.mounting import BELOW_PREFIX
+from mlflow_quantgov.pages.reading import read_body
 
 Need = Literal["anybody", "read", "update"]
 
 NEEDS: dict[str, Need] = {
-    # Says nothing of a model, or leaves out what this user may not see (`visible`).
+    # Says nothing of a model, or leaves out what this user may not see (`may_see`).
+    "quantgov_api.document": "anybody",
     "quantgov_api.status": "anybody",
     "quantgov_api.policy": "anybody",
     "quantgov_api.keys": "anybody",
@@ -90,7 +93,7 @@ class Permissions:
         return bool(permission.can_read if need == "read" else permission.can_update)
 
 
-def visible(name: str | None) -> bool:
+def may_see(name: str | None) -> bool:
     """Whether rows about a model may be shown to who asks; everything is, where nobody has to sign in."""
     may_read: Callable[[str], bool] | None = g.get(_VISIBLE)
     return may_read is None or name is None or may_read(name)
@@ -131,8 +134,13 @@ def _model_of_request() -> str | None:
     if "decision_id" in views:
         about: str | None = _store().quantgov_model_of(views["decision_id"])
         return about
-    body = request.get_json(silent=True)
-    name = views.get("name") or (body.get("name") if isinstance(body, dict) else None)
+    if "name" in views:
+        return str(views["name"])
+    try:
+        # Read once, as the route will read it: bounded, and with no key that stands twice.
+        name = read_body().get("name")
+    except QuantgovError:
+        return None
     return name if isinstance(name, str) else None
 
 

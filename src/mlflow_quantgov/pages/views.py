@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from flask import Blueprint, abort
-from mlflow.exceptions import MlflowException
+from flask import Blueprint
+from werkzeug.exceptions import NotFound
 
 from mlflow_quantgov.flavor.download import search_versions
 from mlflow_quantgov.gate.answers import decision_from_dict
-from mlflow_quantgov.pages.permissions import visible
+from mlflow_quantgov.pages.permissions import may_see
+from mlflow_quantgov.pages.problems import answer_in_pages
 from mlflow_quantgov.pages.render import render
 from mlflow_quantgov.pages.report import render_report
 from mlflow_quantgov.policy.engine import decide
@@ -31,15 +32,13 @@ def build_views(store: Callable[[], Any]) -> Blueprint:
         return render(template, policy=policy, observed=observed, **values)
 
     def rows(limit: int) -> list[dict[str, Any]]:
-        return [row for row in store().quantgov_ledger(None, limit) if visible(row["model"])]
+        return [row for row in store().quantgov_ledger(None, limit) if may_see(row["model"])]
 
-    @views.errorhandler(MlflowException)
-    def _mlflow(error: MlflowException) -> tuple[str, int]:
-        return page("message.html", heading="Not found", text=str(error.message)), error.get_http_status_code()
+    answer_in_pages(views, page)
 
     @views.get("/")
     def index() -> str:
-        found = [model for model in store().search_registered_models(max_results=1000) if visible(model.name)]
+        found = [model for model in store().search_registered_models(max_results=1000) if may_see(model.name)]
         return page("index.html", models=[_model(store(), model) for model in found], rows=rows(20))
 
     @views.get("/models/<name>")
@@ -58,13 +57,13 @@ def build_views(store: Callable[[], Any]) -> Blueprint:
     def decision(decision_id: str) -> str:
         found = store().quantgov_decision(decision_id)
         if found is None:
-            abort(404)
+            raise NotFound("There is no such decision.")
         shown = decision_from_dict(found) if "checks" in found else None
         return page("decision.html", decision=shown, raw=found)
 
     @views.get("/pointers")
     def pointers() -> str:
-        found = [one for one in store().quantgov_pointers() if visible(one["model"])]
+        found = [one for one in store().quantgov_pointers() if may_see(one["model"])]
         return page("pointers.html", pointers=found)
 
     @views.get("/ledger")

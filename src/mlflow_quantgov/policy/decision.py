@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from mlflow_quantgov.errors import visible
+
 if TYPE_CHECKING:
     from mlflow_quantgov.policy.facts import Facts
 
@@ -143,7 +145,8 @@ class Decision:
         """
         if self.allowed:
             waived = f", with {' and '.join(self.waived)} waived" if self.waived else ""
-            return f"quantgov allowed {self.model} version {self.version} at {self.destination}{waived}."
+            said = f"quantgov allowed {self.model} version {self.version} at {self.destination}{waived}."
+            return " ".join(visible(said).split())
         failed = [check for check in self.checks if check.refuses]
         reasons = "; ".join(
             f"({number}) {check.check} {check.outcome}: {check.reason}" for number, check in enumerate(failed, start=1)
@@ -154,7 +157,7 @@ class Decision:
             f"Fix: {fixes[0]}" if fixes else "",
             f"Report: {report}" if report else "",
         ]
-        return " ".join(" ".join(part.split()) for part in parts if part)
+        return " ".join(" ".join(visible(part).split()) for part in parts if part)
 
 
 def manifest_of(body: dict[str, Any]) -> str | None:

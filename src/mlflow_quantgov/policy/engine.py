@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from mlflow_quantgov.artifact.plugins import entry_points
+from mlflow_quantgov.errors import pasted
 from mlflow_quantgov.evidence.predicates import Benchmark
 from mlflow_quantgov.policy import spot_check_demand, spot_checks, trust
 from mlflow_quantgov.policy.audit import answers
@@ -82,7 +83,7 @@ def decide(policy: Policy, facts: Facts, destination: str, *, what_if: bool = Fa
         return _decision(policy, facts, destination, rule.other == "open", summary=summary, what_if=what_if)
     counted, aside = trust.set_aside(gate, facts)
     counted, refuted = spot_checks.set_aside(gate, counted)
-    uri = f"models:/{facts.name}/{facts.version}"
+    uri = pasted(f"models:/{facts.name}/{facts.version}")
     checks = tuple(
         spot_checks.explain(
             trust.explain(
@@ -158,8 +159,8 @@ def _unnamed(rule: Rule | None, facts: Facts, destination: str) -> str:
     said = f"No rule of the policy names {destination}"
     if not near:
         return f"{said}; it names {', '.join(known) or 'none for this model'}."
-    uri = f"models:/{facts.name}/{facts.version}"
-    return f"{said}; did you mean {folded[near[0]]}? Fix: quantgov check {uri} --to {folded[near[0]]}"
+    uri = pasted(f"models:/{facts.name}/{facts.version}")
+    return f"{said}; did you mean {folded[near[0]]}? Fix: quantgov check {uri} --to {pasted(folded[near[0]])}"
 
 
 def _labels(rule: Rule, facts: Facts, checks: tuple[CheckResult, ...]) -> tuple[str, ...]:

@@ -32,8 +32,21 @@ Width = Annotated[float, Field(gt=0, le=32)]
 Budget = Annotated[float, Field(gt=0, lt=1)]
 
 
+_NUMBERS = (int, float, int | None, float | None)
+
+
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _true_is_no_number(cls, given: Any) -> Any:
+        """`true` would be read as 1, which nobody means who writes it where a number belongs."""
+        for name, value in given.items() if isinstance(given, dict) else ():
+            field = cls.model_fields.get(name) if isinstance(name, str) else None
+            if isinstance(value, bool) and field is not None and field.annotation in _NUMBERS:
+                raise ValueError(f"{name}: {str(value).lower()} is no number")
+        return given
 
 
 class CapabilityTask(_Part):
@@ -202,7 +215,7 @@ class Gate(_Part):
     """Views of calibration data that a pass needs."""
     benchmark: BenchmarkDemand = BenchmarkDemand()
     """Floors of speed for a version whose parent does not load on the target."""
-    least_bits: float = 4
+    least_bits: float = Field(4, ge=0, le=32)
     """Below it, quantization-aware training, a budget and an earlier version at this width or more are required too."""
     budgets: dict[Width, Budget] = Field(default_factory=dict)
     """Width in bits to the largest loss of every capability, as a share of its range of scores. A width between two of them
@@ -249,7 +262,7 @@ class Gate(_Part):
 class Rule(_Part):
     """What holds for the registered models whose name matches."""
 
-    models: str
+    models: str = Field(min_length=1, max_length=500)
     """Glob; compared NFKC-casefolded."""
     create: Literal["open", "gated"] = "open"
     """`gated`: creating a version in such a model is itself a promotion."""

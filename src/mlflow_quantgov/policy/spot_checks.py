@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
+from mlflow_quantgov.errors import pasted
 from mlflow_quantgov.evidence.predicates import SpotCheck, TaskEval
 from mlflow_quantgov.evidence.signing import Role
 from mlflow_quantgov.policy.decision import CheckResult
@@ -60,7 +61,7 @@ def explain(found: CheckResult, refuted: dict[str, Evidence], gate: Gate, facts:
     if bare and facts.keys:
         more = f"--statement {bare[-1]} --key NAME.key.pem"
         reason += f" Nobody vouches for either: a spot-check that agrees, signed by a {role}, counts for more."
-        fix += f"; or have a {role} run: quantgov spot-check models:/{facts.name}/{facts.version} {more}"
+        fix += f"; or have a {role} run: quantgov spot-check {pasted(f'models:/{facts.name}/{facts.version}')} {more}"
     return replace(found, reason=reason, fix=fix, evidence=(*found.evidence, *(one.digest for one in read.values())))
 
 

@@ -8,7 +8,7 @@ import re
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from mlflow_quantgov.errors import TamperingError, UnreachableError, UsageError
+from mlflow_quantgov.errors import TamperingError, UnreachableError, UsageError, pasted, visible
 from mlflow_quantgov.flavor.download import find_version
 from mlflow_quantgov.gate.client import find_gate
 from mlflow_quantgov.gate.decided import newest_decided
@@ -51,16 +51,14 @@ def require_approval(model_uri: str) -> str | None:
         )
     found = gate.standing(version.name, str(version.version), destination)
     said = f"{version.name} version {version.version} stands at {destination}, and {found['words']}."
+    fix = f"quantgov check {pasted(f'models:/{version.name}/{version.version}')} --to {pasted(destination)}"
     if found["believed"]:
         if found["days_left"] is not None:
-            _log.warning(
-                "%s Fix: quantgov check models:/%s/%s --to %s", said, version.name, version.version, destination
-            )
+            _log.warning("%s Fix: %s", visible(said, keep=""), fix)
         return str(found["manifest"]) if found["manifest"] else None
     if observes(policy, version.name):
-        _log.warning("%s It is loaded, since the gate only observes.", said)
+        _log.warning("%s It is loaded, since the gate only observes.", visible(said, keep=""))
         return None
-    fix = f"quantgov check models:/{version.name}/{version.version} --to {destination}"
     if found["how"] == "re-pointed":
         raise TamperingError(said, why="Other files may lie there than those that were judged.", fix=fix)
     raise UsageError(said, why="Nobody decided on evidence that this version may serve there.", fix=fix)

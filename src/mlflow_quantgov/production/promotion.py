@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from mlflow_quantgov.errors import UnreachableError, UsageError
+from mlflow_quantgov.errors import UnreachableError, UsageError, pasted
 from mlflow_quantgov.gate.client import Gate, require_gate
 from mlflow_quantgov.policy.decision import Decision
 
@@ -79,7 +79,7 @@ def rollback(name: str, alias: str, to: str | None = None) -> Rollback:
         raise UsageError(
             f"There is no model {name} with an alias {alias}.",
             why="There is nothing to take back.",
-            fix=f"quantgov audit log --model {name}",
+            fix=f"quantgov audit log --model {pasted(name)}",
         ) from error
     after = to or _parent_version(name, before)
     decision = promote(name, after, f"@{alias}")
@@ -104,7 +104,7 @@ def _parent_version(name: str, version: str) -> str:
         raise UsageError(
             f"{name} version {version} is itself a parent.",
             why="There is no full-precision version behind it to go back to.",
-            fix=f"quantgov rollback {name} --alias ALIAS --to VERSION",
+            fix=f"quantgov rollback {pasted(name)} --alias ALIAS --to VERSION",
         )
     for candidate in search_versions(mlflow.MlflowClient().search_model_versions, name):
         other = local_model(f"models:/{name}/{candidate.version}")
@@ -113,7 +113,7 @@ def _parent_version(name: str, version: str) -> str:
     raise UsageError(
         f"No version of {name} holds the parent {parent['uri']}.",
         why="An alias can only be moved to a version of its own registered model.",
-        fix=f"quantgov log-parent PATH --name parent --register {name}",
+        fix=f"quantgov log-parent PATH --name parent --register {pasted(name)}",
     )
 
 
@@ -140,7 +140,7 @@ def _explain(name: str, version: str, destination: str, error: MlflowException) 
         return UsageError(
             f"{name} version {version} was not promoted to {destination}: {first}",
             why="Nothing was changed.",
-            fix=f"quantgov check models:/{name}/{version} --to {destination}",
+            fix=f"quantgov check {pasted(f'models:/{name}/{version}')} --to {pasted(destination)}",
         )
     return UnreachableError(
         f"{name} version {version} was not promoted to {destination}: {first}",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_quantgov.errors import one_line
+from mlflow_quantgov.errors import one_line, pasted
 from mlflow_quantgov.evidence.predicates import Benchmark, BenchmarkV1, FidelityV1, Predicate, Side, TaskEval
 from mlflow_quantgov.lineage import ModelFacts
 from mlflow_quantgov.policy.decision import CheckResult, Outcome
@@ -31,7 +31,7 @@ class Question:
     @property
     def uri(self) -> str:
         """The version, as commands name it."""
-        return f"models:/{self.facts.name}/{self.facts.version}"
+        return pasted(f"models:/{self.facts.name}/{self.facts.version}")
 
 
 Check = Callable[[Question], CheckResult]

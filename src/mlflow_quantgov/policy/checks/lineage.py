@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlflow_quantgov.errors import pasted
 from mlflow_quantgov.lineage import Lineage
 from mlflow_quantgov.policy.checks.interface import Question, result
 from mlflow_quantgov.policy.decision import CheckResult
@@ -55,7 +56,7 @@ def _too_low(question: Question, found: Lineage) -> CheckResult:
     said = f"Proved up to {found.level}, {wanted} is demanded:"
     if wanted == "reproduced" and found.level == "numeric":
         tried, fix = reproductions(facts), f"quantgov reproduce {question.uri}"
-        fix += f" --checkpoint {found.through.uri}" if found.through else ""
+        fix += f" --checkpoint {pasted(found.through.uri)}" if found.through else ""
         if not tried:
             return result(NAME, "missing", f"{said} nobody has run its recipe again.", fix)
         summary = tried[-1].content.stated()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from mlflow_quantgov.checkpoint import Fault
+from mlflow_quantgov.errors import pasted
 from mlflow_quantgov.evidence.predicates import TaskResult, Training
 from mlflow_quantgov.policy.checks.capability import Verdict, judge
 from mlflow_quantgov.policy.checks.interface import Question, not_measured
@@ -110,11 +111,11 @@ def _wider_was_measured(question: Question) -> Condition:
     if partly:
         uri, said = partly[0]
         reason = f"No version of the same parent at {least} was evaluated whole: {uri} was evaluated {said}."
-        fix = f"quantgov evaluate {uri} --tasks tasks/; quantgov evaluate {question.uri} --tasks tasks/"
+        fix = f"quantgov evaluate {pasted(uri)} --tasks tasks/; quantgov evaluate {question.uri} --tasks tasks/"
         return Condition("wider", "missing", reason, fix)
     parent = facts.lineage.parent_uri if facts.lineage else None
-    log = f"quantgov log PATH --parent {parent or 'models:/NAME/VERSION'} --target TARGET --name NAME --register {facts.name}"
-    fix = f"quantize the parent at {gate.least_bits:g} bit; {log}; quantgov evaluate models:/{facts.name}/VERSION --tasks tasks/"
+    log = f"quantgov log PATH --parent {pasted(parent or 'models:/NAME/VERSION')} --target TARGET --name NAME --register {pasted(facts.name)}"
+    fix = f"quantize the parent at {gate.least_bits:g} bit; {log}; quantgov evaluate {pasted(f'models:/{facts.name}/VERSION')} --tasks tasks/"
     return Condition("wider", "missing", f"No version of the same parent at {least} was evaluated first.", fix)
 
 

@@ -1,0 +1,53 @@
+"""Asks every route of an OpenAPI document by requests that fit it and by requests that do not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis
+from hypothesis import HealthCheck
+from schemathesis import checks
+from schemathesis.generation import GenerationMode
+
+CHECKS = [
+    checks.not_a_server_error,
+    *(
+        check
+        for check in checks.CHECKS.get_all()
+        if check.__name__
+        in {
+            "status_code_conformance",
+            "content_type_conformance",
+            "response_schema_conformance",
+            "negative_data_rejection",
+            "unsupported_method",
+        }
+    ),
+]
+
+
+def ask(schema: Any, examples: int) -> int:
+    """Ask every route by requests that fit and that do not; returns how many were sent."""
+    asked = 0
+
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        takes_anything = any((operation.body, operation.query, operation.path_parameters))
+        for mode in GenerationMode if takes_anything else (GenerationMode.POSITIVE,):
+
+            @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
+            @hypothesis.settings(
+                max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+            )
+            def one(case: Any) -> None:
+                nonlocal asked
+                asked += 1
+                answer = case.call()
+                case.validate_response(answer, checks=CHECKS)
+                assert answer.status_code < 500
+                if answer.status_code >= 400:
+                    problem = answer.json()["error"]
+                    assert problem["message"] and problem["why"] and problem["fix"], problem
+
+            one()
+    return asked
