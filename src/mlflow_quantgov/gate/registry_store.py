@@ -24,6 +24,7 @@ from mlflow_quantgov.gate.desk import Desk
 from mlflow_quantgov.gate.facts import Gatherer, reference_of
 from mlflow_quantgov.gate.guards import Guards
 from mlflow_quantgov.gate.judging import Judging
+from mlflow_quantgov.gate.outages import tried_again
 from mlflow_quantgov.gate.records import Records
 from mlflow_quantgov.gate.session import JoinedSessions
 from mlflow_quantgov.gate.sources import VersionRef
@@ -85,10 +86,12 @@ class _Gate(Guards, Desk, Judging, Records, _Store):
         """The keys that are trusted."""
         return self._keys
 
+    @tried_again
     def quantgov_facts(self, name: str, version: str) -> Facts:
         """Everything that is known about a version."""
         return self._gatherer.gather(name, version, current_actor()[0])
 
+    @tried_again
     def quantgov_check(self, name: str, version: str, destination: str) -> Decision:
         """The decision, before asking for it; nothing is recorded."""
         return decide(self._policy, self.quantgov_facts(name, version), destination)
@@ -120,6 +123,7 @@ class _Gate(Guards, Desk, Judging, Records, _Store):
 
     # The doors.
 
+    @tried_again
     def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
         """Gated: point an alias to a version."""
         number = self._number(name, version)
@@ -127,6 +131,7 @@ class _Gate(Guards, Desk, Judging, Records, _Store):
             name, number, f"@{alias}", lambda: super(_Gate, self).set_registered_model_alias(name, alias, number)
         )
 
+    @tried_again
     def transition_model_version_stage(
         self, name: str, version: str, stage: str, archive_existing_versions: bool
     ) -> Any:
@@ -144,6 +149,7 @@ class _Gate(Guards, Desk, Judging, Records, _Store):
 
         return self._gated(name, number, stage, move)
 
+    @tried_again
     def create_model_version(self, name: str, source: str, *args: Any, **kwargs: Any) -> Any:
         """Gated where the policy says `create: gated`; this is also where "Promote model" and copies end."""
         if not creation_gated(self._policy, name):
@@ -162,6 +168,7 @@ class _Gate(Guards, Desk, Judging, Records, _Store):
             self._deny(decision)
         return created
 
+    @tried_again
     def delete_registered_model_alias(self, name: str, alias: str) -> None:
         """Recorded: an alias may always be taken away."""
         self._recorded(
@@ -172,6 +179,7 @@ class _Gate(Guards, Desk, Judging, Records, _Store):
             lambda: super(_Gate, self).delete_registered_model_alias(name, alias),
         )
 
+    @tried_again
     def delete_model_version(self, name: str, version: str) -> None:
         """Guarded: not while a gated pointer or a rollback needs it."""
         self._guard(name, str(version), self.needed_by(self._policy, name, str(version)), "deleted")
@@ -179,11 +187,13 @@ class _Gate(Guards, Desk, Judging, Records, _Store):
             "deletion", name, str(version), None, lambda: super(_Gate, self).delete_model_version(name, version)
         )
 
+    @tried_again
     def delete_registered_model(self, name: str) -> None:
         """Guarded: not while a gated pointer stands in it."""
         self._guard(name, "", self.gated_pointers(self._policy, name), "deleted")
         self._recorded("deletion", name, None, None, lambda: super(_Gate, self).delete_registered_model(name))
 
+    @tried_again
     def rename_registered_model(self, name: str, new_name: str) -> Any:
         """Guarded: pointers survive a rename, so it may not carry them past the policy."""
         reasons = self.gated_pointers(self._policy, name)
