@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 OPEN = {"@candidate", "Archived", "None"}
 """Destinations that the policies of these runs leave open."""
-Pointers = dict[tuple[str, str], str]
-"""Model and destination to version; at a stage stand several versions, so they are part of the key's text."""
 
 
 @dataclass
@@ -24,29 +22,33 @@ class Contents:
     versions: list[tuple[str, str, str]]
     statements: list[tuple[str, str | None]]
     draws: list[tuple[str, str]]
-    problems: list[str] = field(default_factory=list)
+    whole: bool = True
+    """Whether it is all that there is, so that the chain can be verified."""
 
 
-def read(connection: Any) -> Contents:
-    """Read everything in one transaction."""
+def read(connection: Any, models: Collection[str] = ()) -> Contents:
+    """Read everything in one transaction, or what is about some models."""
     cursor = connection.cursor()
 
-    def rows(query: str) -> list[Any]:
-        cursor.execute(query)
+    def rows(query: str, column: str = "", order: str = "") -> list[Any]:
+        some = ", ".join("'{}'".format(one.replace("'", "''")) for one in models)
+        where = f" WHERE {column} IN ({some})" if models and column else ""
+        cursor.execute(f"{query}{where} {order}")
         return list(cursor.fetchall())
 
     if hasattr(connection, "info"):  # psycopg: one snapshot for all queries
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
     else:
         cursor.execute("BEGIN")
-    ledger = rows("SELECT * FROM quantgov_ledger ORDER BY seq")
+    ledger = rows("SELECT * FROM quantgov_ledger", "model", "ORDER BY seq")
     names = [one[0] for one in cursor.description]
     found = Contents(
         [dict(zip(names, row, strict=True)) for row in ledger],
-        [(n, f"@{a}", str(v)) for n, a, v in rows("SELECT name, alias, version FROM registered_model_aliases")],
-        [(n, str(v), s) for n, v, s in rows("SELECT name, version, current_stage FROM model_versions")],
-        rows("SELECT digest, actor FROM quantgov_statements"),
-        rows("SELECT statement, actor FROM quantgov_draws"),
+        [(n, f"@{a}", str(v)) for n, a, v in rows("SELECT name, alias, version FROM registered_model_aliases", "name")],
+        [(n, str(v), s) for n, v, s in rows("SELECT name, version, current_stage FROM model_versions", "name")],
+        rows("SELECT digest, actor FROM quantgov_statements", "model"),
+        [] if models else rows("SELECT statement, actor FROM quantgov_draws"),
+        whole=not models,
     )
     connection.rollback()
     return found
@@ -54,7 +56,8 @@ def read(connection: Any) -> Contents:
 
 def problems(found: Contents) -> list[str]:
     """Everything that does not agree; empty where all does."""
-    return [*_chain(found.ledger), *_pointers(found), *_deletions(found), *_statements(found), *_draws(found)]
+    own = [*_pointers(found), *_deletions(found), *_statements(found)]
+    return [*_chain(found.ledger), *own, *_draws(found)] if found.whole else own
 
 
 def _chain(ledger: list[dict[str, Any]]) -> Iterable[str]:

@@ -138,9 +138,7 @@ class Server:
 
     def call(self, method: str, path: str, body: dict[str, Any], actor: str = "ada") -> requests.Response:
         """Ask, on the connection that this child has accepted: one that nobody accepted would outlive it."""
-        return self._session.request(
-            method, f"{self.url}{path}", json=body, auth=(actor, "x"), timeout=TIMEOUT_SECONDS
-        )
+        return self._session.request(method, f"{self.url}{path}", json=body, auth=(actor, "x"), timeout=TIMEOUT_SECONDS)
 
     def close(self) -> None:
         """End the child, and listen no more."""

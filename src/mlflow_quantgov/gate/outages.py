@@ -36,7 +36,9 @@ class _Kind:
 _BUSY = _Kind("is being changed by too many at once", "ask again", passes=True)
 _AWAY = _Kind("does not answer", "start the database, then ask again", passes=True, breaks_off=True)
 _CROWDED = _Kind(
-    "has no connection left", "ask again, or start the server with a larger MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", passes=True
+    "has no connection left",
+    "ask again, or start the server with a larger MLFLOW_SQLALCHEMYSTORE_POOL_SIZE",
+    passes=True,
 )
 _READ_ONLY = _Kind("cannot be written to", "give the server the right to write to it, then ask again")
 _FULL = _Kind("cannot be written to, because its disk is full or fails", "make room on it (df -h), then ask again")
