@@ -26,7 +26,7 @@ class Sqlite:
 
     def connect(self) -> Any:
         """A plain connection that sees what is committed, and rolls a hot journal back as any client does."""
-        return sqlite3.connect(self.path, timeout=60)
+        return sqlite3.connect(self.path, timeout=60, check_same_thread=False)
 
     def cleanup(self) -> None:
         """Nothing runs."""

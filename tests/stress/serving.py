@@ -6,6 +6,7 @@ is marked in memory that both share, so that whoever ends it knows how far it ha
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import signal
@@ -25,7 +26,7 @@ READING, WRITING, RECORDED, COMMITTED = range(4)
 """Before a write; in a write transaction; its ledger row written and not committed; committed."""
 PHASES = ("before anything was written", "writing, no ledger row yet", "ledger row written, not committed",
           "committed, not answered", "answered")  # fmt: skip
-TIMEOUT_SECONDS = 120
+TIMEOUT_SECONDS = 100
 
 
 class Marks:
@@ -91,8 +92,14 @@ class Server:
             store.engine.dispose()
         _watch(self.marks)
 
-    def start(self, *, anew: bool = False, armed: bool = False) -> None:
-        """Start a child, with the app of the parent or with one that it builds itself, which opens the store again."""
+    def start(self, *, anew: bool = False, armed: bool = False, bound: bool = False) -> None:
+        """Start a child.
+
+        Args:
+            anew: With an app that it builds itself, which opens the store again, and not with the parent's.
+            armed: Whether what it does while it starts is marked.
+            bound: Whether the rights of files bind it although it is root's.
+        """
         self.marks.set(armed=int(armed), count=0, phase=READING, kill_at=0)
         if threading.active_count() > 1:
             raise RuntimeError(f"a thread would be lost in the fork: {threading.enumerate()}")
@@ -102,6 +109,11 @@ class Server:
             self._pid = pid
             return
         try:
+            with self._log.open("ab") as log:
+                os.dup2(log.fileno(), 1)
+                os.dup2(log.fileno(), 2)
+            if bound:
+                _obey_file_modes()
             self._serve(anew)
         except BaseException:
             sys.excepthook(*sys.exc_info())
@@ -111,12 +123,15 @@ class Server:
     def _serve(self, anew: bool) -> None:
         import uvicorn
 
-        with self._log.open("ab") as log:
-            os.dup2(log.fileno(), 1)
-            os.dup2(log.fileno(), 2)
         if anew:
             _forget_stores()
         uvicorn.Server(uvicorn.Config(_build() if anew else self._app, log_level="critical")).run([self._socket])
+
+    @property
+    def pid(self) -> int:
+        """Of the child that runs."""
+        assert self._pid is not None
+        return self._pid
 
     def kill(self) -> None:
         """SIGKILL, and wait until the child is gone."""
@@ -129,12 +144,6 @@ class Server:
         if self._pid is not None:
             os.waitpid(self._pid, 0)
             self._pid = None
-
-    def gone(self) -> bool:
-        """Whether the child has ended by itself."""
-        if self._pid is not None and os.waitpid(self._pid, os.WNOHANG)[0]:
-            self._pid = None
-        return self._pid is None
 
     def call(self, method: str, path: str, body: dict[str, Any], actor: str = "ada") -> requests.Response:
         """Ask, on the connection that this child has accepted: one that nobody accepted would outlive it."""
@@ -178,6 +187,15 @@ def _build() -> Any:
     from mlflow_quantgov.pages.app import create_app
 
     return create_app()
+
+
+def _obey_file_modes() -> None:
+    """Give up CAP_DAC_OVERRIDE (bit 1), by which root writes to every file; see capset(2)."""
+    libc, header = ctypes.CDLL(None, use_errno=True), (ctypes.c_uint32 * 2)(0x20080522, 0)
+    held = (ctypes.c_uint32 * 6)()
+    libc.capget(header, held)
+    held[0] &= ~(1 << 1)
+    libc.capset(header, held)
 
 
 def _forget_stores() -> None:

@@ -14,6 +14,9 @@ from sqlalchemy.orm import Session
 from mlflow_quantgov.errors import QuantgovError
 from mlflow_quantgov.gate.outages import outage_of
 
+LOCK_SECONDS = 20
+"""For which somebody waits for another's lock on PostgreSQL before they are told; on SQLite MLflow sets the same."""
+
 
 @contextmanager
 def _own_errors(finished: Callable[[], bool]) -> Iterator[None]:
@@ -69,7 +72,9 @@ class JoinedSessions:
         is_finished = False
         with _own_errors(lambda: is_finished), self._make(read_only=False) as session:
             if session.get_bind().dialect.name == "sqlite":
-                session.execute(text("BEGIN IMMEDIATE"))
+                session.execute(text("BEGIN IMMEDIATE"))  # waits as long as MLflow's busy_timeout says
+            else:
+                session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
             token = self._current.set(session)
             try:
                 yield session
