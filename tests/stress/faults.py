@@ -112,7 +112,7 @@ class Faults:
             self.server.kill()
 
     def _start(self, name: str) -> None:
-        self.server.start(bound=name == "database read-only")
+        self.server.start()
         self.server.call("GET", f"{scene.OURS}/status", {})
         for asked in ("promotion", "deletion"):  # there has to be something to remove, and something to delete
             self.server.call(*self._request(asked))
@@ -207,6 +207,8 @@ class Faults:
             self._alter("off")
             return
         self.database.path.chmod(0o444)
+        self.server.kill()  # a file that is open stays writable
+        self.server.start(bound=True)
         yield
         self.database.path.chmod(0o644)
 

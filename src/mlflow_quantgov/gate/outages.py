@@ -33,7 +33,7 @@ class _Kind:
     """Whether a commit that ended so may have been made."""
 
 
-_BUSY = _Kind("is being changed by too many at once", "ask again", passes=True)
+_BUSY = _Kind("is locked by somebody else, or changed by too many at once", "ask again", passes=True)
 _AWAY = _Kind("does not answer", "start the database, then ask again", passes=True, breaks_off=True)
 _CROWDED = _Kind(
     "has no connection left",
@@ -42,6 +42,7 @@ _CROWDED = _Kind(
 )
 _READ_ONLY = _Kind("cannot be written to", "give the server the right to write to it, then ask again")
 _FULL = _Kind("cannot be written to, because its disk is full or fails", "make room on it (df -h), then ask again")
+_MOVED = _Kind("is no longer where it was", "put its file back, then ask again")
 _BROKEN = _Kind("cannot be read", "restore it from a backup, then: quantgov audit verify")
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _BY_STATE = {
@@ -52,7 +53,7 @@ _BY_STATE = {
 _BY_NAME = {
     "SQLITE_BUSY": _BUSY, "SQLITE_LOCKED": _BUSY, "SQLITE_CONSTRAINT_PRIMARYKEY": _BUSY, "SQLITE_CONSTRAINT_UNIQUE": _BUSY,
     "SQLITE_READONLY": _READ_ONLY, "SQLITE_PERM": _READ_ONLY, "SQLITE_FULL": _FULL, "SQLITE_IOERR": _FULL,
-    "SQLITE_CANTOPEN": _AWAY, "SQLITE_CORRUPT": _BROKEN, "SQLITE_NOTADB": _BROKEN,
+    "SQLITE_CANTOPEN": _MOVED, "SQLITE_READONLY_DBMOVED": _MOVED, "SQLITE_CORRUPT": _BROKEN, "SQLITE_NOTADB": _BROKEN,
 }  # fmt: skip
 
 
@@ -66,6 +67,7 @@ class DatabaseOutage(MlflowException):
             kind: What is wrong with it.
             in_doubt: Whether it broke off in the midst of a commit, so that the change may have been made.
         """
+        self.reconnect = kind not in {_BUSY, _CROWDED}
         self.passes = kind.passes and not (in_doubt and kind.breaks_off)
         so = (
             "it is not known whether the change was made. Fix: quantgov audit log"
@@ -107,6 +109,8 @@ def tried_again(method: Callable[..., Result]) -> Callable[..., Result]:
                 outage = outage_of(error)
                 if outage is None:
                     raise
+                if outage.reconnect:  # a connection that was opened while the file was read-only would stay so
+                    self.engine.dispose()
                 if pause is None or not outage.passes or time.monotonic() - begun > _LONGEST:
                     raise outage from error
             time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  (spreads those who collided)
