@@ -132,7 +132,8 @@ class Faults:
         wrong = answers.wrong(answer)
         self._note(name, asked, [wrong] if wrong else [])
         after = self._rows()
-        if answer.status_code in answers.BUSY and None not in (before, after) and before != after:
+        claims = answer.status_code in answers.BUSY and "nothing was changed" in answers.words(answer)
+        if claims and None not in (before, after) and before != after:
             self._note(name, asked, ["it was said that nothing was changed, and there is a row"])
 
     def _rows(self) -> int | None:

@@ -67,15 +67,18 @@ class Run:
         self._start()
         for name in OPERATIONS:
             for _ in range(2):
-                asking = self._ask(name)
+                asking = self._ask(self._make(name))
                 asking.join()
                 if asking.answer is None or asking.answer.status_code != (403 if name == "denial" else 200):
                     raise SystemExit(f"{name} does not work: {asking.answer and asking.answer.text}")
                 self.usual[name] = (asking.seconds, self.server.marks.count)
         self.server.kill()
 
-    def _ask(self, name: str, kill_at: int = 0) -> Asking:
-        request = OPERATIONS[name](self.scene, self.server.call)
+    def _make(self, name: str) -> scene.Request:
+        """A request; versions to delete are made first where there are none, so read what is there afterwards."""
+        return OPERATIONS[name](self.scene, self.server.call)
+
+    def _ask(self, request: scene.Request, kill_at: int = 0) -> Asking:
         self.server.marks.set(armed=1, count=0, phase=0, kill_at=kill_at)
         return Asking(self.server, request)
 
@@ -100,8 +103,8 @@ class Run:
             at = 1
             while True:
                 self._start()
-                before = self._contents()
-                asking = self._ask(name, kill_at=at)
+                request, before = self._make(name), self._contents()
+                asking = self._ask(request, kill_at=at)
                 asking.join()
                 if asking.answer is not None:
                     self.server.kill()
@@ -122,8 +125,8 @@ class Run:
             self._kill_one(names[self.result.kills % len(names)])
 
     def _kill_one(self, name: str) -> None:
-        before = self._contents()
-        asking = self._ask(name)
+        request, before = self._make(name), self._contents()
+        asking = self._ask(request)
         self._wait_for_the_moment(name, asking)
         answered = asking.is_over
         self.server.kill()
@@ -180,8 +183,8 @@ class Run:
         self._start()
         while self.result.kills < kills:
             name = names[self.result.kills % len(names)]
-            before = self._contents()
-            asking = self._ask(name)
+            request, before = self._make(name), self._contents()
+            asking = self._ask(request)
             self._wait_for_the_moment(name, asking)
             crash = self.result.kills % 10 == 9
             phase = ANSWERED if asking.is_over else self.server.marks.phase
@@ -206,7 +209,7 @@ class Run:
             found += [wrong] if wrong else []
             if answer.status_code == 200 and not changed:
                 found.append("it was answered with 200, and is not there")
-        again = self._ask(name)
+        again = self._ask(self._make(name))
         again.join()
         if again.answer is None or again.answer.status_code not in {200, 403, 404}:
             found.append(f"asked again it says {again.answer and again.answer.text[:200]!r}")
