@@ -98,6 +98,23 @@ def test_a_lock_that_somebody_keeps_is_not_waited_for_without_end(
     postgres_store.set_registered_model_alias("iris", "champion", "1")
 
 
+@pytest.mark.slow
+def test_what_a_trigger_refuses_is_no_outage(postgres_store: Any) -> None:
+    with postgres_store.engine.begin() as connection:
+        connection.execute(
+            text(
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$ BEGIN RAISE EXCEPTION 'refused here' USING ERRCODE = 'insufficient_privilege'; END $$"
+            )
+        )
+        connection.execute(
+            text("CREATE TRIGGER t BEFORE INSERT ON registered_model_aliases FOR EACH ROW EXECUTE FUNCTION refuse()")
+        )
+    with pytest.raises(MlflowException, match="refused here"):
+        postgres_store.set_registered_model_alias("iris", "champion", "1")
+    assert postgres_store.quantgov_ledger("iris") == []
+
+
 def test_a_database_that_is_read_only_says_so_and_serves_again(
     new_sqlite_database: Callable[[], str], tmp_path: Path
 ) -> None:

@@ -124,8 +124,10 @@ def _kind(error: BaseException) -> _Kind | None:
         return _CROWDED
     if not isinstance(error, DBAPIError):
         return None
-    state = getattr(error.orig, "sqlstate", None) or ""
-    name = getattr(error.orig, "sqlite_errorname", None) or ""
+    origin: Any = error.orig
+    state, name = getattr(origin, "sqlstate", None) or "", getattr(origin, "sqlite_errorname", None) or ""
+    if state == "42501" and origin.diag.context:
+        return None  # a trigger's own refusal, not a right that the server lacks
     for length in (5, 3, 2):
         if state[:length] in _BY_STATE:
             return _BY_STATE[state[:length]]
