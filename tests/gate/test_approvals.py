@@ -27,7 +27,7 @@ from mlflow_quantgov.evidence.signing import (
 )
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.store import EVIDENCE_FOLDER, copy_name
-from mlflow_quantgov.gate import actor
+from mlflow_quantgov.gate import actor, triggers
 from mlflow_quantgov.gate.registry_store import open_store
 from mlflow_quantgov.pages.api import build_api
 from mlflow_quantgov.pages.views import build_views
@@ -217,6 +217,7 @@ def test_a_name_that_nothing_has_checked_never_counts(release: Release) -> None:
     assert actor.is_verified("basic-auth")
     # Whoever the server has let in by a password counts; nobody in another's name.
     with release.store.engine.begin() as connection:
+        triggers.remove(connection)
         connection.execute(sqlalchemy.text("DELETE FROM quantgov_statements"))
     release.approve("ada", user="ada", by="ada")
     with release.store.engine.begin() as connection:

@@ -397,7 +397,7 @@ def test_the_api_takes_envelopes_and_tells_whose_keys_are_trusted(release: Relea
         return {one["check"]: one["outcome"] for one in answer["checks"]}
 
     status = browser.get("/quantgov/api/status").get_json()
-    assert status["keys"] == {"digest": release.store.quantgov_keys().digest, "count": 2, "lacking": []}
+    assert status["keys"] == {"digest": release.store.quantgov_keys().digest, "count": 2, "lacking": [], "too_few": {}}
     assert "name: ada" in browser.get("/quantgov/api/keys").get_json()["text"]
     statement = release.second_run()
     broken = tampered(statement, release.people["ada"])["payload"].to_bytes()

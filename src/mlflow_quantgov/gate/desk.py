@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from mlflow_quantgov.errors import EvidenceError, UsageError, pasted
+from mlflow_quantgov.errors import ArtifactError, EvidenceError, UsageError, pasted
 from mlflow_quantgov.evidence.predicates import SpotCheck, TaskEval
 from mlflow_quantgov.evidence.signing import read_attached
 from mlflow_quantgov.gate import ledger
@@ -14,6 +14,7 @@ from mlflow_quantgov.gate.approving import destination_of, refuse_unfit
 from mlflow_quantgov.gate.draws import draw
 from mlflow_quantgov.gate.intake import take_in
 from mlflow_quantgov.gate.ledger import Entry
+from mlflow_quantgov.gate.outages import tried_again
 from mlflow_quantgov.policy.facts import Evidence, Facts
 from mlflow_quantgov.policy.spot_check_faults import fault
 
@@ -21,15 +22,17 @@ from mlflow_quantgov.policy.spot_check_faults import fault
 class Desk:
     """Takes statements in, and draws."""
 
+    @tried_again
     def quantgov_take_in(self: Any, name: str, version: str, data: bytes) -> Evidence:
         """Take in a statement about a version or its parent.
 
         Raises:
+            ArtifactError: The files of the version cannot be read, so that nobody knows what it may be about.
             EvidenceError: Malformed, about other bytes, its summary is not what its records give, its signature does not
                 fit, it is a waiver or an approval that nobody with the role has given for this version, or a spot-check of
                 other items than were drawn.
         """
-        facts = self.quantgov_facts(name, version)
+        facts = _readable(self.quantgov_facts(name, version))
         subjects = {one.weights for one in (facts.model, facts.lineage.parent if facts.lineage else None) if one}
         _refuse_faulty(data, facts)
         actor, source = current_actor()
@@ -43,6 +46,7 @@ class Desk:
             ledger.append(session, Entry("statement", actor, source, name, version, where, "recorded", None, body))
         return taken
 
+    @tried_again
     def quantgov_draw(self: Any, name: str, version: str, statement: str | None = None) -> dict[str, Any]:
         """What decides which items of an evaluation are measured again, by whoever asks.
 
@@ -58,9 +62,10 @@ class Desk:
             `statement`, `content` (the bytes that were kept), `seed`, `drawn_for`, `drawn_at`.
 
         Raises:
+            ArtifactError: The files of the version cannot be read.
             UsageError: There is no such evaluation of this version.
         """
-        facts = self.quantgov_facts(name, version)
+        facts = _readable(self.quantgov_facts(name, version))
         wanted = [one for one in facts.of_kind(TaskEval.KIND) if one.digest.startswith(statement or "")]
         if not wanted:
             raise UsageError(
@@ -81,6 +86,17 @@ class Desk:
             "drawn_for": made.actor,
             "drawn_at": made.drawn_at.isoformat(),
         }
+
+
+def _readable(facts: Facts) -> Facts:
+    """The facts, unless there are none because the files cannot be read: what belongs to them is then unknown, not wrong."""
+    if facts.model is None and facts.problems:
+        raise ArtifactError(
+            facts.problems[0],
+            why="Evidence belongs to the bytes of a version, and these cannot be read now; nothing was changed.",
+            fix="quantgov doctor",
+        )
+    return facts
 
 
 def _refuse_faulty(data: bytes, facts: Facts) -> None:

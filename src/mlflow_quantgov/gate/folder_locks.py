@@ -23,9 +23,12 @@ from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from mlflow_quantgov.gate.outages import outage_of
 from mlflow_quantgov.gate.places import Place
 
 WAIT_SECONDS = 60.0
+_WAITED_TOO_LONG = "55P03"
+"""PostgreSQL's lock_not_available."""
 # A repository's method may call another one that asks again: PostgreSQL would put that behind whoever waits for the first.
 _holding: ContextVar[bool] = ContextVar("quantgov_folders", default=False)
 _SLOTS = 1024
@@ -98,7 +101,9 @@ class FolderLocks:
                 for number in numbers:
                     connection.execute(text(f"SELECT {function}(:number)"), {"number": number})
             except SQLAlchemyError as error:
-                raise _busy() from error
+                if getattr(getattr(error, "orig", None), "sqlstate", None) == _WAITED_TOO_LONG:
+                    raise _busy() from None  # for the files, not for the database: asking again at once is of no use
+                raise (outage_of(error) or error) from error
             yield
             connection.rollback()
 

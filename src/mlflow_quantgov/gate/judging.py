@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from mlflow_quantgov.errors import QuantgovError
@@ -53,7 +54,7 @@ class Judging:
         """Facts and decision; whatever goes wrong on the way refuses."""
         try:
             facts = self.quantgov_facts(ref.name, ref.version)
-        except MlflowException:
+        except (MlflowException, SQLAlchemyError):
             raise
         except Exception as error:  # noqa: BLE001  (fail closed: what cannot be gathered cannot be allowed)
             problem = error.what if isinstance(error, QuantgovError) else f"{type(error).__name__}: {str(error)[:200]}"

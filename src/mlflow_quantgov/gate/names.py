@@ -11,6 +11,7 @@ from mlflow_quantgov.errors import short
 from mlflow_quantgov.gate import ledger
 from mlflow_quantgov.gate.actor import current_actor
 from mlflow_quantgov.gate.ledger import Entry
+from mlflow_quantgov.gate.outages import tried_again
 from mlflow_quantgov.gate.refusals import refusal
 from mlflow_quantgov.policy.matching import destination_kind, looks_like_another, looks_like_gated
 from mlflow_quantgov.policy.names import MAX_NAME, fold, unseen
@@ -19,16 +20,19 @@ from mlflow_quantgov.policy.names import MAX_NAME, fold, unseen
 class NameDoor:
     """Stands before the gate, as the first of a store's classes: it looks at names and passes everything on."""
 
+    @tried_again
     def create_registered_model(self: Any, name: str, *args: Any, **kwargs: Any) -> Any:
         """Guarded: make a registered model; its name must be one that people can tell from others."""
         self._admit_model(name)
         return super().create_registered_model(name, *args, **kwargs)  # type: ignore[misc]
 
+    @tried_again
     def rename_registered_model(self: Any, name: str, new_name: str) -> Any:
         """Guarded: the new name must be one that people can tell from others."""
         self._admit_model(new_name)
         return super().rename_registered_model(name, new_name)  # type: ignore[misc]
 
+    @tried_again
     def set_registered_model_alias(self: Any, name: str, alias: str, version: str) -> None:
         """Guarded: an alias that only looks like a gated one, or is a second spelling of it, would stand beside it."""
         if self._policy.mode == "enforce":

@@ -26,6 +26,7 @@ from mlflow_quantgov.gate.facts import Gatherer, reference_of
 from mlflow_quantgov.gate.guards import Deed, Guards
 from mlflow_quantgov.gate.judging import Judging
 from mlflow_quantgov.gate.names import NameDoor
+from mlflow_quantgov.gate.outages import tried_again
 from mlflow_quantgov.gate.rechecking import Rechecking
 from mlflow_quantgov.gate.records import Records
 from mlflow_quantgov.gate.server_side import ServerSide
@@ -96,11 +97,13 @@ class _Gate(Audit, Guards, Rechecking, Desk, Judging, Records, Settling, _Store)
         """The keys that are trusted."""
         return self._keys
 
+    @tried_again
     def quantgov_facts(self, name: str, version: str) -> Facts:
         """Everything that is known about a version."""
         actor, source = current_actor()
         return replace(self._gatherer.gather(name, version, actor), requester_verified=is_verified(source))
 
+    @tried_again
     def quantgov_check(self, name: str, version: str, destination: str) -> Decision:
         """The decision, before asking for it; nothing is recorded."""
         return decide(self._policy, self.quantgov_facts(name, version), destination)
@@ -127,6 +130,7 @@ class _Gate(Audit, Guards, Rechecking, Desk, Judging, Records, Settling, _Store)
 
     # The doors.
 
+    @tried_again
     def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
         """Gated: point an alias to a version."""
         number = self._number(name, version)
@@ -134,6 +138,7 @@ class _Gate(Audit, Guards, Rechecking, Desk, Judging, Records, Settling, _Store)
             name, number, f"@{alias}", lambda: super(_Gate, self).set_registered_model_alias(name, alias, number)
         )
 
+    @tried_again
     def transition_model_version_stage(
         self, name: str, version: str, stage: str, archive_existing_versions: bool
     ) -> Any:
@@ -149,6 +154,7 @@ class _Gate(Audit, Guards, Rechecking, Desk, Judging, Records, Settling, _Store)
 
         return self._gated(name, number, stage, move)
 
+    @tried_again
     def create_model_version(self, name: str, source: str, *args: Any, **kwargs: Any) -> Any:
         """Gated where the policy says `create: gated`; this is also where "Promote model" and copies end."""
         self._refuse_wide(source)
@@ -171,6 +177,7 @@ class _Gate(Audit, Guards, Rechecking, Desk, Judging, Records, Settling, _Store)
             self._deny(decision)
         return created
 
+    @tried_again
     def delete_registered_model_alias(self, name: str, alias: str) -> None:
         """Recorded: an alias may always be taken away."""
         self._recorded(
@@ -181,15 +188,18 @@ class _Gate(Audit, Guards, Rechecking, Desk, Judging, Records, Settling, _Store)
             lambda: super(_Gate, self).delete_registered_model_alias(name, alias),
         )
 
+    @tried_again
     def delete_model_version(self, name: str, version: str) -> None:
         """Guarded: not while a gated pointer or a rollback needs it."""
         number = self._number(name, version)
         self._guarded(Deed("deletion", name, number), lambda: super(_Gate, self).delete_model_version(name, number))
 
+    @tried_again
     def delete_registered_model(self, name: str) -> None:
         """Guarded: not while a gated pointer stands in it, or elsewhere on what was made from it."""
         self._guarded(Deed("deletion", name), lambda: super(_Gate, self).delete_registered_model(name))
 
+    @tried_again
     def rename_registered_model(self, name: str, new_name: str) -> Any:
         """Guarded: pointers survive a rename, so it may not carry them past the policy."""
         deed = Deed("rename", name, new_name=new_name)

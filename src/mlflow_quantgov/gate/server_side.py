@@ -10,6 +10,7 @@ from sqlalchemy import select
 from mlflow_quantgov.gate import ledger
 from mlflow_quantgov.gate.actor import current_actor
 from mlflow_quantgov.gate.ledger import Entry
+from mlflow_quantgov.gate.outages import tried_again
 from mlflow_quantgov.gate.refusals import refusal
 from mlflow_quantgov.gate.tables import LedgerRow
 from mlflow_quantgov.policy.matching import observes
@@ -24,6 +25,7 @@ class ServerSide:
             found = session.execute(select(LedgerRow.model).where(LedgerRow.decision_id == decision_id)).first()
         return None if found is None else found[0]
 
+    @tried_again
     def quantgov_guard_workspace(self: Any, workspace: str) -> None:
         """Refuse to have a workspace deleted while a gated pointer stands in it: its models go or move with it.
 

@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import RequestRedirect
 
 from mlflow_quantgov.errors import QuantgovError, UnreachableError, one_line
+from mlflow_quantgov.gate.outages import outage_of
 from mlflow_quantgov.pages.contract import is_number, is_storable
 from mlflow_quantgov.pages.headers import is_ours, secure
 from mlflow_quantgov.pages.reading import RefusedRequestError, is_api
@@ -95,6 +96,9 @@ def described(error: Exception) -> tuple[int, dict[str, Any]]:
             else 400
         )
         return status, error.to_dict() | {"exit_code": error.exit_code}
+    if (outage := outage_of(error)) is not None:
+        current_app.logger.error("quantgov: %s", outage.message)
+        return 503, _problem(f"{outage.what}.", f"{outage.why[:1].upper()}{outage.why[1:]}.", outage.fix)
     if isinstance(error, MlflowException):
         status, message = error.get_http_status_code(), one_line(str(error.message))[:_LONGEST]
         if status < 500:

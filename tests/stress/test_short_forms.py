@@ -1,0 +1,39 @@
+"""Each script in a short form, as anybody starts it; figures of the long form stand in docs/explanation/faults.md."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "kills --database sqlite --kills 16",
+        "kills --database postgresql --kills 16",
+        "kills --database postgresql --kills 10 --victim database",
+        "races --database postgresql --rounds 24 --only promotions\xa0of\xa0the\xa0same\xa0alias --only promotion\xa0and\xa0stages "
+        "--only promotion\xa0and\xa0removal\xa0of\xa0the\xa0alias --only promotion\xa0and\xa0evidence",
+        "faults --database sqlite --only disk\xa0full --only database\xa0read-only --only files\xa0of\xa0the\xa0models\xa0gone",
+        "load --database postgresql --clients 8 --seconds 5 --workers 1",
+    ],
+)
+def test_nothing_is_half_done(command: str, tmp_path: Path) -> None:
+    words = [word.replace("\xa0", " ") for word in command.split(" ")]
+    told = tmp_path / "told.json"
+    done = subprocess.run(
+        [sys.executable, "-m", f"tests.stress.{words[0]}", *words[1:], "--json", str(told)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert json.loads(told.read_text())["problems"] == []
