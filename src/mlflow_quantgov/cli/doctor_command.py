@@ -80,7 +80,7 @@ def _pointers(found: list[dict[str, Any]]) -> Finding:
     """Whether everything at protected places is there by a decision, and how long what is not may stay."""
     said = f"{len(found)} at protected aliases and stages"
     left = [one["days_left"] for one in found if one["days_left"] is not None and one["days_left"] >= 1]
-    for how in ("inherited", "observed"):
+    for how in ("inherited", "observed", "renamed"):
         count = sum(one["how"] == how for one in found)
         said += f", {count} {how}" if count else ""
     said += f"; {min(left)} days of grace left" if left else ""
