@@ -103,6 +103,26 @@ def test_pointers_from_before_the_gate_are_protected_too(
     refused(lambda: store.delete_model_version("parents", "1"), "was made from")
 
 
+def test_taken_out_nothing_is_lost_and_put_back_it_knows_what_moved(
+    database: str, open_one: Callable[..., Any]
+) -> None:
+    def state(store: Any) -> Any:
+        found = store.search_model_versions("name = 'chat'", max_results=10)
+        return dict(store.get_registered_model("chat").aliases), {(one.version, one.source) for one in found}
+
+    store = open_one()
+    store.set_registered_model_alias("chat", "champion", "1")
+    plain = SqlAlchemyStore(database)
+    assert state(plain) == state(store)
+    plain.set_registered_model_alias("chat", "champion", "2")
+    plain.delete_model_version("chat", "1")
+    plain.create_model_version("chat", "file:///new")
+    assert sorted(str(number) for number, _ in state(plain)[1]) == ["2", "3"]
+    (found,) = open_one().quantgov_pointers()
+    assert (found["version"], found["how"], found["believed"]) == ("2", "unknown", False)
+    assert open_one().quantgov_verify().ok
+
+
 def test_where_the_gate_only_observes_it_is_recorded_and_done(open_one: Callable[..., Any]) -> None:
     store = open_one("observe")
     store.set_registered_model_alias("chat", "champion", "1")
