@@ -470,8 +470,9 @@ def never_more_than_python(connection: Connection, rules: list[Any], asked: list
 def bare(connection: Connection) -> None:
     """The table of aliases without its key to the models."""
     if connection.dialect.name == "postgresql":
-        key = "registered_model_alias_registered_model_fkey"
-        connection.execute(text(f"ALTER TABLE registered_model_aliases DROP CONSTRAINT {key}"))
+        keys = "SELECT conname FROM pg_constraint WHERE contype = 'f' AND conrelid = 'registered_model_aliases'\\:\\:regclass"
+        for key in connection.execute(text(keys)).scalars().all():
+            connection.execute(text(f'ALTER TABLE registered_model_aliases DROP CONSTRAINT "{key}"'))
 
 
 @given(RULES, st.lists(ASKED, max_size=8))
