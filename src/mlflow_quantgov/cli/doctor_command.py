@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mlflow_quantgov.cli.deep_doctor import deep_findings, exit_code
+from mlflow_quantgov.cli.deep_doctor import DeepFinding, deep_findings, exit_code
 from mlflow_quantgov.cli.output import coloured, json_option, print_fix, print_json, stdout
 
 
@@ -30,7 +30,7 @@ class Finding:
 def doctor(deep: bool, as_json: bool) -> int:
     """Examine the registry that MLflow is set to, and the libraries installed here."""
     reread = deep_findings() if deep else []
-    findings = [*_registry(), _versions(), *_extras(), *reread]
+    findings: list[Finding | DeepFinding] = [*_registry(), _versions(), *_extras(), *reread]
     if as_json:
         print_json(
             {"ok": all(one.outcome != "fail" for one in findings), "findings": [asdict(one) for one in findings]}
