@@ -36,7 +36,7 @@ class WriteGuard:
 
     @contextmanager
     def writing(self, repository: Any, files: Mapping[str, Path | None]) -> Iterator[None]:
-        """While files are published; nothing is registered over them meanwhile.
+        """While files are published; nothing is decided about their folders meanwhile.
 
         Args:
             repository: Where they go.
