@@ -115,12 +115,11 @@ class WriteOnce(_Base):
         """Guarded when the stream begins, and again when it has ended: a version may have been registered meanwhile."""
         target = _join(artifact_path, artifact_file_name)
         try:
-            addition = self._quantgov.is_addition(self, target)
+            limit = self._quantgov.most_bytes(self, target)
         except MlflowException:
             _drain(stream)
             raise
-        if addition:
-            limit = self._quantgov.most_bytes(self, target)
+        if limit is not None:
             with tempfile.TemporaryDirectory(prefix="quantgov-addition-") as scratch:
                 path = Path(scratch) / posixpath.basename(target)
                 _save(stream, path, limit)
@@ -136,12 +135,11 @@ class WriteOnce(_Base):
         """Guarded when the stream begins, and again when it has ended."""
         target = _join(artifact_path, artifact_file_name)
         try:
-            addition = await asyncio.to_thread(self._quantgov.is_addition, self, target)
+            limit = await asyncio.to_thread(self._quantgov.most_bytes, self, target)
         except MlflowException:
             await _drain_async(chunks)
             raise
-        if addition:
-            limit = await asyncio.to_thread(self._quantgov.most_bytes, self, target)
+        if limit is not None:
             with tempfile.TemporaryDirectory(prefix="quantgov-addition-") as scratch:
                 path = Path(scratch) / posixpath.basename(target)
                 await _save_async(chunks, path, limit)

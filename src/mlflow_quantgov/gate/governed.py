@@ -6,7 +6,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mlflow.entities.model_registry.model_version_stages import STAGE_DELETED_INTERNAL
 from sqlalchemy import Connection, Engine, Row, inspect, text
@@ -36,63 +36,78 @@ class Within:
     """Path inside that folder; empty for the folder itself."""
 
 
-@dataclass
-class _Known:
-    """The folders of all registered versions, at one moment."""
+@dataclass(frozen=True)
+class Folders:
+    """The folders of all registered versions, of whatever name and workspace, at one moment."""
 
-    summary: Row[tuple[object, ...]] | None = None
-    read_at: float = float("-inf")
-    roots: dict[Place, list[Place]] = field(default_factory=dict)
+    roots: dict[Place, list[Place]]
     """By their folded form."""
-    above: set[Place] = field(default_factory=set)
+    above: frozenset[Place]
     """Folded forms of every folder that holds one of them."""
-
-
-class Governed:
-    """Answers whether a place belongs to a registered version, of whatever name and workspace."""
-
-    def __init__(self, engine: Engine) -> None:
-        """Remember the registry's database."""
-        self._engine = engine
-        self._lock = threading.Lock()
-        self._known = _Known()
-        self._places: dict[tuple[str | None, str | None], Place | None] = {}
 
     def within(self, place: Place) -> list[Within]:
         """Every registered version's folder in which a place lies; one may lie inside another."""
-        known = self._current()
         return [
             Within(root, place.parts[len(root.parts) :])
             for above in place.upwards()
-            for root in known.roots.get(above.folded, ())
+            for root in self.roots.get(above.folded, ())
             if _same(root, above)
         ]
 
     def holds(self, place: Place) -> bool:
         """Whether a registered version's folder lies below a place."""
-        return place.folded in self._current().above
+        return place.folded in self.above
 
-    def _current(self) -> _Known:
+
+@dataclass(frozen=True)
+class _Root:
+    """A version's folder, with what is derived from its path once."""
+
+    place: Place
+    folded: Place
+    above: tuple[Place, ...]
+
+
+class Governed:
+    """Knows which folders belong to registered versions, by asking the registry's database each time."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Remember the registry's database."""
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._summary: Row[tuple[object, ...]] | None = None
+        self._read_at = float("-inf")
+        self._folders = Folders({}, frozenset())
+        self._known: dict[tuple[str | None, str | None], _Root] = {}
+
+    def now(self) -> Folders:
+        """The folders of all versions that are registered now."""
         with self._lock, self._engine.connect() as connection:
             summary = connection.execute(_SUMMARY).one()
-            now = time.monotonic()
-            if summary != self._known.summary or now - self._known.read_at > MOST_SECONDS:
-                roots = self._roots(connection)
-                above = {one.folded for root in roots for one in root.upwards() if one != root}
-                by_name: dict[Place, list[Place]] = defaultdict(list)
-                for root in roots:
-                    by_name[root.folded].append(root)
-                self._known = _Known(summary, now, dict(by_name), above)
-            return self._known
+            if summary != self._summary or time.monotonic() - self._read_at > MOST_SECONDS:
+                self._folders = self._read(connection)
+                self._summary, self._read_at = summary, time.monotonic()
+            return self._folders
 
-    def _roots(self, connection: Connection) -> set[Place]:
+    def _read(self, connection: Connection) -> Folders:
         found = {}
         for row in connection.execute(_LOCATIONS):
             key = (row[0], row[1])
-            place = self._places.get(key)
-            found[key] = place if place is not None else self._place(*key)
-        self._places = found
-        return {place for place in found.values() if place is not None}
+            root = self._known.get(key) or self._root(*key)
+            if root is not None:
+                found[key] = root
+        self._known = found
+        by_name: dict[Place, list[Place]] = defaultdict(list)
+        for one in set(found.values()):
+            by_name[one.folded].append(one.place)
+        return Folders(dict(by_name), frozenset(above for one in found.values() for above in one.above))
+
+    def _root(self, source: str | None, location: str | None) -> _Root | None:
+        place = self._place(source, location)
+        if place is None:
+            return None
+        folded = place.folded
+        return _Root(place, folded, tuple(one for one in folded.upwards() if one != folded))
 
     def _place(self, source: str | None, location: str | None) -> Place | None:
         """Where a version's files lie; None where its source leads nowhere any more."""

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from mlflow_quantgov.errors import ArtifactError, one_line
 from mlflow_quantgov.gate import additions
 from mlflow_quantgov.gate.folder_locks import FolderLocks
-from mlflow_quantgov.gate.governed import Governed
+from mlflow_quantgov.gate.governed import Folders, Governed
 from mlflow_quantgov.gate.places import Place, place_of
 
 
@@ -36,7 +36,7 @@ class WriteGuard:
 
     @contextmanager
     def writing(self, repository: Any, files: Mapping[str, Path | None]) -> Iterator[None]:
-        """While files are published; nothing is registered over them meanwhile.
+        """While files are published; nothing is decided about their folders meanwhile.
 
         Args:
             repository: Where they go.
@@ -47,8 +47,9 @@ class WriteGuard:
         """
         places = [place for path in files for place in _places(repository, path)]
         with nullcontext() if isinstance(repository, HttpArtifactRepository) else self._locks.writing(places):
+            folders = self._now()
             for path, content in files.items():
-                self._check(repository, path, content)
+                _check(folders, repository, path, content)
             yield
 
     @contextmanager
@@ -62,66 +63,63 @@ class WriteGuard:
         with ExitStack() as held:
             for one in () if isinstance(repository, HttpArtifactRepository) else places:
                 held.enter_context(self._locks.deleting(one))
-            for one in places:
-                if self._ask(one) or self._holds(one):
-                    raise _refused("deleted", path)
+            folders = self._now()
+            if any(folders.within(one) or folders.holds(one) for one in places):
+                raise _refused("deleted", path)
             yield
 
-    def is_addition(self, repository: Any, path: str) -> bool:
-        """Whether a path lies in a registered version's folder, where something may be added.
+    def most_bytes(self, repository: Any, path: str) -> int | None:
+        """Size of the largest addition at a path; None where it lies in no registered version's folder.
 
         Raises:
             MlflowException: It lies in one, and nothing may be added there.
         """
-        inner = self._inner(repository, path)
-        if inner is not None and not additions.may_be_added(inner):
-            raise _refused("changed", path)
-        return inner is not None
+        inner = _inner(self._now(), repository, path)
+        return None if inner is None else additions.most_bytes(inner)
 
-    def most_bytes(self, repository: Any, path: str) -> int:
-        """Size of the largest addition at a path."""
-        return additions.most_bytes(self._inner(repository, path) or ())
-
-    def _check(self, repository: Any, path: str, content: Path | None) -> None:
-        if any(self._holds(one) for one in _places(repository, path)):
-            raise _refused("replaced by a file", path)
-        if not self.is_addition(repository, path):
-            return
-        inner = self._inner(repository, path) or ()
-        if content is None:
-            raise _refused("changed", path, "only a whole file can be added")
-        problem = additions.problem_of(inner, content)
-        if problem is not None:
-            raise _refused("given this file", path, problem)
-        folder, name = os.path.split(path)
-        beside = [one for one in repository.list_artifacts(folder or None) if not one.is_dir]
-        before = next((one for one in beside if one.path.rsplit("/", 1)[-1] == name), None)
-        if before is not None:
-            # A client that got no answer sends again: the same bytes are no change.
-            if not _is_equal(repository, path, content):
-                raise _refused("changed", path, "what was added stays as it is")
-            return
-        size = sum(one.file_size or 0 for one in beside) + content.stat().st_size
-        if len(beside) >= additions.MOST_FILES or (not additions.is_evidence(inner) and size > additions.MOST_BYTES):
-            raise _refused("given this file", path, "there are too many beside the model already")
-
-    def _inner(self, repository: Any, path: str) -> tuple[str, ...] | None:
-        """Path inside the registered version's folder in which a path lies; None where it lies in none."""
-        found = [one.inner for place in _places(repository, path) for one in self._ask(place)]
-        # Where one version's folder lies inside another's, what may be added to one may not be to the other.
-        return next((inner for inner in found if not additions.may_be_added(inner)), found[0] if found else None)
-
-    def _ask(self, place: Place) -> list[Any]:
+    def _now(self) -> Folders:
         try:
-            return list(self._governed.within(place))
+            return self._governed.now()
         except SQLAlchemyError as error:
             raise _unknown() from error
 
-    def _holds(self, place: Place) -> bool:
-        try:
-            return self._governed.holds(place)
-        except SQLAlchemyError as error:
-            raise _unknown() from error
+
+def _check(folders: Folders, repository: Any, path: str, content: Path | None) -> None:
+    """Refuse one file of a write, or let it through."""
+    if any(folders.holds(one) for one in _places(repository, path)):
+        raise _refused("replaced by a file", path)
+    inner = _inner(folders, repository, path)
+    if inner is None:
+        return
+    if content is None:
+        raise _refused("changed", path, "only a whole file can be added")
+    problem = additions.problem_of(inner, content)
+    if problem is not None:
+        raise _refused("given this file", path, problem)
+    folder, name = os.path.split(path)
+    beside = [one for one in repository.list_artifacts(folder or None) if not one.is_dir]
+    before = next((one for one in beside if one.path.rsplit("/", 1)[-1] == name), None)
+    if before is not None:
+        # A client that got no answer sends again: the same bytes are no change.
+        if not _is_equal(repository, path, content):
+            raise _refused("changed", path, "what was added stays as it is")
+        return
+    size = sum(one.file_size or 0 for one in beside) + content.stat().st_size
+    if len(beside) >= additions.MOST_FILES or (not additions.is_evidence(inner) and size > additions.MOST_BYTES):
+        raise _refused("given this file", path, "there are too many beside the model already")
+
+
+def _inner(folders: Folders, repository: Any, path: str) -> tuple[str, ...] | None:
+    """Path inside a registered version's folder, where something may be added; None where it lies in none.
+
+    Raises:
+        MlflowException: It lies in one, and nothing may be added there. Where one version's folder lies inside another's,
+            both have a say.
+    """
+    found = [one.inner for place in _places(repository, path) for one in folders.within(place)]
+    if not all(additions.may_be_added(inner) for inner in found):
+        raise _refused("changed", path)
+    return found[0] if found else None
 
 
 def _places(repository: Any, path: str | None) -> list[Place]:
