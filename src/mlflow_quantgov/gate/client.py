@@ -22,6 +22,18 @@ from mlflow_quantgov.policy.spot_checks import role_for
 TIMEOUT_SECONDS = 600
 
 
+class NotSignedInError(UnreachableError):
+    """The server asks for a login, and got none that it accepts."""
+
+    def __init__(self, uri: str) -> None:
+        """Name the server, and how to sign in."""
+        super().__init__(
+            f"The server {uri} wants you to sign in.",
+            why="Nothing was changed.",
+            fix="export MLFLOW_TRACKING_USERNAME=... MLFLOW_TRACKING_PASSWORD=...",
+        )
+
+
 class Gate(ABC):
     """What a client may ask the gate."""
 
@@ -131,7 +143,7 @@ class HttpGate(Gate):
                 method, f"{self.url}/quantgov/api/{path}", timeout=TIMEOUT_SECONDS, headers=_workspace(), **kwargs
             )
             if answer.status_code == 401:
-                raise not_signed_in(self.url)
+                raise NotSignedInError(self.url)
             body = answer.json()
         except (requests.RequestException, ValueError) as error:
             raise UnreachableError(
@@ -230,9 +242,9 @@ def find_gate() -> Gate | None:
     gate = HttpGate(uri)
     try:
         gate.status()
-    except QuantgovError as error:
-        if error.what == not_signed_in(gate.url).what:
-            raise
+    except NotSignedInError:
+        raise
+    except QuantgovError:
         _must_answer(uri)
         return None
     return gate
@@ -279,15 +291,6 @@ def taken_in(one: Evidence) -> dict[str, Any]:
     }
 
 
-def not_signed_in(uri: str) -> UnreachableError:
-    """The error for a server that asks for a login, and got none that it accepts."""
-    return UnreachableError(
-        f"The server {uri} wants you to sign in.",
-        why="Nothing was changed.",
-        fix="export MLFLOW_TRACKING_USERNAME=... MLFLOW_TRACKING_PASSWORD=...",
-    )
-
-
 def _workspace() -> dict[str, str]:
     """The header by which MLflow's own client names its workspace."""
     found = get_request_workspace()
@@ -298,7 +301,7 @@ def _must_answer(uri: str) -> None:
     try:
         answer = requests.get(f"{uri.rstrip('/')}/health", timeout=10)
         if answer.status_code in {401, 403}:
-            raise not_signed_in(uri)
+            raise NotSignedInError(uri)
         if not answer.ok or answer.text.strip() != "OK":
             raise UnreachableError(
                 f"{uri} is no MLflow server: its /health answers {answer.status_code}.",
