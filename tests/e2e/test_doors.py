@@ -189,7 +189,7 @@ def test_a_reader_reads_and_does_no_more(gated: Server) -> None:
     gated.call(
         "POST", "/api/2.0/mlflow/users/create", {"username": reader[0], "password": reader[1]}
     ).raise_for_status()
-    for name, permission in ((open_to_read, "READ"), (closed, "NO_PERMISSIONS")):
+    for name, permission in ((open_to_read, "READ"), (closed, "DENY")):
         _grant(gated, reader[0], name, permission)
     denial = _ledger(gated, closed)[0]["decision_id"]
     body = {"name": open_to_read, "version": "1", "to": "@champion", "statement": "{}"}

@@ -8,7 +8,7 @@ from typing import Any
 from mlflow_quantgov.errors import QuantgovError, UsageError, require
 from mlflow_quantgov.gate.actor import BASIC_AUTH, CUSTOM_AUTH, remember_signed_in
 from mlflow_quantgov.pages.mounting import STATIC_PREFIX, guard_workspaces, mount, stop
-from mlflow_quantgov.pages.permissions import Permissions
+from mlflow_quantgov.pages.permissions import Permissions, is_ours
 
 
 def create_app() -> Any:
@@ -18,9 +18,11 @@ def create_app() -> Any:
         auth = basic_auth(os.environ.get(STATIC_PREFIX, ""))
     except QuantgovError as error:
         stop(error)
-    # MLflow's app asks for the login before our hooks run, and turns away who has none.
+    source = CUSTOM_AUTH if _is_custom(auth) else BASIC_AUTH
+    # First ours: MLflow turns everybody but administrators away from routes that it has no rule for.
+    _serve_our_own(app, auth, source)
     made = auth.create_app(app)
-    _know_who_asks(app, auth)
+    _know_who_asks(app, source)
     guard_workspaces(app)
     return made
 
@@ -47,19 +49,46 @@ def basic_auth(prefix: str) -> Any:
     return auth
 
 
-def _know_who_asks(app: Any, auth: Any) -> None:
-    """Hand the user whose login was checked to the gate, and ask for permissions on our own routes."""
-    from flask import g
+def _is_custom(auth: Any) -> bool:
+    """Whether somebody else than MLflow says who is let in."""
     from mlflow.server.auth.config import DEFAULT_AUTHORIZATION_FUNCTION
 
-    custom = auth.auth_config.authorization_function != DEFAULT_AUTHORIZATION_FUNCTION
-    source = CUSTOM_AUTH if custom else BASIC_AUTH
+    return bool(auth.auth_config.authorization_function != DEFAULT_AUTHORIZATION_FUNCTION)
+
+
+def _serve_our_own(app: Any, auth: Any, source: str) -> None:
+    """Ask for the login and for MLflow's permissions on our own routes, and serve them."""
+    from flask import Response, request
+
     permissions = Permissions(app, auth)
 
-    def signed_in() -> Any:
+    def ours() -> Any:
+        if not is_ours(request.endpoint):
+            return None
+        who = auth.authenticate_request()
+        if isinstance(who, Response):
+            return who
+        user = getattr(who, "username", None)
+        if not user:
+            return auth.make_basic_auth_response()
+        remember_signed_in(user, source)
+        objection = permissions.objection(user)
+        if objection is not None:
+            return objection
+        if request.method == "OPTIONS":
+            return app.make_default_options_response()
+        return app.ensure_sync(app.view_functions[request.endpoint])(**(request.view_args or {}))
+
+    app.before_request(ours)
+
+
+def _know_who_asks(app: Any, source: str) -> None:
+    """Hand the user whom MLflow's hook has let in to the gate."""
+    from flask import g
+
+    def signed_in() -> None:
         user = getattr(g, "mlflow_authenticated_user", None)
         if user:
             remember_signed_in(user, source)
-        return permissions.objection(user)
 
     app.before_request(signed_in)

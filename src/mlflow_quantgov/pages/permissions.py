@@ -47,17 +47,12 @@ class Permissions:
         """Keep MLflow's Flask app and its auth module."""
         self._app, self._auth = app, auth
 
-    def objection(self, user: str | None) -> Any:
-        """What to answer instead of serving this request; None where nothing speaks against it."""
-        endpoint = (request.endpoint or "").replace(BELOW_PREFIX, "")
-        if not endpoint.startswith("quantgov_"):
-            return None
-        if not user:
-            return self._auth.make_basic_auth_response()
+    def objection(self, user: str) -> tuple[Response, int] | None:
+        """What to answer instead of serving this request of ours to a user; None where nothing speaks against it."""
         if self._auth.store.get_user(user).is_admin:
             return None
         setattr(g, _VISIBLE, _remembering(lambda name: self._allows(user, name, "read")))
-        need = NEEDS.get(endpoint)
+        need = NEEDS.get((request.endpoint or "").replace(BELOW_PREFIX, ""))
         if need is None:
             return _forbidden("This is for administrators of this server.", "ask an administrator")
         if need == "anybody":
@@ -84,6 +79,11 @@ class Permissions:
             return False
         permission = get_permission(str(answer.get_json(force=True)["permission"]))
         return bool(permission.can_read if need == "read" else permission.can_update)
+
+
+def is_ours(endpoint: str | None) -> bool:
+    """Whether a route is one of ours."""
+    return (endpoint or "").startswith("quantgov_")
 
 
 def visible(name: str | None) -> bool:
