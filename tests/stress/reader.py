@@ -64,7 +64,9 @@ def _chain(ledger: list[dict[str, Any]]) -> Iterable[str]:
     previous = "0" * 64
     for number, row in enumerate(ledger, 1):
         # Models of MLflow's default workspace have none in their rows, and none in their hashes.
-        body = {name: value for name, value in row.items() if name != "row_hash" and (name, value) != ("workspace", None)}
+        body = {
+            name: value for name, value in row.items() if name != "row_hash" and (name, value) != ("workspace", None)
+        }
         written = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         if row["seq"] != number:
             yield f"row {row['seq']} of the ledger stands at place {number}"

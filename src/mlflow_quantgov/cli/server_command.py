@@ -41,11 +41,9 @@ def server(
     check_database(backend_store_uri)
     check_address(context.args)
     check_gate()
-    environment = build_environment(policy, keys)
+    environment = build_environment(policy, keys, backend_store_uri)
     if no_triggers:
         environment["QUANTGOV_NO_TRIGGERS"] = "1"
-    # Whatever else this server starts (MLflow's jobs) finds the same gate in front of the registry.
-    environment["MLFLOW_REGISTRY_URI"] = f"quantgov:{backend_store_uri}"
     if basic_auth:
         environment |= prepare_login(_option(context.args, "--static-prefix") or "")
     os.execve(command[0], command, environment)  # noqa: S606  (no shell; the server takes this process's place)
@@ -194,8 +192,12 @@ def _option(options: list[str], *names: str) -> str | None:
     return found
 
 
-def build_environment(policy: Path | None, keys: Path | None = None) -> dict[str, str]:
+def build_environment(
+    policy: Path | None, keys: Path | None = None, backend_store_uri: str = DEFAULT_STORE
+) -> dict[str, str]:
     """This process's environment, with policy and trusted keys checked and named.
+
+    Whatever else the server starts (MLflow's jobs) finds the same gate in front of the registry.
 
     Raises:
         PolicyError: One of the files is wrong; nothing is started.
@@ -204,7 +206,7 @@ def build_environment(policy: Path | None, keys: Path | None = None) -> dict[str
     from mlflow_quantgov.evidence.signing import load_trusted_keys
     from mlflow_quantgov.policy.loader import load_policy
 
-    environment = dict(os.environ)
+    environment = dict(os.environ) | {"MLFLOW_REGISTRY_URI": f"quantgov:{backend_store_uri}"}
     if policy is not None:
         environment["QUANTGOV_POLICY"] = str(policy.resolve())
     if keys is not None:

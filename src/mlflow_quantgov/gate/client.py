@@ -23,6 +23,18 @@ from mlflow_quantgov.policy.decision import Decision
 TIMEOUT_SECONDS = 600
 
 
+class NotSignedInError(UnreachableError):
+    """The server asks for a login, and got none that it accepts."""
+
+    def __init__(self, uri: str) -> None:
+        """Name the server, and how to sign in."""
+        super().__init__(
+            f"The server {uri} wants you to sign in.",
+            why="Nothing was changed.",
+            fix="export MLFLOW_TRACKING_USERNAME=... MLFLOW_TRACKING_PASSWORD=...",
+        )
+
+
 class Gate(ABC):
     """What a client may ask the gate."""
 
@@ -213,7 +225,7 @@ class HttpGate(Gate):
                 method, f"{self.url}/quantgov/api/{path}", timeout=TIMEOUT_SECONDS, headers=_workspace(), **kwargs
             )
             if answer.status_code == 401:
-                raise not_signed_in(self.url)
+                raise NotSignedInError(self.url)
             body = answer.json()
         except (requests.RequestException, ValueError) as error:
             raise UnreachableError(
@@ -337,9 +349,9 @@ def find_gate() -> Gate | None:
     gate = HttpGate(uri)
     try:
         gate.status()
-    except QuantgovError as error:
-        if error.what == not_signed_in(gate.url).what:
-            raise
+    except NotSignedInError:
+        raise
+    except QuantgovError:
         _must_answer(uri)
         return None
     return gate
@@ -361,15 +373,6 @@ def require_gate(purpose: str) -> Gate:
     return gate
 
 
-def not_signed_in(uri: str) -> UnreachableError:
-    """The error for a server that asks for a login, and got none that it accepts."""
-    return UnreachableError(
-        f"The server {uri} wants you to sign in.",
-        why="Nothing was changed.",
-        fix="export MLFLOW_TRACKING_USERNAME=... MLFLOW_TRACKING_PASSWORD=...",
-    )
-
-
 def _workspace() -> dict[str, str]:
     """The header by which MLflow's own client names its workspace."""
     found = get_request_workspace()
@@ -380,7 +383,7 @@ def _must_answer(uri: str) -> None:
     try:
         answer = requests.get(f"{uri.rstrip('/')}/health", timeout=10)
         if answer.status_code in {401, 403}:
-            raise not_signed_in(uri)
+            raise NotSignedInError(uri)
         if not answer.ok or answer.text.strip() != "OK":
             raise UnreachableError(
                 f"{uri} is no MLflow server: its /health answers {answer.status_code}.",

@@ -8,7 +8,7 @@ from mlflow_quantgov.errors import QuantgovError, UsageError, require
 from mlflow_quantgov.gate.actor import BASIC_AUTH, CUSTOM_AUTH, remember_signed_in
 from mlflow_quantgov.gate.static_prefix import static_prefix
 from mlflow_quantgov.pages.mounting import bounded, guard_workspaces, mount, stop
-from mlflow_quantgov.pages.permissions import Permissions
+from mlflow_quantgov.pages.permissions import Permissions, is_our_route
 
 
 def create_app() -> Any:
@@ -18,9 +18,11 @@ def create_app() -> Any:
         auth = basic_auth(static_prefix())
     except QuantgovError as error:
         stop(error)
-    # MLflow's app asks for the login before our hooks run, and turns away who has none.
+    source = CUSTOM_AUTH if _is_custom(auth) else BASIC_AUTH
+    # First ours: MLflow turns everybody but administrators away from routes that it has no rule for.
+    _serve_our_own(app, auth, source)
     made = auth.create_app(app)
-    _know_who_asks(app, auth)
+    _know_who_asks(app, source)
     guard_workspaces(app)
     return bounded(made)
 
@@ -47,19 +49,51 @@ def basic_auth(prefix: str) -> Any:
     return auth
 
 
-def _know_who_asks(app: Any, auth: Any) -> None:
-    """Hand the user whose login was checked to the gate, and ask for permissions on our own routes."""
-    from flask import g
+def _is_custom(auth: Any) -> bool:
+    """Whether somebody else than MLflow says who is let in."""
     from mlflow.server.auth.config import DEFAULT_AUTHORIZATION_FUNCTION
 
-    custom = auth.auth_config.authorization_function != DEFAULT_AUTHORIZATION_FUNCTION
-    source = CUSTOM_AUTH if custom else BASIC_AUTH
+    return bool(auth.auth_config.authorization_function != DEFAULT_AUTHORIZATION_FUNCTION)
+
+
+def _serve_our_own(app: Any, auth: Any, source: str) -> None:
+    """Ask for the login and for MLflow's permissions on our own routes, and serve them."""
+    from flask import Response, request
+
     permissions = Permissions(app, auth)
 
-    def signed_in() -> Any:
+    def ours() -> Any:
+        if not is_our_route(request.endpoint):
+            return None
+        # An answer from here ends the request before the blueprint's own hooks are asked: those turn other sites away.
+        for hook in (one for name in request.blueprints for one in app.before_request_funcs.get(name, ())):
+            turned_away = app.ensure_sync(hook)()
+            if turned_away is not None:
+                return turned_away
+        who = auth.authenticate_request()
+        if isinstance(who, Response):
+            return who
+        user = getattr(who, "username", None)
+        if not user:
+            return auth.make_basic_auth_response()
+        remember_signed_in(user, source)
+        objection = permissions.objection(user)
+        if objection is not None:
+            return objection
+        if request.method == "OPTIONS":
+            return app.make_default_options_response()
+        return app.ensure_sync(app.view_functions[request.endpoint])(**(request.view_args or {}))
+
+    app.before_request(ours)
+
+
+def _know_who_asks(app: Any, source: str) -> None:
+    """Hand the user whom MLflow's hook has let in to the gate."""
+    from flask import g
+
+    def signed_in() -> None:
         user = getattr(g, "mlflow_authenticated_user", None)
         if user:
             remember_signed_in(user, source)
-        return permissions.objection(user)
 
     app.before_request(signed_in)

@@ -16,7 +16,7 @@ from mlflow_quantgov.errors import QuantgovError
 from mlflow_quantgov.pages.mounting import BELOW_PREFIX
 from mlflow_quantgov.pages.reading import read_body
 
-Need = Literal["anybody", "read", "update"]
+Need = Literal["anybody", "read", "update", "administrator"]
 
 NEEDS: dict[str, Need] = {
     # Says nothing of a model, or leaves out what this user may not see (`may_see`).
@@ -24,6 +24,7 @@ NEEDS: dict[str, Need] = {
     "quantgov_api.status": "anybody",
     "quantgov_api.policy": "anybody",
     "quantgov_api.keys": "anybody",
+    "quantgov_api.triggers": "anybody",
     "quantgov_api.rows": "anybody",
     "quantgov_api.verify": "anybody",
     "quantgov_api.pointers": "anybody",
@@ -35,12 +36,15 @@ NEEDS: dict[str, Need] = {
     "quantgov_api.standing": "read",
     "quantgov_api.recheck": "read",
     "quantgov_api.decision": "read",
+    "quantgov_api.record": "read",
     "quantgov_views.model": "read",
     "quantgov_views.version": "read",
     "quantgov_views.decision": "read",
     # Adds to what is known of one model.
     "quantgov_api.statements": "update",
     "quantgov_api.draws": "update",
+    # Everything about every model, whole.
+    "quantgov_api.export": "administrator",
 }
 """What each of our routes asks of who is signed in; a route that is not named here is for administrators."""
 
@@ -54,18 +58,13 @@ class Permissions:
         """Keep MLflow's Flask app and its auth module."""
         self._app, self._auth = app, auth
 
-    def objection(self, user: str | None) -> Any:
-        """What to answer instead of serving this request; None where nothing speaks against it."""
-        endpoint = (request.endpoint or "").replace(BELOW_PREFIX, "")
-        if not endpoint.startswith("quantgov_"):
-            return None
-        if not user:
-            return self._auth.make_basic_auth_response()
+    def objection(self, user: str) -> tuple[Response, int] | None:
+        """What to answer instead of serving this request of ours to a user; None where nothing speaks against it."""
         if self._auth.store.get_user(user).is_admin:
             return None
         setattr(g, _VISIBLE, _remembering(lambda name: self._allows(user, name, "read")))
-        need = NEEDS.get(endpoint)
-        if need is None:
+        need = NEEDS.get((request.endpoint or "").replace(BELOW_PREFIX, ""))
+        if need is None or need == "administrator":
             return _forbidden("This is for administrators of this server.", "ask an administrator")
         if need == "anybody":
             return None
@@ -91,6 +90,11 @@ class Permissions:
             return False
         permission = get_permission(str(answer.get_json(force=True)["permission"]))
         return bool(permission.can_read if need == "read" else permission.can_update)
+
+
+def is_our_route(endpoint: str | None) -> bool:
+    """Whether a route is one of ours."""
+    return (endpoint or "").startswith("quantgov_")
 
 
 def may_see(name: str | None) -> bool:

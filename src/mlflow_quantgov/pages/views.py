@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from flask import Blueprint
@@ -68,7 +69,9 @@ def build_views(store: Callable[[], Any]) -> Blueprint:
 
     @views.get("/ledger")
     def ledger() -> str:
-        return page("ledger.html", rows=rows(SHOWN), chain=store().quantgov_verify())
+        found = store().quantgov_verify()
+        chain = replace(found, pointers=tuple(one for one in found.pointers if may_see(one.model)))
+        return page("ledger.html", rows=rows(SHOWN), chain=chain)
 
     return views
 
