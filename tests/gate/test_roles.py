@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from mlflow_quantgov.errors import UnreachableError, UsageError
 from mlflow_quantgov.gate import triggers
+from mlflow_quantgov.gate.deployment import describe
 from mlflow_quantgov.gate.registry_store import open_store
 from mlflow_quantgov.gate.roles import grants
 from mlflow_quantgov.gate.upgrade import upgrade
@@ -76,6 +77,7 @@ def database(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def test_each_role_may_do_its_own_work_and_no_more(database: Database, tmp_path: Path) -> None:
     gate: Any = open_store(f"quantgov:{database.gate}")
     assert gate.quantgov_triggers().ok
+    assert describe(gate.engine).reach.outcome == "pass"
     plain = SqlAlchemyStore(database.others)
     (tmp_path / "MLmodel").write_text("flavors: {sklearn: {}}\n")
     plain.create_registered_model("iris")
@@ -153,3 +155,22 @@ def test_names_that_are_no_plain_names_are_refused() -> None:
     for name in ("a b", 'a"; DROP TABLE x', "", "1a", "ä"):
         with pytest.raises(UsageError):
             grants(name, "others")
+
+
+@pytest.mark.slow
+def test_doctor_names_who_else_reaches_what_the_triggers_rest_on(database: Database) -> None:
+    _, gate, others = database.roles
+    database.run(database.owner, f"GRANT INSERT ON quantgov_grants TO {others}")
+    engine = create_engine(database.gate)
+    owner = create_engine(database.owner)
+    try:
+        found = describe(engine).reach
+        assert (found.outcome, others in found.words, gate in found.words) == ("fail", True, True)
+        assert "quantgov db roles" in found.fix
+        database.run(database.owner, f"REVOKE INSERT ON quantgov_grants FROM {others}")
+        assert describe(engine).reach.outcome == "pass"
+        # The owner sees a role that may write, as a gate on the owner's own role would.
+        assert describe(owner).reach.outcome == "fail"
+    finally:
+        engine.dispose()
+        owner.dispose()

@@ -12,7 +12,8 @@ from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.flavor import load_model as _load_verified
 from mlflow_quantgov.flavor.download import local_model
 from mlflow_quantgov.flavor.generation import GenerationModel
-from mlflow_quantgov.gate.client import Gate, find_gate, require_gate
+from mlflow_quantgov.gate.client import find_gate, require_gate
+from mlflow_quantgov.gate.interface import Gate
 from mlflow_quantgov.policy.decision import Decision
 from mlflow_quantgov.policy.schema import CHECKS
 from mlflow_quantgov.production.promotion import promote as _promote

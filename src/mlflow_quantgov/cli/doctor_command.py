@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 import click
 
 from mlflow_quantgov.cli.deep_doctor import deep_findings, exit_code
 from mlflow_quantgov.cli.findings import Finding
+from mlflow_quantgov.cli.gate_findings import gate_findings
 from mlflow_quantgov.cli.output import coloured, json_option, print_fix, print_json, stdout
 
 
@@ -20,7 +20,7 @@ from mlflow_quantgov.cli.output import coloured, json_option, print_fix, print_j
 def doctor(deep: bool, as_json: bool) -> int:
     """Examine the registry that MLflow is set to, and the libraries installed here."""
     reread = deep_findings() if deep else []
-    findings = [*_registry(), _versions(), *_extras(), *reread]
+    findings = [*gate_findings(), _versions(), *_extras(), *reread]
     if as_json:
         print_json(
             {"ok": all(one.outcome != "fail" for one in findings), "findings": [asdict(one) for one in findings]}
@@ -40,83 +40,16 @@ def doctor(deep: bool, as_json: bool) -> int:
     return exit_code(reread) or (1 if any(one.outcome == "fail" for one in findings) else 0)
 
 
-def _registry() -> list[Finding]:
-    import mlflow
-
-    from mlflow_quantgov.gate.client import find_gate
-
-    uri = mlflow.get_registry_uri()
-    gate = find_gate()
-    if gate is None:
-        fix = (
-            "quantgov server --backend-store-uri sqlite:///mlflow.db & export MLFLOW_TRACKING_URI=http://127.0.0.1:5000"
-        )
-        return [Finding("gate", "fail", f"{uri} is not gated: any version can be promoted without evidence", fix)]
-    status, chain = gate.status(), gate.verify()
-    policy = status["policy"]
-    rules = policy.get("observing", [])
-    observing = policy["mode"] == "observe" or bool(rules)
-    return [
-        Finding("gate", "pass", f"{uri} is gated by mlflow-quantgov {status['version']}"),
-        Finding(
-            "policy",
-            "fail" if observing else "pass",
-            f"{policy['name']} {policy['digest'][:19]}, mode {policy['mode']}"
-            + (f"; only observed, and never refused: {', '.join(rules)}" if rules else ""),
-            "set `mode: enforce` in the policy and restart the server" if observing else "",
-        ),
-        _keys(status.get("keys")),
-        _pointers(gate.pointers()),
-        Finding(
-            "ledger",
-            "pass" if chain["ok"] else "fail",
-            f"{chain['rows']} rows, " + ("chain unbroken" if chain["ok"] else f"row {chain['first_bad']} was changed"),
-            "" if chain["ok"] else "quantgov audit verify",
-        ),
-    ]
-
-
-def _pointers(found: list[dict[str, Any]]) -> Finding:
-    """Whether everything at protected places is there by a decision, and how long what is not may stay."""
-    said = f"{len(found)} at protected aliases and stages"
-    left = [one["days_left"] for one in found if one["days_left"] is not None and one["days_left"] >= 1]
-    for how in ("inherited", "observed", "renamed"):
-        count = sum(one["how"] == how for one in found)
-        said += f", {count} {how}" if count else ""
-    said += f"; {min(left)} days of grace left" if left else ""
-    lost = next((one for one in found if not one["believed"]), None)
-    if lost is not None:
-        where = f"{lost['model']} version {lost['version']} at {lost['destination']}"
-        return Finding("pointers", "fail", f"{said}; {where} is not loaded: {lost['words']}", "quantgov recheck")
-    unjudged = any(one["how"] != "approved" for one in found)
-    return Finding("pointers", "inconclusive" if unjudged else "pass", said, "quantgov recheck" if unjudged else "")
-
-
-def _keys(found: dict[str, Any] | None) -> Finding:
-    """Whose signatures are believed, and whether the policy asks for more than anybody can give."""
-    if not found:
-        return Finding("keys", "inconclusive", "this gate is of a version that knows no signatures")
-    said = f"{found['count']} trusted {found['digest'][:19]}" if found["count"] else "nobody's signature counts"
-    for role, count in found.get("too_few", {}).items():
-        fix = f"quantgov keys trust NAME.pub.pem --name NAME --role {role}; quantgov server --keys keys.yaml ..."
-        return Finding("keys", "fail", f"{said}; the policy wants {count} people to approve, and fewer are {role}", fix)
-    if not found["lacking"]:
-        return Finding("keys", "pass", said)
-    role = found["lacking"][0]
-    fix = f"quantgov keys trust NAME.pub.pem --name NAME --role {role}; quantgov server --keys keys.yaml ..."
-    return Finding("keys", "fail", f"{said}; the policy wants signatures by a {role}, and no key has that role", fix)
-
-
 def _versions() -> Finding:
     import mlflow
-    from packaging.version import Version
 
-    found = Version(mlflow.__version__)
-    supported = Version("3.17") <= found < Version("4")
+    from mlflow_quantgov.gate.supported import SUPPORTED
+
+    supported = SUPPORTED.contains(mlflow.__version__)
     return Finding(
         "mlflow",
         "pass" if supported else "fail",
-        f"{found}; supported are >=3.17,<4",
+        f"{mlflow.__version__}; supported are {SUPPORTED}",
         "" if supported else "pip install 'mlflow>=3.17,<4'",
     )
 

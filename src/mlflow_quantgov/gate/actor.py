@@ -12,6 +12,9 @@ CUSTOM_AUTH = "authorization function"
 VERIFIED = frozenset({BASIC_AUTH, CUSTOM_AUTH})
 """Sources by which somebody is known: MLflow's login was in front of this server, and let them in."""
 
+LOGIN = "QUANTGOV_LOGIN"
+"""Key of the app's configuration: the source by which a login in front of it knows who asks."""
+
 _SIGNED_IN = "quantgov_signed_in"
 
 

@@ -54,8 +54,13 @@ def guard_repositories(guard: WriteGuard) -> None:
     registry = cast(dict[str, Any], get_registered_artifact_repositories())
     for scheme, make in list(registry.items()):
         registry[scheme] = _Guarded(make.make if isinstance(make, _Guarded) else make, guard)
-    if not all(isinstance(make, _Guarded) for make in get_registered_artifact_repositories().values()):
+    if not is_guarded():
         raise RuntimeError("this MLflow keeps its artifact repositories elsewhere; their files would not be write-once")
+
+
+def is_guarded() -> bool:
+    """Whether every artifact repository that this process makes asks the guard."""
+    return all(isinstance(make, _Guarded) for make in get_registered_artifact_repositories().values())
 
 
 class _Guarded:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mlflow_quantgov.errors import EvidenceError, pasted
-from mlflow_quantgov.gate.client import Gate
+from mlflow_quantgov.gate.interface import Gate
 
 MOST_ROWS = 10_000
 """As many as a server gives at once."""

@@ -17,11 +17,11 @@ from mlflow_quantgov.evidence.signing import read_attached
 from mlflow_quantgov.evidence.store import EVIDENCE_FOLDER, copy_name
 from mlflow_quantgov.flavor.download import model_artifact
 from mlflow_quantgov.flavor.layout import MANIFEST_FILE, SavedModel
-from mlflow_quantgov.gate.client import Gate
 from mlflow_quantgov.gate.contents import loading_problem
 from mlflow_quantgov.gate.copies import copies_below
 from mlflow_quantgov.gate.decided import Decided, newest_decided
 from mlflow_quantgov.gate.facts import ClientRegistry
+from mlflow_quantgov.gate.interface import Gate
 from mlflow_quantgov.gate.sources import VersionRef, local_files
 
 MOST_NAMED = 5

@@ -10,7 +10,9 @@ from typing import Any
 from flask import Blueprint, Response, current_app, jsonify, request
 
 from mlflow_quantgov.errors import UsageError
+from mlflow_quantgov.gate.actor import LOGIN
 from mlflow_quantgov.gate.answers import keys_status, policy_status, taken_in
+from mlflow_quantgov.gate.deployment import describe
 from mlflow_quantgov.pages import contract
 from mlflow_quantgov.pages.contract import route_contract
 from mlflow_quantgov.pages.openapi import API_BLUEPRINT, openapi
@@ -134,6 +136,11 @@ def build_api(store: Callable[[], Any]) -> Blueprint:
     @route_contract("Which triggers the database has.", gives=contract.Triggers)
     def triggers() -> Response:
         return jsonify(store().quantgov_triggers().to_dict())
+
+    @api.get("/deployment")
+    @route_contract("What stands around the gate.", gives=contract.DeploymentAnswer)
+    def deployment() -> Response:
+        return jsonify(describe(store().engine, login=current_app.config.get(LOGIN)).to_dict())
 
     return api
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlflow_quantgov.errors import QuantgovError, UsageError, require
-from mlflow_quantgov.gate.actor import BASIC_AUTH, CUSTOM_AUTH, remember_signed_in
+from mlflow_quantgov.gate.actor import BASIC_AUTH, CUSTOM_AUTH, LOGIN, remember_signed_in
 from mlflow_quantgov.gate.static_prefix import static_prefix
 from mlflow_quantgov.pages.mounting import bounded, guard_workspaces, mount, stop
 from mlflow_quantgov.pages.permissions import Permissions, is_our_route
@@ -19,6 +19,7 @@ def create_app() -> Any:
     except QuantgovError as error:
         stop(error)
     source = CUSTOM_AUTH if _is_custom(auth) else BASIC_AUTH
+    app.config[LOGIN] = source
     # First ours: MLflow turns everybody but administrators away from routes that it has no rule for.
     _serve_our_own(app, auth, source)
     made = auth.create_app(app)

@@ -294,6 +294,25 @@ class Triggers(_Part):
     policy: str | None
 
 
+class ReachAnswer(_Part):
+    """Who else can write to the database, past the gate."""
+
+    outcome: Literal["pass", "fail", "inconclusive"]
+    words: str
+    fix: str
+
+
+class DeploymentAnswer(_Part):
+    """What stands around the gate."""
+
+    time: str
+    mlflow: str
+    database: str
+    write_once: bool
+    login: str | None
+    reach: ReachAnswer
+
+
 class Problem(_Part):
     """What happened, why it matters, how to mend it."""
 
