@@ -96,7 +96,7 @@ def ensure(connection: Connection) -> None:
             f"{len(gone)} triggers of this database are missing or changed ({gone[0]}), "
             "and this role may not put them back.",
             why="Without them a script on the same database could move a protected alias.",
-            fix="quantgov db triggers --backend-store-uri URI-OF-THE-OWNER   (or quantgov server --no-triggers)",
+            fix="quantgov db triggers --backend-store-uri URI-OF-THE-OWNER; or: quantgov server --no-triggers",
         ) from error
 
 
