@@ -172,16 +172,20 @@ def _side(one: Record) -> Side:
 
 
 def _result(name: str, records: Record, artifact: Record) -> TaskResult:
-    """The task's items; no two of the prompts are equal, which was seen when they were measured."""
+    """The task's items. The records keep neither prompts nor answers.
+
+    That no two prompts are equal, and that answers were written, was seen when they were measured.
+    """
     task = records["tasks"][name]
     parent, quantized = scores_of(parent_of(records, artifact))[name], scores_of(artifact)[name]
+    output = "written, and not kept in these records" if task["output_type"] == "generate_until" else None
     items = tuple(
         TaskItem(
             id=str(place),
             choices=task["choices"],
             prompt_sha256=hashlib.sha256(f"{name}/{place}".encode()).hexdigest(),
-            parent=Answer(score=before),
-            quantized=Answer(score=after),
+            parent=Answer(score=before, output=output),
+            quantized=Answer(score=after, output=output),
         )
         for place, (before, after) in enumerate(zip(parent, quantized, strict=True))
     )

@@ -85,6 +85,7 @@ class BigramModel(Runtime):
                 token = int(self._logs[token].argmax())
                 answer += CHARACTERS[token]
             answers.append(min((answer.split(one)[0] for one in stop), key=len, default=answer))
+            self.answered(len(answers))
         return answers
 
     def time(self, *, batch: int, prompt_tokens: int, output_tokens: int) -> Timing:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlflow_quantgov.evidence.measure import task_eval_progress
 from mlflow_quantgov.evidence.measure.cache import BatchCache
+from mlflow_quantgov.evidence.measure.lm_eval_model import generate
 from mlflow_quantgov.evidence.measure.progress import duration
 from mlflow_quantgov.evidence.measure.task_eval_progress import Meter
 
@@ -36,6 +40,20 @@ def test_answers_that_were_kept_say_nothing_about_the_time_left(tmp_path: Path) 
     # An eighth of the whole took 1.1 seconds, five eighths are left.
     assert left is not None and left >= 5 * 1.1
     assert said[-1][0] == f"parent, about {duration(left)} left"
+
+
+def test_a_batch_that_takes_long_says_how_far_it_is(
+    bigram: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first batch of a slow model stood at 0 % for minutes."""
+    monkeypatch.setattr(task_eval_progress, "_LEAST_SECONDS", 0.0)
+    said: list[tuple[str, float]] = []
+    batches = BatchCache(None, [])
+    meter = Meter(lambda text, fraction: said.append((text, fraction)), "parent", 0.0, 1.0, batches)
+    settings = {"until": [], "max_gen_toks": 2}
+    generate(bigram("abababab\n" * 20), [("a", settings)] * 3, 1, meter.advance, kept=batches)
+    assert [fraction for _, fraction in said] == pytest.approx([1 / 3, 2 / 3, 1, 1])
+    assert said[0][0].startswith("parent, about ")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,6 +112,8 @@ class Runtime(ABC):
     """A model loaded by one runtime. Use as a context manager; `close` frees it."""
 
     name: str
+    answered: Callable[[int], None] = staticmethod(lambda _: None)
+    """Told, by runtimes that can, how many prompts of a `generate` or `converse` have their answers."""
 
     @abstractmethod
     def facts(self) -> RuntimeFacts:

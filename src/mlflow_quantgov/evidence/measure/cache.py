@@ -74,6 +74,8 @@ class BatchCache:
         self._oldest = oldest
         self.asked = 0
         """Requests that were answered now."""
+        self.is_asking = False
+        """Whether a batch is being answered now."""
         self.taken = 0
         """Requests whose answers came from a run that was stopped."""
 
@@ -89,7 +91,11 @@ class BatchCache:
         if path is not None and (kept := self._read(path, len(asked))) is not None:
             self.taken += len(asked)
             return kept
-        answers = ask()
+        self.is_asking = True
+        try:
+            answers = ask()
+        finally:
+            self.is_asking = False
         self.asked += len(asked)
         if path is not None:
             _write(path, answers)

@@ -159,12 +159,18 @@ def generate(
             ask = partial(
                 _ask, runtime, prompts, conversations=conversations, max_tokens=max_tokens, stop=stops, batch=batch
             )
+            runtime.answered = partial(_moved, progress, done, len(requests))
             found = batches.answer("generate", [[prompt, max_tokens, stops] for prompt in prompts], ask)
             for index, answer in zip(chunk, found, strict=True):
                 answers[index] = str(answer)
             done += len(chunk)
             progress(done / len(requests))
     return answers
+
+
+def _moved(progress: Callable[[float], None], before: int, of: int, answered: int) -> None:
+    """Tell of answers inside a batch: on a CPU one may take minutes."""
+    progress((before + answered) / of)
 
 
 def _ask(runtime: Runtime, prompts: list[str], *, conversations: bool, **settings: Any) -> list[str]:

@@ -39,7 +39,7 @@ class Meter:
     def advance(self, fraction: float) -> None:
         """So much of this part is done."""
         now = time.monotonic()
-        if self._kept.asked > self._asked:
+        if self._kept.is_asking or self._kept.asked > self._asked:
             self._fresh += fraction - self._done
             self._seconds += now - self._moment
         self._asked, self._moment, self._done = self._kept.asked, now, fraction

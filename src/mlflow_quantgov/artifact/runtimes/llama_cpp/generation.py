@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,7 +31,13 @@ class _Answer:
 
 
 def greedy(
-    context: Context, vocabulary: Vocabulary, prompts: Sequence[Sequence[int]], *, max_tokens: int, stop: Sequence[str]
+    context: Context,
+    vocabulary: Vocabulary,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_tokens: int,
+    stop: Sequence[str],
+    answered: Callable[[int], None],
 ) -> list[str]:
     """Continue each prompt with its most likely tokens, `context.sequences` of them side by side.
 
@@ -44,6 +50,7 @@ def greedy(
         prompts: Token ids of each prompt, none empty.
         max_tokens: Most tokens per answer, above 0.
         stop: Strings at which an answer ends; they are left out.
+        answered: Told how many answers are there, whenever one more is.
 
     Returns:
         The answers, in the order of the prompts.
@@ -66,6 +73,7 @@ def greedy(
                 answers[answer.index] = bytes(answer.written).decode("utf-8", "replace")
                 del slots[slot]
                 context.forget(slot)
+                answered(len(prompts) - len(waiting) - len(slots))
     return answers
 
 

@@ -168,7 +168,7 @@ class LlamaRuntime(Runtime):
         longest = max(len(tokens) for tokens in encoded) + max_tokens
         check_room(longest, self._length, "The longest prompt with its answer")
         context = self._room(cells=longest, sequences=min(batch, len(encoded)), shared=False)
-        return greedy(context, self._vocabulary, encoded, max_tokens=max_tokens, stop=stop)
+        return greedy(context, self._vocabulary, encoded, max_tokens=max_tokens, stop=stop, answered=self.answered)
 
     def time(self, *, batch: int, prompt_tokens: int, output_tokens: int) -> Timing:
         """Time one load: prefill of `batch` random prompts, then `output_tokens` steps of one token each."""
