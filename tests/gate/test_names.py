@@ -111,3 +111,27 @@ def test_a_gated_alias_has_one_spelling_in_a_model(store: Any, sklearn_like: Cal
 def test_names_that_people_give_are_let_in(store: Any, name: str) -> None:
     store.create_registered_model(name)
     assert store.get_registered_model(name).name == name
+
+
+@pytest.mark.parametrize("mode", ["enforce", "observe"])
+def test_where_a_rule_only_observes_no_name_is_refused(
+    mode: str, database: str, tmp_path: Path, skills: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the policy's own mode is; and what looks like a model of a rule that enforces is refused all the same."""
+    observing = '  - {models: "try-*", mode: observe, destinations: {"@champion": full}, other_destinations: open}\n'
+    text = POLICY.replace("gates:", f"mode: {mode}\ngates:", 1).replace("rules:\n", f"rules:\n{observing}")
+    text = text.replace('models: "prod-*",', 'models: "prod-*", mode: enforce,')
+    (tmp_path / "policy.yaml").write_text(text)
+    monkeypatch.setenv("QUANTGOV_POLICY", str(tmp_path / "policy.yaml"))
+    store: Any = open_store(f"quantgov:{database}")
+    store.create_registered_model("try-it")
+    store.create_model_version("try-it", str(skills))
+    for alias in ("champion", "Champion", *LOOKALIKES):
+        store.set_registered_model_alias("try-it", alias, "1")
+    store.create_registered_model("trу-it")  # looks like a model of a rule that refuses nothing
+    store.create_registered_model("prod-chat")
+    store.create_model_version("prod-chat", str(skills))
+    with pytest.raises(MlflowException, match="looks like"):
+        store.create_registered_model("рrod-chat")
+    with pytest.raises(MlflowException, match="quantgov refused"):
+        store.set_registered_model_alias("prod-chat", "chаmpion", "1")

@@ -7,6 +7,7 @@ from typing import Any
 from mlflow_quantgov.evidence.signing import TrustedKeys
 from mlflow_quantgov.policy.decision import AuditAnswer, CheckResult, Decision
 from mlflow_quantgov.policy.facts import Evidence
+from mlflow_quantgov.policy.matching import observing
 from mlflow_quantgov.policy.names import fold
 from mlflow_quantgov.policy.schema import Policy
 from mlflow_quantgov.policy.spot_checks import role_for
@@ -14,8 +15,7 @@ from mlflow_quantgov.policy.spot_checks import role_for
 
 def policy_status(policy: Policy) -> dict[str, Any]:
     """What a gate says of its policy: name, digest, mode, and for which models it only observes."""
-    observing = [rule.models for rule in policy.rules if rule.mode == "observe"]
-    return {"name": policy.name, "digest": policy.digest, "mode": policy.mode, "observing": observing}
+    return {"name": policy.name, "digest": policy.digest, "mode": policy.mode, "observing": observing(policy)}
 
 
 def keys_status(policy: Policy, keys: TrustedKeys) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from mlflow_quantgov.gate.actor import current_actor
 from mlflow_quantgov.gate.ledger import Entry
 from mlflow_quantgov.gate.outages import tried_again
 from mlflow_quantgov.gate.refusals import refusal
-from mlflow_quantgov.policy.matching import destination_kind, looks_like_another, looks_like_gated
+from mlflow_quantgov.policy.matching import destination_kind, looks_like_another, looks_like_gated, observes
 from mlflow_quantgov.policy.names import MAX_NAME, fold, unseen
 
 
@@ -35,7 +35,7 @@ class NameDoor:
     @tried_again
     def set_registered_model_alias(self: Any, name: str, alias: str, version: str) -> None:
         """Guarded: an alias that only looks like a gated one, or is a second spelling of it, would stand beside it."""
-        if self._policy.mode == "enforce":
+        if not observes(self._policy, name):
             _readable(alias, "alias")
             alike = looks_like_gated(self._policy, name, f"@{alias}")
             if alike is not None:
@@ -46,9 +46,10 @@ class NameDoor:
         super().set_registered_model_alias(name, alias, version)  # type: ignore[misc]
 
     def _admit_model(self: Any, name: str) -> None:
-        if self._policy.mode != "enforce" or not isinstance(name, str):
+        if not isinstance(name, str):
             return
-        _readable(name, "model name")
+        if not observes(self._policy, name):
+            _readable(name, "model name")
         alike = looks_like_another(self._policy, name)
         if alike is not None:
             reason = f"it only looks like a model of the policy's rule {alike!r} and would not stand under it"

@@ -16,7 +16,7 @@ from mlflow_quantgov.pages.problems import answer_in_pages
 from mlflow_quantgov.pages.render import render
 from mlflow_quantgov.pages.report import render_report
 from mlflow_quantgov.policy.engine import decide
-from mlflow_quantgov.policy.matching import gated_destinations
+from mlflow_quantgov.policy.matching import gated_destinations, observing, refuses_nothing
 
 SHOWN = 200
 JUDGED = {"promotion", "denial", "inherited"}
@@ -29,8 +29,7 @@ def build_views(store: Callable[[], Any]) -> Blueprint:
 
     def page(template: str, **values: Any) -> str:
         policy = store().quantgov_policy()
-        observed = [rule.models for rule in policy.rules if rule.mode == "observe"]
-        return render(template, policy=policy, observed=observed, **values)
+        return render(template, policy=policy, idle=refuses_nothing(policy), observed=observing(policy), **values)
 
     def rows(limit: int) -> list[dict[str, Any]]:
         return [row for row in store().quantgov_ledger(None, limit) if may_see(row["model"])]

@@ -17,13 +17,13 @@ def rule_for(policy: Policy, model: str) -> Rule | None:
 
 
 def looks_like_another(policy: Policy, model: str) -> str | None:
-    """The glob of the rule whose models a name only looks like; None where the name is what it looks like.
+    """The glob of the rule whose models a name only looks like; None where the name is what it looks like, or that rule observes.
 
     A look-alike of a protected name would stand under the rule for all other names.
     """
     plain = rule_for(policy, model)
     seen = next((rule for rule in policy.rules if fnmatch.fnmatchcase(skeleton(model), skeleton(rule.models))), None)
-    return None if seen is plain or seen is None else seen.models
+    return None if seen is plain or seen is None or rule_observes(policy, seen) else seen.models
 
 
 def looks_like_gated(policy: Policy, model: str, destination: str) -> str | None:
@@ -92,8 +92,22 @@ def demanded_bits(policy: Policy, model: str) -> float:
 
 def observes(policy: Policy, model: str) -> bool:
     """Whether nothing is refused for a model: what would be is recorded."""
-    rule = rule_for(policy, model)
+    return rule_observes(policy, rule_for(policy, model))
+
+
+def rule_observes(policy: Policy, rule: Rule | None) -> bool:
+    """Whether nothing is refused for the models of a rule, or for those that no rule matches (None)."""
     return (rule.mode if rule is not None and rule.mode is not None else policy.mode) == "observe"
+
+
+def refuses_nothing(policy: Policy) -> bool:
+    """Whether nothing is refused for any model."""
+    return all(rule_observes(policy, rule) for rule in (*policy.rules, None))
+
+
+def observing(policy: Policy) -> list[str]:
+    """Globs of the rules that only observe, where others enforce."""
+    return [] if refuses_nothing(policy) else [one.models for one in policy.rules if rule_observes(policy, one)]
 
 
 def excludes_loggers(policy: Policy, model: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fnmatch
 import re
 
+from mlflow_quantgov.policy.matching import refuses_nothing, rule_observes
 from mlflow_quantgov.policy.names import fold
 from mlflow_quantgov.policy.schema import Policy, Rule
 
@@ -41,7 +42,7 @@ def sql_patterns(glob: str) -> tuple[str, str] | None:
 
 def mode(policy: Policy) -> str:
     """`observe` where nothing is refused for any model; else `enforce`, and each rule says whether it only observes."""
-    return "observe" if policy.mode == "observe" and all(rule.mode != "enforce" for rule in policy.rules) else "enforce"
+    return "observe" if refuses_nothing(policy) else "enforce"
 
 
 def rule_rows(policy: Policy) -> list[dict[str, object]]:
@@ -67,7 +68,7 @@ def rule_rows(policy: Policy) -> list[dict[str, object]]:
                         "regex": patterns[1],
                         "destination": folded,
                         "is_open": is_open,
-                        "observes": (rule.mode or policy.mode) == "observe",
+                        "observes": rule_observes(policy, rule),
                     }
                 )
     return rows
