@@ -67,11 +67,12 @@ def test_answers_do_not_depend_on_the_batch_and_end_at_end_of_text(parent):
     assert sum(answer == item["answer"] for answer, item in zip(together, items, strict=True)) >= 23
 
 
-def test_answers_are_told_of_as_they_end(parent, monkeypatch):
+def test_answers_are_told_of_as_they_are_written(parent, monkeypatch):
     seen = []
     monkeypatch.setattr(parent, "answered", seen.append)
     parent.generate(["c:kettle=", "The old", "c:a=", "c:miller="], max_tokens=10, stop=["<eos>"], batch=2)
-    assert seen == [1, 2, 3, 4]
+    assert seen == sorted(seen) and len(seen) > 4
+    assert 0 < seen[0] < 1 and seen[-1] == 4
 
 
 def test_generation_takes_the_most_likely_tokens(parent):

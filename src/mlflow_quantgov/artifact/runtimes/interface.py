@@ -112,8 +112,8 @@ class Runtime(ABC):
     """A model loaded by one runtime. Use as a context manager; `close` frees it."""
 
     name: str
-    answered: Callable[[int], None] = staticmethod(lambda _: None)
-    """Told, by runtimes that can, how many prompts of a `generate` or `converse` have their answers."""
+    answered: Callable[[float], None] = staticmethod(lambda _: None)
+    """Told, by runtimes that can, how many prompts of a `generate` have their answers; what is half written counts in part."""
 
     @abstractmethod
     def facts(self) -> RuntimeFacts:

@@ -168,7 +168,7 @@ def generate(
     return answers
 
 
-def _moved(progress: Callable[[float], None], before: int, of: int, answered: int) -> None:
+def _moved(progress: Callable[[float], None], before: int, of: int, answered: float) -> None:
     """Tell of answers inside a batch: on a CPU one may take minutes."""
     progress((before + answered) / of)
 

@@ -37,7 +37,7 @@ def greedy(
     *,
     max_tokens: int,
     stop: Sequence[str],
-    answered: Callable[[int], None],
+    answered: Callable[[float], None],
 ) -> list[str]:
     """Continue each prompt with its most likely tokens, `context.sequences` of them side by side.
 
@@ -50,7 +50,7 @@ def greedy(
         prompts: Token ids of each prompt, none empty.
         max_tokens: Most tokens per answer, above 0.
         stop: Strings at which an answer ends; they are left out.
-        answered: Told how many answers are there, whenever one more is.
+        answered: Told after each step how many answers there are; one that is being written counts by its share of `max_tokens`.
 
     Returns:
         The answers, in the order of the prompts.
@@ -73,7 +73,8 @@ def greedy(
                 answers[answer.index] = bytes(answer.written).decode("utf-8", "replace")
                 del slots[slot]
                 context.forget(slot)
-                answered(len(prompts) - len(waiting) - len(slots))
+        begun = sum(answer.tokens for answer in slots.values()) / max_tokens
+        answered(len(prompts) - len(waiting) - len(slots) + begun)
     return answers
 
 
