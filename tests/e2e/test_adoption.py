@@ -36,9 +36,9 @@ rules: [{models: "*", destinations: {"@champion": archive, "@candidate": open, N
 
 
 @contextmanager
-def plain_server(folder: Path, database: str) -> Iterator[str]:
+def plain_server(folder: Path, database: str, port: int) -> Iterator[str]:
     """MLflow's own server, without anything of ours."""
-    url = f"http://127.0.0.1:{free_port()}"
+    url = f"http://127.0.0.1:{port}"
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database),
         *("--artifacts-destination", str(folder / "artifacts")),
@@ -73,17 +73,18 @@ class Registry:
 
     def __init__(self, database: str, folder: Path) -> None:
         self.database, self.folder = database, folder
+        self.port = free_port()  # one for all: MLflow's client keeps the address under which it first met a model
 
     @contextmanager
     def gated(self, mode: str, grace: str = "") -> Iterator[mlflow.MlflowClient]:
         policy = self.folder / f"{mode}.yaml"
         policy.write_text(POLICY.replace("MODE", mode).replace("GRACE", grace))
-        with gated_server(self.folder, policy, self.database) as url:
+        with gated_server(self.folder, policy, self.database, port=self.port) as url:
             yield self._client(url)
 
     @contextmanager
     def plain(self) -> Iterator[mlflow.MlflowClient]:
-        with plain_server(self.folder, self.database) as url:
+        with plain_server(self.folder, self.database, self.port) as url:
             yield self._client(url)
 
     def _client(self, url: str) -> mlflow.MlflowClient:

@@ -27,18 +27,19 @@ def free_port() -> int:
 
 
 @contextmanager
-def gated_server(folder: Path, policy: Path, database: str | None = None) -> Iterator[str]:
+def gated_server(folder: Path, policy: Path, database: str | None = None, *, port: int | None = None) -> Iterator[str]:
     """Run `quantgov server` with artifacts inside a folder; yields its URL and stops it afterwards.
 
     Args:
         folder: Folder of artifacts and log.
         policy: Policy file.
         database: URI of an empty database; None: a SQLite file in `folder`.
+        port: Where it listens; None: on a free one.
 
     Raises:
         UnreachableError: The server did not come up; its log is named.
     """
-    url = f"http://127.0.0.1:{free_port()}"
+    url = f"http://127.0.0.1:{port or free_port()}"
     log = folder / "server.log"
     command = [
         *(sys.executable, "-m", "mlflow_quantgov", "server", "--policy", str(policy)),
