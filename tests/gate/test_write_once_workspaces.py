@@ -32,8 +32,9 @@ def test_a_model_of_another_workspace_is_not_written_over(tmp_path: Path, _mlflo
             version = {"name": "m", "source": f"runs:/{info['run_id']}/model", "run_id": info["run_id"]}
             answer = ask("POST", "2.0/mlflow/model-versions/create", workspace, json=version)
             assert answer.ok, answer.text
+            # The server puts the workspace in front of a path without one; of the default workspace it leaves it bare.
             short = path.replace(f"workspaces/{workspace}/", "")
-            for attempt in (path, short):
+            for attempt in (path, short) if workspace != "default" else (path,):
                 assert ask("PUT", attempt, workspace, data=b"changed").status_code == 403
                 assert ask("DELETE", attempt, workspace).status_code == 403
         files = [path.read_bytes() for path in one.artifacts.rglob("weights.bin")]
