@@ -81,12 +81,10 @@ class Records:
             decision_id = self._record(session, decision, changed=False).decision_id
         raise refusal(decision.one_line(report=f"{static_prefix()}/quantgov/decisions/{decision_id}"))
 
-    def _recorded(
-        self: Any, kind: str, name: str, version: str | None, what: str | None, change: Callable[[], Result]
-    ) -> Result:
+    def _recorded(self: Any, kind: str, name: str, destination: str, change: Callable[[], Result]) -> Result:
+        """A change that may always be made."""
         actor, source = current_actor()
-        number = str(int(version)) if version is not None and version.strip().isdecimal() else version
-        entry = Entry(kind, actor, source, name, number, what, "recorded", self._policy.digest)
+        entry = Entry(kind, actor, source, name, None, destination, "recorded", self._policy.digest)
         with self._sessions.transaction() as session:
             self._lock(session, name)
             with granted(session, ledger.append(session, entry)):

@@ -181,11 +181,7 @@ class _Gate(Audit, Guards, Rechecking, Desk, Judging, Records, Settling, _Store)
     def delete_registered_model_alias(self, name: str, alias: str) -> None:
         """Recorded: an alias may always be taken away."""
         self._recorded(
-            "alias-removed",
-            name,
-            None,
-            f"@{alias}",
-            lambda: super(_Gate, self).delete_registered_model_alias(name, alias),
+            "alias-removed", name, f"@{alias}", lambda: super(_Gate, self).delete_registered_model_alias(name, alias)
         )
 
     @tried_again
