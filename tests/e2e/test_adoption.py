@@ -119,7 +119,7 @@ def test_observe_then_enforce_with_grace_then_out_again(registry: Registry, skil
     tomorrow = datetime.now(UTC).date() + timedelta(days=1)
     with registry.plain() as client:
         for _ in range(2):
-            qg.log_parent(skills, name="parent", registered_model_name="chat")
+            qg.log_parent(skills, name="parent", registered_model_name="chat", target="cpu-llamacpp")
         client.set_registered_model_alias("chat", "champion", "1")
         client.set_model_version_tag("chat", "1", "team", "support")
         before = state(client)
@@ -156,7 +156,7 @@ def test_observe_then_enforce_with_grace_then_out_again(registry: Registry, skil
         # Not one version, alias or tag is lost, and MLflow does again whatever it is asked.
         assert state(client) == gated
         client.set_registered_model_alias("chat", "champion", "2")
-        qg.log_parent(skills, name="parent", registered_model_name="chat")
+        qg.log_parent(skills, name="parent", registered_model_name="chat", target="cpu-llamacpp")
         client.delete_model_version("chat", "1")
         assert sorted(one[0] for one in state(client)[1]) == ["2", "3"]
         assert mlflow.pyfunc.load_model("models:/chat/2") is not None
