@@ -349,7 +349,7 @@ class _SlowUpload:
     def __init__(self, one: Server, path: str, data: bytes) -> None:
         parsed = urlparse(one.host)
         self.socket = socket.create_connection((parsed.hostname, parsed.port), timeout=60)
-        head = f"PUT /api/2.0/mlflow-artifacts/artifacts/{path} HTTP/1.1\r\nHost: {parsed.netloc}\r\n"
+        head = f"PUT {parsed.path}/api/2.0/mlflow-artifacts/artifacts/{path} HTTP/1.1\r\nHost: {parsed.netloc}\r\n"
         self.socket.sendall(f"{head}Content-Length: {len(data)}\r\nConnection: close\r\n\r\n".encode())
         self.socket.sendall(data[: len(data) // 2])
         self.rest = data[len(data) // 2 :]

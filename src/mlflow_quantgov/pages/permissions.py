@@ -45,6 +45,8 @@ NEEDS: dict[str, Need] = {
     "quantgov_api.draws": "update",
     # Everything about every model, whole.
     "quantgov_api.export": "administrator",
+    # Who else reaches the database.
+    "quantgov_api.deployment": "administrator",
 }
 """What each of our routes asks of who is signed in; a route that is not named here is for administrators."""
 
