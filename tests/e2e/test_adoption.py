@@ -152,6 +152,11 @@ def test_observe_then_enforce_with_grace_then_out_again(registry: Registry, skil
         assert quantgov("audit", "verify")[1]["ok"]
         gated = state(client)
 
+    # The triggers guard the database whoever serves it: taking the gate out begins with them.
+    with registry.plain() as client, pytest.raises(MlflowException, match="quantgov refused"):
+        client.set_registered_model_alias("chat", "champion", "2")
+    # The command says what is missing now: 0 all the same.
+    assert quantgov("db", "triggers", "--remove", "--backend-store-uri", registry.database)[0] == 0
     with registry.plain() as client:
         # Not one version, alias or tag is lost, and MLflow does again whatever it is asked.
         assert state(client) == gated
@@ -168,4 +173,5 @@ def test_observe_then_enforce_with_grace_then_out_again(registry: Registry, skil
         assert found["pointers"][0]["standing"]["how"] == "unknown" and code in {1, 3}
         with pytest.raises(UsageError, match="no approval"):
             qg.load_model("models:/chat@champion")
-        assert quantgov("audit", "verify")[1]["ok"]
+        code, found = quantgov("audit", "verify")
+        assert (code, found["first_bad"], [one["destination"] for one in found["pointers"]]) == (4, None, ["@champion"])
