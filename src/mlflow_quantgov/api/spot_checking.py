@@ -85,6 +85,7 @@ def spot_check(
 
 def _draw(model: LocalModel, wanted: str | None) -> tuple[str, TaskEval, str, bool]:
     """Digest and content of the evaluation, the seed of the draw, and whether a gate drew it."""
+    from mlflow_quantgov.gate.draws import evaluation_named
     from mlflow_quantgov.gate.facts import gather_client
 
     name, version = registered(model)
@@ -94,14 +95,7 @@ def _draw(model: LocalModel, wanted: str | None) -> tuple[str, TaskEval, str, bo
         found = parse_statement(str(answer["content"]).encode(), where="the server's evaluation")
         content, digest, seed = found.content(), found.digest, str(answer["seed"])
     else:
-        facts = gather_client(mlflow.MlflowClient(), name, version)
-        mine = [one for one in facts.of_kind(TaskEval.KIND) if one.digest.startswith(wanted or "")]
-        if not mine:
-            raise UsageError(
-                f"{model.uri} has no task evaluation{f' {wanted[:80]}' if wanted else ''}.",
-                why="What was not evaluated cannot be checked.",
-                fix=f"quantgov evaluate {model.uri} --tasks DIR",
-            )
-        content, digest, seed = mine[-1].content, mine[-1].digest, new_seed()
+        mine = evaluation_named(gather_client(mlflow.MlflowClient(), name, version), wanted)
+        content, digest, seed = mine.content, mine.digest, new_seed()
     assert isinstance(content, TaskEval)
     return digest, content, seed, gate is not None

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from mlflow_quantgov.errors import ArtifactError, EvidenceError, UsageError, pasted
-from mlflow_quantgov.evidence.predicates import SpotCheck, TaskEval
+from mlflow_quantgov.errors import ArtifactError, EvidenceError, pasted
+from mlflow_quantgov.evidence.predicates import SpotCheck
 from mlflow_quantgov.evidence.signing import read_attached
 from mlflow_quantgov.gate import ledger
 from mlflow_quantgov.gate.actor import current_actor
 from mlflow_quantgov.gate.approving import destination_of, refuse_unfit
-from mlflow_quantgov.gate.draws import draw
+from mlflow_quantgov.gate.draws import draw, evaluation_named
 from mlflow_quantgov.gate.intake import take_in
 from mlflow_quantgov.gate.ledger import Entry
 from mlflow_quantgov.gate.outages import tried_again
@@ -65,15 +65,8 @@ class Desk:
             ArtifactError: The files of the version cannot be read.
             UsageError: There is no such evaluation of this version.
         """
-        facts = _readable(self.quantgov_facts(name, version))
-        wanted = [one for one in facts.of_kind(TaskEval.KIND) if one.digest.startswith(statement or "")]
-        if not wanted:
-            raise UsageError(
-                f"{name} version {version} has no task evaluation{f' {statement[:80]}' if statement else ''}.",
-                why="What was not evaluated cannot be checked.",
-                fix=f"quantgov evaluate {pasted(f'models:/{name}/{version}')} --tasks DIR",
-            )
-        digest, (actor, source) = wanted[-1].digest, current_actor()
+        evaluation = evaluation_named(_readable(self.quantgov_facts(name, version)), statement)
+        digest, (actor, source) = evaluation.digest, current_actor()
         with self._sessions.transaction() as session:
             made, is_new = draw(session, digest, actor=actor, actor_source=source, now=datetime.now(UTC))
             if is_new:
@@ -81,7 +74,7 @@ class Desk:
                 ledger.append(session, Entry("draw", actor, source, name, version, None, "recorded", None, body))
         return {
             "statement": digest,
-            "content": wanted[-1].statement.to_bytes().decode(),
+            "content": evaluation.statement.to_bytes().decode(),
             "seed": made.seed,
             "drawn_for": made.actor,
             "drawn_at": made.drawn_at.isoformat(),

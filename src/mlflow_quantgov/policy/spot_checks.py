@@ -76,15 +76,17 @@ def labels(gate: Gate, facts: Facts, refuted: Collection[str]) -> list[str]:
         refuted: Digests of the evaluations that were refuted.
     """
     found = [f"refuted by a spot-check: task-eval {digest[:19]}" for digest in refuted]
-    disputed = {about.digest: one for one, about in pairs(facts) if _failed(one) and about.digest not in refuted}
+    sound = list(pairs(facts))
+    disputed = {about.digest: one for one, about in sound if _failed(one) and about.digest not in refuted}
     found += [
         f"disputed: task-eval {digest[:19]}, a spot-check that failed is {_by(one, role_for(gate))}"
         for digest, one in disputed.items()
     ]
     found += _unanswered(facts)
     known = {evaluation.digest: evaluation for evaluation in evaluations_of(facts)}
+    matched = {one.digest for one, _ in sound}
     for one in facts.of_kind(SpotCheck.KIND):
-        if isinstance(one.content, SpotCheck):
+        if isinstance(one.content, SpotCheck) and one.digest not in matched:
             evaluation = known.get(one.content.evaluation)
             why = fault(one.content, evaluation, facts.draws) if evaluation else "its evaluation is not here"
             found += [f"not counted: spot-check, {why}"] if why else []

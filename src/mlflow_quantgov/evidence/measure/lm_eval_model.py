@@ -156,10 +156,17 @@ def generate(
             if wanted is not None and not any(index in wanted for index in chunk):
                 continue
             prompts = [requests[index][0] for index in chunk]
+            told = partial(_moved, progress, done, len(requests))
             ask = partial(
-                _ask, runtime, prompts, conversations=conversations, max_tokens=max_tokens, stop=stops, batch=batch
+                _ask,
+                runtime,
+                prompts,
+                told,
+                conversations=conversations,
+                max_tokens=max_tokens,
+                stop=stops,
+                batch=batch,
             )
-            runtime.answered = partial(_moved, progress, done, len(requests))
             found = batches.answer("generate", [[prompt, max_tokens, stops] for prompt in prompts], ask)
             for index, answer in zip(chunk, found, strict=True):
                 answers[index] = str(answer)
@@ -173,10 +180,16 @@ def _moved(progress: Callable[[float], None], before: int, of: int, answered: fl
     progress((before + answered) / of)
 
 
-def _ask(runtime: Runtime, prompts: list[str], *, conversations: bool, **settings: Any) -> list[str]:
-    if not conversations:
-        return runtime.generate(prompts, **settings)
-    return runtime.converse([_turns(prompt) for prompt in prompts], **settings)
+def _ask(
+    runtime: Runtime, prompts: list[str], told: Callable[[float], None], *, conversations: bool, **settings: Any
+) -> list[str]:
+    runtime.answered = told
+    try:
+        if not conversations:
+            return runtime.generate(prompts, **settings)
+        return runtime.converse([_turns(prompt) for prompt in prompts], **settings)
+    finally:
+        del runtime.answered  # what is asked afterwards is no part of this
 
 
 def _turns(prompt: str) -> list[dict[str, str]]:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from mlflow_quantgov.evidence.predicates.base import MAX_ITEMS, Digest, Finite, Predicate, Record, ShortText, Side
 from mlflow_quantgov.evidence.predicates.spot_check_summary import summarize
-from mlflow_quantgov.evidence.predicates.task_eval import Answer, TaskItem, TaskResult
+from mlflow_quantgov.evidence.predicates.task_eval import AnsweredItem, TaskItem, TaskResult
 
 
 class Tolerance(Record):
@@ -52,15 +52,9 @@ class CheckedTask(Record):
     """None where no item of it was drawn, or nothing was measured."""
 
 
-class Again(Record):
+class Again(AnsweredItem):
     """What stands at an item's place in the task's files, and what both sides answered to it now."""
 
-    id: ShortText
-    group: ShortText | None = None
-    choices: int | None = Field(None, ge=1)
-    prompt_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    parent: Answer
-    quantized: Answer
     in_batch: bool = False
     """Whether it was asked once more among the neighbours that it had when it was recorded."""
 

@@ -43,8 +43,8 @@ class Answer(Record):
     """Log-probability of each choice or continuation, for tasks that score."""
 
 
-class TaskItem(Record):
-    """One item of a task, answered by both sides."""
+class AnsweredItem(Record):
+    """What was asked, and what both sides answered to it."""
 
     id: ShortText
     group: ShortText | None = None
@@ -54,6 +54,11 @@ class TaskItem(Record):
     prompt_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     parent: Answer
     quantized: Answer
+
+
+class TaskItem(AnsweredItem):
+    """One item of a task, as an evaluation records it."""
+
     parent_again: Finite | None = None
     """The parent's score when it was asked a second time; None where it was asked once."""
 

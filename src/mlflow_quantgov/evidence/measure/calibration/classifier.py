@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlflow_quantgov.evidence.measure.calibration.surface import MAX_CHARACTERS
+from mlflow_quantgov.evidence.calibration_words import MOST_CHARACTERS
 
 FOLDS = 5
 _HASHED = 1 << 17
@@ -72,7 +72,7 @@ def _words(texts: Sequence[str]) -> Any:
     vectorizer = HashingVectorizer(
         n_features=_HASHED, ngram_range=(1, 2), alternate_sign=False, norm=None, token_pattern=_WORD
     )
-    return vectorizer.transform([text[:MAX_CHARACTERS] for text in texts])
+    return vectorizer.transform([text[:MOST_CHARACTERS] for text in texts])
 
 
 def _matrix(

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from mlflow_quantgov.evidence.calibration_words import MOST_CHARACTERS
 from mlflow_quantgov.evidence.measure.calibration.near_copies import words_and_signs
-from mlflow_quantgov.evidence.measure.calibration.surface import MAX_CHARACTERS
 
 Numbers = NDArray[np.int64]
 _SHIFT = np.int64(32)
@@ -48,7 +48,7 @@ def phrase_scores(calibration: Sequence[str], production: Sequence[str]) -> tupl
 
 
 def _numbered(text: str, numbers: dict[str, int]) -> Numbers:
-    found = words_and_signs(text[:MAX_CHARACTERS])
+    found = words_and_signs(text[:MOST_CHARACTERS])
     return np.array([numbers.setdefault(word, len(numbers)) for word in found], dtype=np.int64)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlflow_quantgov.evidence.measure.calibration.surface import MAX_CHARACTERS
+from mlflow_quantgov.evidence.calibration_words import MOST_CHARACTERS
 
 MAX_DOCUMENTS = 2_000
 """Documents of one side that are compared; chosen by digest, so the same ones each time."""
@@ -39,5 +39,5 @@ def unrepresented(documents: Sequence[str]) -> float:
     copies = Counter(documents)
     lengths = np.array([len(one) for one in copies], dtype=np.float64)
     whole = lengths * np.array(list(copies.values()), dtype=np.float64)
-    seen = np.minimum(lengths, MAX_CHARACTERS)
+    seen = np.minimum(lengths, MOST_CHARACTERS)
     return round(float(np.abs(whole / whole.sum() - seen / seen.sum()).sum()) / 2, 6)

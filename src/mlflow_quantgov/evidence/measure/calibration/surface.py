@@ -20,12 +20,11 @@ SURFACE = (
     "share beyond ASCII",
 )
 """Names of the surface features, in the order of `surface`."""
-MAX_CHARACTERS = MOST_CHARACTERS
 
 
 def surface(documents: Sequence[str]) -> NDArray[np.float64]:
     """Surface features of documents, shape [documents, len(SURFACE)]."""
-    return np.array([_surface(document[:MAX_CHARACTERS]) for document in documents])
+    return np.array([_surface(document[:MOST_CHARACTERS]) for document in documents])
 
 
 def most_different(calibration: Sequence[str], production: Sequence[str]) -> list[dict[str, Any]]:
