@@ -17,9 +17,9 @@ from typing import Any
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from sqlalchemy import text
 
-from mlflow_quantgov.gate.artifact_repo import guarded
 from mlflow_quantgov.gate.registry_store import open_store
-from mlflow_quantgov.gate.write_guard import WriteGuard
+from mlflow_quantgov.gate.write_once.artifact_repo import guarded
+from mlflow_quantgov.gate.write_once.write_guard import WriteGuard
 
 _ROW = text(
     "INSERT INTO model_versions (workspace, name, version, creation_time, last_updated_time, current_stage, source, "

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from mlflow_quantgov import api
-from mlflow_quantgov.gate.client import require_gate
+from mlflow_quantgov.gate.clients.finding import require_gate
 
 
 def main(model: str, folder: Path) -> int:

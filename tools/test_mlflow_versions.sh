@@ -13,7 +13,7 @@ if [ "${1:-}" = --full ]; then
   full=yes
   shift
 fi
-[ $# -gt 0 ] || set -- $(sed -n 's/^TESTED = ("\(.*\)", "\(.*\)")$/\1 \2/p' src/mlflow_quantgov/gate/supported.py)
+[ $# -gt 0 ] || set -- $(sed -n 's/^TESTED = ("\(.*\)", "\(.*\)")$/\1 \2/p' src/mlflow_quantgov/gate/doors/supported.py)
 envs=${QUANTGOV_MLFLOW_ENVS:-.venv-mlflow}
 
 install() {

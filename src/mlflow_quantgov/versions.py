@@ -17,7 +17,7 @@ from mlflow_quantgov.evidence.store import upload_copy
 from mlflow_quantgov.evidence.targets import Target, find_target
 from mlflow_quantgov.flavor.download import LocalModel, local_model
 from mlflow_quantgov.flavor.layout import LINEAGE_FILE, LineageRecord, SavedModel
-from mlflow_quantgov.gate.client import find_gate
+from mlflow_quantgov.gate.clients.finding import find_gate
 
 SIGNING_KEY = "QUANTGOV_SIGNING_KEY"
 """Names the private key file by which measurements are signed, where none is given."""

@@ -15,7 +15,7 @@ from mlflow_quantgov.artifact.inspect import inspect, inspect_model
 from mlflow_quantgov.artifact.tensors import read_safetensors, write_safetensors
 from mlflow_quantgov.errors import ArtifactError
 from mlflow_quantgov.flavor.prepare import prepare
-from mlflow_quantgov.gate.version_files import inspect_version
+from mlflow_quantgov.gate.facts.version_files import inspect_version
 
 
 @pytest.fixture

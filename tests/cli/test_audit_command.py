@@ -12,7 +12,7 @@ import mlflow
 import pytest
 from flask import Flask
 
-from mlflow_quantgov.gate import triggers
+from mlflow_quantgov.gate.database import triggers
 from mlflow_quantgov.gate.registry_store import open_store
 from mlflow_quantgov.pages.api import build_api
 from mlflow_quantgov.pages.views import build_views

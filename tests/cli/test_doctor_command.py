@@ -10,7 +10,7 @@ import mlflow
 import pytest
 from sqlalchemy import create_engine, text
 
-from mlflow_quantgov.gate import triggers
+from mlflow_quantgov.gate.database import triggers
 from mlflow_quantgov.gate.registry_store import open_store
 
 Run = Callable[..., tuple[int, str, str]]

@@ -15,7 +15,7 @@ import mlflow_quantgov as qg
 from mlflow_quantgov.demo.models import SKILLS, SKILLS_TASKS
 from mlflow_quantgov.evidence.predicates import SpotCheck, TaskEval
 from mlflow_quantgov.evidence.statement import Statement
-from mlflow_quantgov.gate.facts import gather_client
+from mlflow_quantgov.gate.facts.gathering import gather_client
 
 pytestmark = pytest.mark.slow
 Run = Callable[..., tuple[int, str, str]]

@@ -13,7 +13,7 @@ import pytest
 import mlflow_quantgov as qg
 from mlflow_quantgov.errors import QuantgovError
 from mlflow_quantgov.evidence.signing import load_signer, make_key
-from mlflow_quantgov.gate.facts import gather_client
+from mlflow_quantgov.gate.facts.gathering import gather_client
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import descent_parents as parents

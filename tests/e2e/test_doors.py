@@ -16,8 +16,8 @@ from doors import DOORS, Door, unmeasured
 
 import mlflow_quantgov as qg
 from mlflow_quantgov.errors import UnreachableError
-from mlflow_quantgov.gate.actor import VERIFIED
-from mlflow_quantgov.gate.client import require_gate
+from mlflow_quantgov.gate.clients.finding import require_gate
+from mlflow_quantgov.gate.doors.actor import VERIFIED
 
 pytestmark = pytest.mark.slow
 

@@ -13,11 +13,11 @@ import requests
 
 import mlflow_quantgov as qg
 from mlflow_quantgov.errors import EvidenceError, LineageError, TamperingError, UsageError
-from mlflow_quantgov.gate import triggers
-from mlflow_quantgov.gate.chain import walk
-from mlflow_quantgov.gate.client import find_gate, require_gate
-from mlflow_quantgov.gate.deep_check import deep_check
-from mlflow_quantgov.gate.replay import replay
+from mlflow_quantgov.gate.clients.finding import find_gate, require_gate
+from mlflow_quantgov.gate.database import triggers
+from mlflow_quantgov.gate.ledger.chain import walk
+from mlflow_quantgov.gate.ledger.replay import replay
+from mlflow_quantgov.gate.write_once.deep_check import deep_check
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as TrackingSt
 from mlflow_quantgov.artifact.manifest import build_manifest
 from mlflow_quantgov.evidence.signing import TrustedKeys, load_signer, make_key, write_trusted_keys
 from mlflow_quantgov.flavor.layout import LINEAGE_FILE, MANIFEST_FILE, LineageRecord
-from mlflow_quantgov.gate import descent
+from mlflow_quantgov.gate.facts import descent
 from mlflow_quantgov.gate.registry_store import open_store
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-from mlflow_quantgov.gate import triggers
+from mlflow_quantgov.gate.database import triggers
 
 SINCE = {
     "0002": ("quantgov_signatures", "quantgov_keys"),

@@ -27,7 +27,8 @@ from mlflow_quantgov.evidence.signing import (
 )
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.store import EVIDENCE_FOLDER, copy_name
-from mlflow_quantgov.gate import actor, triggers
+from mlflow_quantgov.gate.database import triggers
+from mlflow_quantgov.gate.doors import actor
 from mlflow_quantgov.gate.registry_store import open_store
 from mlflow_quantgov.pages.api import build_api
 from mlflow_quantgov.pages.views import build_views

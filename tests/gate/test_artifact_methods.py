@@ -12,7 +12,7 @@ from mlflow.store.artifact import artifact_repo
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_registered_artifact_repositories
 
-from mlflow_quantgov.gate.artifact_repo import WriteOnce
+from mlflow_quantgov.gate.write_once.artifact_repo import WriteOnce
 
 GUARDED = {
     "log_artifact", "log_artifacts", "log_artifact_from_stream", "log_artifact_from_async_stream", "delete_artifacts",

@@ -15,14 +15,14 @@ from sqlalchemy import text
 
 from mlflow_quantgov.errors import EvidenceError, TamperingError, UsageError
 from mlflow_quantgov.evidence.signing import NO_KEYS, TrustedKeys, load_signer, make_key
-from mlflow_quantgov.gate import triggers
-from mlflow_quantgov.gate.chain import GENESIS, WHOLE, hash_of, walk
-from mlflow_quantgov.gate.checkpoints import LedgerCheckpoint, compare, read, take
-from mlflow_quantgov.gate.export import read as read_rows
-from mlflow_quantgov.gate.export import write
+from mlflow_quantgov.gate.database import triggers
 from mlflow_quantgov.gate.ledger import Entry, append
+from mlflow_quantgov.gate.ledger.chain import GENESIS, WHOLE, hash_of, walk
+from mlflow_quantgov.gate.ledger.checkpoints import LedgerCheckpoint, compare, read, take
+from mlflow_quantgov.gate.ledger.export import read as read_rows
+from mlflow_quantgov.gate.ledger.export import write
+from mlflow_quantgov.gate.ledger.replay import replay
 from mlflow_quantgov.gate.registry_store import open_store
-from mlflow_quantgov.gate.replay import replay
 from mlflow_quantgov.policy.loader import load_policy
 
 

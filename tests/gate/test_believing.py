@@ -18,9 +18,9 @@ from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 import mlflow_quantgov as qg
 from mlflow_quantgov.cli import cli
 from mlflow_quantgov.errors import TamperingError, UsageError
-from mlflow_quantgov.gate import triggers
-from mlflow_quantgov.gate.believing import standing
-from mlflow_quantgov.gate.pointers import all_pointers
+from mlflow_quantgov.gate.database import triggers
+from mlflow_quantgov.gate.pointers.believing import standing
+from mlflow_quantgov.gate.pointers.listing import all_pointers
 from mlflow_quantgov.gate.registry_store import open_store
 from mlflow_quantgov.policy.loader import parse_policy
 from mlflow_quantgov.production.approval import require_approval

@@ -15,9 +15,9 @@ from mlflow_quantgov.artifact.manifest import build_manifest
 from mlflow_quantgov.cli import main
 from mlflow_quantgov.errors import TamperingError
 from mlflow_quantgov.flavor import _load_pyfunc
-from mlflow_quantgov.gate.client import find_gate
-from mlflow_quantgov.gate.deep_check import Reread, deep_check
+from mlflow_quantgov.gate.clients.finding import find_gate
 from mlflow_quantgov.gate.registry_store import open_store
+from mlflow_quantgov.gate.write_once.deep_check import Reread, deep_check
 
 POLICY = """
 schema: quantgov/policy/v1

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine
 
-from mlflow_quantgov.gate.deployment import describe
+from mlflow_quantgov.gate.clients.deployment import describe
 from mlflow_quantgov.gate.registry_store import open_store
 
 

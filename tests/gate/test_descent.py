@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mlflow_quantgov.gate import descent
+from mlflow_quantgov.gate.facts import descent
 from mlflow_quantgov.pages.report import render_report
 
 

@@ -12,7 +12,7 @@ import sqlalchemy
 from mlflow.exceptions import MlflowException
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
-from mlflow_quantgov.gate import triggers
+from mlflow_quantgov.gate.database import triggers
 from mlflow_quantgov.gate.registry_store import open_store
 
 POLICY = """

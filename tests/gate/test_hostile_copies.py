@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_quantgov.evidence.store import EVIDENCE_FOLDER
 from mlflow_quantgov.flavor.layout import LINEAGE_FILE, MANIFEST_FILE
-from mlflow_quantgov.gate.copies import MOST_COPIES
+from mlflow_quantgov.gate.facts.copies import MOST_COPIES
 from mlflow_quantgov.gate.registry_store import open_store
 
 pytestmark = pytest.mark.timeout(300)

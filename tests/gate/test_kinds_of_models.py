@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_quantgov.gate.version_files import inspect_version
+from mlflow_quantgov.gate.facts.version_files import inspect_version
 
 ARTIFACTS = Path(__file__).parents[1] / "data" / "artifacts"
 

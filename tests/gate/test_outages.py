@@ -15,7 +15,8 @@ from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy import event, text
 
 from mlflow_quantgov.errors import ArtifactError
-from mlflow_quantgov.gate import ledger, session
+from mlflow_quantgov.gate import ledger
+from mlflow_quantgov.gate.database import session
 from mlflow_quantgov.gate.registry_store import open_store
 
 
@@ -55,6 +56,40 @@ def test_a_connection_that_is_cut_in_the_midst_is_made_again(postgres_store: Any
     assert cut
     assert [row["kind"] for row in postgres_store.quantgov_ledger("iris")] == ["promotion"]
     assert postgres_store.get_model_version_by_alias("iris", "champion").version == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_commit_that_nobody_heard_of_is_not_made_again_and_said_so(postgres_store: Any, when: str) -> None:
+    """The connection is cut at the commit: whether it was made cannot be known from here, and the ledger says it."""
+    cut: list[int] = []
+    commit = postgres_store.engine.dialect.do_commit
+
+    def cut_off(connection: Any) -> None:
+        """Cut it off before the server hears of the commit, or after it was made and before it is answered."""
+        plain = connection.driver_connection
+        rows = plain.execute("SELECT count(*) FROM quantgov_ledger WHERE kind = 'promotion'").fetchone()
+        if cut or rows[0] == 0:
+            return commit(connection)
+        cut.append(plain.info.backend_pid)
+        if when == "after":
+            commit(connection)
+        with sqlalchemy.create_engine(postgres_store.db_uri).connect() as other:
+            other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": cut[0]})
+        plain.execute("SELECT 1")  # what a client that waits for the answer is told
+        raise AssertionError("the connection was not cut")
+
+    postgres_store.engine.dialect.do_commit = cut_off
+    try:
+        with pytest.raises(MlflowException) as raised:
+            postgres_store.set_registered_model_alias("iris", "champion", "1")
+    finally:
+        postgres_store.engine.dialect.do_commit = commit
+    assert "it is not known whether the change was made" in one_clear_line(raised.value)
+    assert "quantgov audit log" in one_clear_line(raised.value)
+    made = when == "after"
+    assert [row["kind"] for row in postgres_store.quantgov_ledger("iris")] == ["promotion"] * made
+    assert list(postgres_store.get_registered_model("iris").aliases) == ["champion"] * made
 
 
 @pytest.mark.slow

@@ -14,7 +14,8 @@ import sqlalchemy
 from mlflow.exceptions import MlflowException
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
-from mlflow_quantgov.gate import ledger, triggers
+from mlflow_quantgov.gate import ledger
+from mlflow_quantgov.gate.database import triggers
 from mlflow_quantgov.gate.registry_store import open_store
 from mlflow_quantgov.policy.loader import load_policy
 

@@ -17,11 +17,11 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from mlflow_quantgov.errors import UnreachableError, UsageError
-from mlflow_quantgov.gate import triggers
-from mlflow_quantgov.gate.deployment import describe
+from mlflow_quantgov.gate.clients.deployment import describe
+from mlflow_quantgov.gate.database import triggers
+from mlflow_quantgov.gate.database.roles import grants
+from mlflow_quantgov.gate.database.upgrade import upgrade
 from mlflow_quantgov.gate.registry_store import open_store
-from mlflow_quantgov.gate.roles import grants
-from mlflow_quantgov.gate.upgrade import upgrade
 
 
 @dataclass

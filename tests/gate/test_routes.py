@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from mlflow_quantgov.gate.doors import DOORS, READS
-from mlflow_quantgov.gate.supported import TESTED
+from mlflow_quantgov.gate.doors.methods import DOORS, READS
+from mlflow_quantgov.gate.doors.supported import TESTED
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ import pytest
 
 from mlflow_quantgov.cli.server_command import build_command, build_environment
 from mlflow_quantgov.errors import UsageError
-from mlflow_quantgov.gate.supported import UnsupportedMlflowError, check_server_settings
+from mlflow_quantgov.gate.doors.supported import UnsupportedMlflowError, check_server_settings
 
 APP = "from mlflow_quantgov.pages.{app} import create_app; create_app()"
 

@@ -34,9 +34,9 @@ from mlflow_quantgov.evidence.signing import (
 )
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.store import EVIDENCE_FOLDER, copy_name
-from mlflow_quantgov.gate.intake import kept_marks
 from mlflow_quantgov.gate.registry_store import open_store
-from mlflow_quantgov.gate.signatures import MOST_UNTRUSTED
+from mlflow_quantgov.gate.statements.intake import kept_marks
+from mlflow_quantgov.gate.statements.signatures import MOST_UNTRUSTED
 from mlflow_quantgov.pages.api import build_api
 from mlflow_quantgov.pages.report import render_report
 from mlflow_quantgov.pages.views import build_views
@@ -421,7 +421,7 @@ def test_the_api_takes_envelopes_and_tells_whose_keys_are_trusted(release: Relea
 
 
 def test_a_policy_that_wants_a_role_which_no_key_has_is_seen_at_once(release: Release) -> None:
-    from mlflow_quantgov.gate.answers import keys_status
+    from mlflow_quantgov.gate.clients.answers import keys_status
 
     release.trust(release.key("bob", "waiver"))
     assert keys_status(release.store.quantgov_policy(), release.store.quantgov_keys())["lacking"] == ["measurer"]

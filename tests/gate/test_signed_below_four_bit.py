@@ -12,7 +12,7 @@ from narrow_releases import Registry, narrow, original, refused, release, truste
 
 from mlflow_quantgov.evidence.signing import Attached, TrustedKeys
 from mlflow_quantgov.evidence.store import EVIDENCE_FOLDER, copy_name
-from mlflow_quantgov.gate.facts import Gatherer
+from mlflow_quantgov.gate.facts.gathering import Gatherer
 from mlflow_quantgov.policy.decision import CheckResult, Decision
 from mlflow_quantgov.policy.engine import decide
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy
 from flask import Flask
 from older_tables import back_to
 
@@ -142,6 +143,26 @@ def test_the_server_draws_once_for_each_evaluation_and_person(release: Release) 
     assert release.draw("bob") == first
     with pytest.raises(UsageError, match="has no task evaluation sha256:9"):
         release.draw("bob", "sha256:" + "9" * 64)
+
+
+def test_who_draws_twice_at_once_gets_one_draw(release: Release) -> None:
+    """Two requests of one person find nothing drawn yet, and both draw: the second is given what the first has drawn."""
+    if "postgresql" not in release.store.db_uri:
+        assert release.store.engine.dialect.name == "sqlite"  # its writers stand in line before they look
+        return
+    digest = release.attach(release.evaluation(), "ada").digest
+    other = sqlalchemy.create_engine(release.store.db_uri)
+    first: list[str] = []
+
+    @sqlalchemy.event.listens_for(release.store.engine, "before_cursor_execute")
+    def draw_first(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith("INSERT INTO quantgov_draws") and not first:
+            first.append("f" * 64)
+            with other.begin() as beside:
+                beside.exec_driver_sql(statement, parameters | {"seed": first[0]})
+
+    drawn = release.draw("bob")
+    assert (drawn["statement"], drawn["seed"]) == (digest, first[0])
 
 
 def test_a_release_needs_it_and_passes_with_it(release: Release) -> None:

@@ -8,8 +8,8 @@ import pytest
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
 
-from mlflow_quantgov.gate.doors import DOORS, READS, unjudged
-from mlflow_quantgov.gate.supported import TESTED, UnsupportedMlflowError, check_instance, check_mlflow
+from mlflow_quantgov.gate.doors.methods import DOORS, READS, unjudged
+from mlflow_quantgov.gate.doors.supported import TESTED, UnsupportedMlflowError, check_instance, check_mlflow
 
 STORES = (SqlAlchemyStore, WorkspaceAwareSqlAlchemyStore)
 

@@ -16,11 +16,11 @@ from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from mlflow_quantgov.gate import triggers
-from mlflow_quantgov.gate.granting import granted, tell
+from mlflow_quantgov.gate.database import triggers
+from mlflow_quantgov.gate.database.granting import granted, tell
+from mlflow_quantgov.gate.database.triggers.patterns import is_decidable, rule_rows, sql_patterns
 from mlflow_quantgov.gate.ledger import Entry, append
 from mlflow_quantgov.gate.registry_store import open_store
-from mlflow_quantgov.gate.triggers.patterns import is_decidable, rule_rows, sql_patterns
 from mlflow_quantgov.policy.loader import load_policy, parse_policy
 from mlflow_quantgov.policy.matching import destination_kind, observes
 from mlflow_quantgov.policy.names import fold

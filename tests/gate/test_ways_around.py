@@ -13,7 +13,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from mlflow_quantgov.errors import EvidenceError
-from mlflow_quantgov.gate.contents import loading_problem, other_problem
+from mlflow_quantgov.gate.facts.contents import loading_problem, other_problem
 from mlflow_quantgov.gate.registry_store import open_store
 from mlflow_quantgov.policy.loader import load_policy
 

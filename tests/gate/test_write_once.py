@@ -16,11 +16,11 @@ from mlflow.store.artifact.azure_blob_artifact_repo import AzureBlobArtifactRepo
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from mlflow_quantgov.errors import ArtifactError
-from mlflow_quantgov.gate.artifact_repo import guarded
-from mlflow_quantgov.gate.folder_locks import FolderLocks
-from mlflow_quantgov.gate.places import DESTINATION, Place, place_of
 from mlflow_quantgov.gate.registry_store import open_store
-from mlflow_quantgov.gate.write_guard import WriteGuard
+from mlflow_quantgov.gate.write_once.artifact_repo import guarded
+from mlflow_quantgov.gate.write_once.folder_locks import FolderLocks
+from mlflow_quantgov.gate.write_once.places import DESTINATION, Place, place_of
+from mlflow_quantgov.gate.write_once.write_guard import WriteGuard
 
 NAMES = st.text(
     st.characters(blacklist_characters="/\\%?#\0;", blacklist_categories=("Cs", "Cc")), min_size=1, max_size=8

@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from mlflow_quantgov.gate.static_prefix import STATIC_PREFIX
+from mlflow_quantgov.gate.doors.static_prefix import STATIC_PREFIX
 from mlflow_quantgov.pages.api import build_api
 from mlflow_quantgov.pages.mounting import register
 from mlflow_quantgov.pages.openapi import contracts

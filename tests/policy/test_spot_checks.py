@@ -473,7 +473,7 @@ def test_measuring_all_does_not_evaluate_again_what_only_lacks_its_spot_check(pe
 
 
 def test_a_server_says_at_once_that_nobody_can_make_one(people: dict[str, Signer]) -> None:
-    from mlflow_quantgov.gate.answers import keys_status
+    from mlflow_quantgov.gate.clients.answers import keys_status
 
     policy = demanding("spot_check: true")
     assert keys_status(policy, TrustedKeys())["lacking"] == ["measurer"]

@@ -13,7 +13,7 @@ import sqlalchemy
 import mlflow_quantgov as qg
 from mlflow_quantgov.artifact.manifest import build_manifest
 from mlflow_quantgov.errors import UsageError
-from mlflow_quantgov.gate import triggers
+from mlflow_quantgov.gate.database import triggers
 from mlflow_quantgov.production.approval import require_approval
 
 POLICY = """

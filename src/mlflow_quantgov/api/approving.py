@@ -12,9 +12,9 @@ from mlflow_quantgov.evidence.predicates import Approval, Provenance, Withdrawal
 from mlflow_quantgov.evidence.signing import Attached, Signer, sign
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.flavor.download import LocalModel, local_model
-from mlflow_quantgov.gate.actor import current_actor
-from mlflow_quantgov.gate.client import require_gate
-from mlflow_quantgov.gate.interface import Gate
+from mlflow_quantgov.gate.clients.finding import require_gate
+from mlflow_quantgov.gate.clients.interface import Gate
+from mlflow_quantgov.gate.doors.actor import current_actor
 from mlflow_quantgov.policy.loader import parse_policy
 from mlflow_quantgov.policy.matching import gate_for
 from mlflow_quantgov.policy.schema import ApprovalsDemand

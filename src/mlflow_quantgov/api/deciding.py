@@ -12,8 +12,8 @@ from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.flavor import load_model as _load_verified
 from mlflow_quantgov.flavor.download import local_model
 from mlflow_quantgov.flavor.generation import GenerationModel
-from mlflow_quantgov.gate.client import find_gate, require_gate
-from mlflow_quantgov.gate.interface import Gate
+from mlflow_quantgov.gate.clients.finding import find_gate, require_gate
+from mlflow_quantgov.gate.clients.interface import Gate
 from mlflow_quantgov.policy.decision import Decision
 from mlflow_quantgov.policy.schema import CHECKS
 from mlflow_quantgov.production.promotion import promote as _promote
@@ -39,7 +39,7 @@ def report(uri: str, output: Path, to: str = "@champion") -> Decision:
     """
     import mlflow
 
-    from mlflow_quantgov.gate.facts import gather_client
+    from mlflow_quantgov.gate.facts.gathering import gather_client
     from mlflow_quantgov.pages.report import render_report
 
     name, version = registered(local_model(uri))
@@ -146,7 +146,7 @@ def check(uri: str, to: str, policy: str | Path | None = None) -> Decision:
         to: `@alias` or a stage.
         policy: A policy file to ask "what if"; None for the gate's own, or the default policy where nothing is gated.
     """
-    from mlflow_quantgov.gate.facts import gather_client
+    from mlflow_quantgov.gate.facts.gathering import gather_client
     from mlflow_quantgov.policy.engine import decide
     from mlflow_quantgov.policy.loader import load_policy
     from mlflow_quantgov.policy.matching import demanded_bits, demands_weights

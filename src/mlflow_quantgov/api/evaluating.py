@@ -11,7 +11,7 @@ from mlflow_quantgov.evidence.measure.progress import Progress
 from mlflow_quantgov.evidence.predicates import TaskEval
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.flavor.download import cache_folder
-from mlflow_quantgov.gate.client import find_gate
+from mlflow_quantgov.gate.clients.finding import find_gate
 from mlflow_quantgov.policy.loader import load_policy, parse_policy
 from mlflow_quantgov.policy.matching import gate_for, gated_destinations
 from mlflow_quantgov.policy.schema import Policy

@@ -13,7 +13,7 @@ from mlflow_quantgov.evidence.predicates import TaskEval
 from mlflow_quantgov.evidence.predicates.base import MAX_ITEMS
 from mlflow_quantgov.evidence.statement import Statement, parse_statement
 from mlflow_quantgov.flavor.download import LocalModel, cache_folder, local_model
-from mlflow_quantgov.gate.client import find_gate
+from mlflow_quantgov.gate.clients.finding import find_gate
 from mlflow_quantgov.versions import attach_content, record_of, registered, signer_of
 
 ITEMS = 20
@@ -85,8 +85,8 @@ def spot_check(
 
 def _draw(model: LocalModel, wanted: str | None) -> tuple[str, TaskEval, str, bool]:
     """Digest and content of the evaluation, the seed of the draw, and whether a gate drew it."""
-    from mlflow_quantgov.gate.draws import evaluation_named
-    from mlflow_quantgov.gate.facts import gather_client
+    from mlflow_quantgov.gate.facts.gathering import gather_client
+    from mlflow_quantgov.gate.statements.draws import evaluation_named
 
     name, version = registered(model)
     gate = find_gate()

@@ -29,7 +29,7 @@ def log(model: str | None, limit: int, as_json: bool) -> None:
     """Print the newest rows of the ledger."""
     from rich.table import Table
 
-    from mlflow_quantgov.gate.client import require_gate
+    from mlflow_quantgov.gate.clients.finding import require_gate
 
     rows = require_gate("show its ledger").ledger(model, limit)
     if as_json:
@@ -72,8 +72,8 @@ def verify(checkpoints: tuple[Path, ...], public_keys: tuple[Path, ...], exporte
     Of an exported file only the chain and the checkpoints are compared: what stands in the registry is not in it.
     """
     from mlflow_quantgov.evidence.signing import NO_KEYS, parse_trusted_keys, read_public_key
-    from mlflow_quantgov.gate.checkpoints import compare, read
-    from mlflow_quantgov.gate.client import require_gate
+    from mlflow_quantgov.gate.clients.finding import require_gate
+    from mlflow_quantgov.gate.ledger.checkpoints import compare, read
 
     believed = [read_public_key(path) for path in public_keys]
     if exported is not None:
@@ -115,8 +115,8 @@ def verify(checkpoints: tuple[Path, ...], public_keys: tuple[Path, ...], exporte
 
 
 def _exported(path: Path, wanted: list[int]) -> dict[str, Any]:
-    from mlflow_quantgov.gate.chain import walk
-    from mlflow_quantgov.gate.export import read
+    from mlflow_quantgov.gate.ledger.chain import walk
+    from mlflow_quantgov.gate.ledger.export import read
 
     return asdict(walk(read(path), wanted))
 
@@ -128,8 +128,8 @@ def _exported(path: Path, wanted: list[int]) -> dict[str, Any]:
 def checkpoint(key: Path, output: Path, as_json: bool) -> int:
     """Sign how far the ledger has come, after verifying it; kept elsewhere, it shows truncation and rewriting."""
     from mlflow_quantgov.evidence.signing import load_signer
-    from mlflow_quantgov.gate.checkpoints import take
-    from mlflow_quantgov.gate.client import require_gate
+    from mlflow_quantgov.gate.clients.finding import require_gate
+    from mlflow_quantgov.gate.ledger.checkpoints import take
 
     signer = load_signer(key)
     found = require_gate("vouch for its ledger").verify()
@@ -153,8 +153,8 @@ def checkpoint(key: Path, output: Path, as_json: bool) -> int:
 @json_option
 def export(file: Path, as_json: bool) -> int:
     """Write every row of the ledger, whole, into FILE as JSON lines."""
-    from mlflow_quantgov.gate.client import require_gate
-    from mlflow_quantgov.gate.export import write
+    from mlflow_quantgov.gate.clients.finding import require_gate
+    from mlflow_quantgov.gate.ledger.export import write
 
     found = write(file, require_gate("export its ledger").export())
     if as_json:
@@ -175,8 +175,8 @@ def replay(decision_id: str | None, record: Path | None, output: Path | None, as
 
     Policy, statements and facts are taken by the digests that the ledger holds, and decided here, by this version.
     """
-    from mlflow_quantgov.gate.client import require_gate
-    from mlflow_quantgov.gate.replay import read_record, replay
+    from mlflow_quantgov.gate.clients.finding import require_gate
+    from mlflow_quantgov.gate.ledger.replay import read_record, replay
     from mlflow_quantgov.version import __version__
 
     if (decision_id is None) == (record is None):

@@ -34,7 +34,7 @@ def db() -> None:
 @json_option
 def upgrade(uri: str, as_json: bool) -> int:
     """Bring the gate's tables and triggers up to this version; run `mlflow db upgrade` first."""
-    from mlflow_quantgov.gate.upgrade import upgrade as bring_up
+    from mlflow_quantgov.gate.database.upgrade import upgrade as bring_up
 
     with _engine(uri) as engine:
         _must_have_tables(engine, ours=False)
@@ -49,8 +49,8 @@ def upgrade(uri: str, as_json: bool) -> int:
 @json_option
 def triggers(uri: str, remove: bool, status: bool, as_json: bool) -> int:
     """Make the triggers that refuse a protected alias or stage which the gate has not allowed."""
-    from mlflow_quantgov.gate import triggers as made
-    from mlflow_quantgov.gate.upgrade import changing
+    from mlflow_quantgov.gate.database import triggers as made
+    from mlflow_quantgov.gate.database.upgrade import changing
 
     if remove and status:
         raise UsageError("--remove changes, --status does not.", why="One of them was meant.", fix="name one")
@@ -69,7 +69,7 @@ def triggers(uri: str, remove: bool, status: bool, as_json: bool) -> int:
 @json_option
 def roles(gate: str, others: str, schema: str, as_json: bool) -> None:
     """Print the GRANT statements for PostgreSQL, for the owner of the tables to run in psql."""
-    from mlflow_quantgov.gate.roles import grants
+    from mlflow_quantgov.gate.database.roles import grants
 
     statements = grants(gate, others, schema)
     if as_json:
@@ -110,7 +110,7 @@ def _engine(uri: str) -> Iterator[Engine]:
 def _must_have_tables(engine: Engine, *, ours: bool) -> None:
     from sqlalchemy import inspect
 
-    from mlflow_quantgov.gate.triggers.names import ALIASES, GRANTS
+    from mlflow_quantgov.gate.database.triggers.names import ALIASES, GRANTS
 
     missing = [name for name in (ALIASES, *([GRANTS] if ours else [])) if not inspect(engine).has_table(name)]
     if missing:
@@ -122,7 +122,7 @@ def _must_have_tables(engine: Engine, *, ours: bool) -> None:
 
 
 def _print(engine: Engine, as_json: bool, *, removed: bool = False) -> int:
-    from mlflow_quantgov.gate import triggers as made
+    from mlflow_quantgov.gate.database import triggers as made
 
     with engine.connect() as connection:
         found = made.status(connection)

@@ -8,8 +8,8 @@ from mlflow_quantgov.errors import TamperingError
 
 def deep_findings() -> list[Finding]:
     """One finding for each registered version of the registry that MLflow is set to."""
-    from mlflow_quantgov.gate.client import find_gate
-    from mlflow_quantgov.gate.deep_check import deep_check
+    from mlflow_quantgov.gate.clients.finding import find_gate
+    from mlflow_quantgov.gate.write_once.deep_check import deep_check
 
     found = []
     for one in deep_check(find_gate()):

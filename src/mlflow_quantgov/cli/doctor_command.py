@@ -43,7 +43,7 @@ def doctor(deep: bool, as_json: bool) -> int:
 def _versions() -> Finding:
     import mlflow
 
-    from mlflow_quantgov.gate.supported import SUPPORTED
+    from mlflow_quantgov.gate.doors.supported import SUPPORTED
 
     supported = SUPPORTED.contains(mlflow.__version__)
     return Finding(

@@ -10,7 +10,7 @@ from mlflow_quantgov.cli.findings import Finding
 from mlflow_quantgov.errors import QuantgovError
 
 if TYPE_CHECKING:
-    from mlflow_quantgov.gate.interface import Gate
+    from mlflow_quantgov.gate.clients.interface import Gate
 
 _WORKERS_ASKED = 8
 _SKEW_SECONDS = 120.0
@@ -21,7 +21,7 @@ def gate_findings() -> list[Finding]:
     """Examine the gate in front of the registry that MLflow is set to."""
     import mlflow
 
-    from mlflow_quantgov.gate.client import find_gate
+    from mlflow_quantgov.gate.clients.finding import find_gate
 
     uri = mlflow.get_registry_uri()
     gate = find_gate()
@@ -115,7 +115,7 @@ def _around(gate: Gate, uri: str) -> Iterator[Finding]:
         yield Finding("deployment", "inconclusive", f"the server does not say: {error.what}", error.fix)
         return
     waited = datetime.now(UTC) - asked
-    from mlflow_quantgov.gate.supported import SUPPORTED
+    from mlflow_quantgov.gate.doors.supported import SUPPORTED
 
     in_process = not uri.startswith("http")
     supported = SUPPORTED.contains(found["mlflow"])
@@ -172,7 +172,7 @@ def _ledger_time(gate: Gate, server: datetime) -> Finding:
 
 def _workers(uri: str) -> Finding:
     """Every worker should hold the same policy and keys: each reads its files when it starts."""
-    from mlflow_quantgov.gate.http_gate import HttpGate
+    from mlflow_quantgov.gate.clients.http_gate import HttpGate
 
     answers = [HttpGate(uri).status() for _ in range(_WORKERS_ASKED)]
     held = {(one["policy"]["digest"], one["keys"]["digest"], one["version"]) for one in answers}

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from mlflow_quantgov.cli.output import coloured, json_option, print_fix, print_json, print_note, stdout
 from mlflow_quantgov.errors import pasted
-from mlflow_quantgov.gate.answers import decision_from_dict
+from mlflow_quantgov.gate.clients.answers import decision_from_dict
 
 
 @click.command()

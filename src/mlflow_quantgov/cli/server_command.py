@@ -126,7 +126,7 @@ def check_gate() -> None:
     Raises:
         UnsupportedMlflowError: Its version, its registry or a setting is such.
     """
-    from mlflow_quantgov.gate.supported import check_mlflow, check_server_settings
+    from mlflow_quantgov.gate.doors.supported import check_mlflow, check_server_settings
 
     check_mlflow()
     check_server_settings()

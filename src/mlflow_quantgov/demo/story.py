@@ -213,7 +213,7 @@ def _rolled_back(cast: Cast, screen: Screen) -> None:
 
 def _reports(cast: Cast, uris: list[str], folder: Path, screen: Screen) -> None:
     from mlflow_quantgov import api
-    from mlflow_quantgov.gate.client import require_gate
+    from mlflow_quantgov.gate.clients.finding import require_gate
 
     screen.step("Reports and ledger")
     for uri in uris:

@@ -13,11 +13,11 @@ from sqlalchemy.orm import Session
 
 from mlflow_quantgov.errors import QuantgovError
 from mlflow_quantgov.gate import ledger
-from mlflow_quantgov.gate.actor import current_actor
-from mlflow_quantgov.gate.granting import granted
-from mlflow_quantgov.gate.intake import kept_marks
-from mlflow_quantgov.gate.refusals import refusal
-from mlflow_quantgov.gate.sources import VersionRef
+from mlflow_quantgov.gate.database.granting import granted
+from mlflow_quantgov.gate.doors.actor import current_actor
+from mlflow_quantgov.gate.doors.refusals import refusal
+from mlflow_quantgov.gate.facts.sources import VersionRef
+from mlflow_quantgov.gate.statements.intake import kept_marks
 from mlflow_quantgov.policy.decision import Decision
 from mlflow_quantgov.policy.engine import decide
 from mlflow_quantgov.policy.facts import Facts

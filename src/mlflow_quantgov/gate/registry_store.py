@@ -19,22 +19,22 @@ from mlflow_quantgov.errors import require
 from mlflow_quantgov.evidence.signing import TrustedKeys, load_trusted_keys
 from mlflow_quantgov.flavor.download import search_versions
 from mlflow_quantgov.gate import ledger
-from mlflow_quantgov.gate.actor import current_actor, is_verified
-from mlflow_quantgov.gate.audit import Audit
-from mlflow_quantgov.gate.desk import Desk
-from mlflow_quantgov.gate.facts import Gatherer, reference_of
-from mlflow_quantgov.gate.guards import Deed, Guards
+from mlflow_quantgov.gate.database.outages import tried_again
+from mlflow_quantgov.gate.database.session import JoinedSessions
+from mlflow_quantgov.gate.database.upgrade import upgrade
+from mlflow_quantgov.gate.doors.actor import current_actor, is_verified
+from mlflow_quantgov.gate.doors.names import NameDoor
+from mlflow_quantgov.gate.doors.server_side import ServerSide
+from mlflow_quantgov.gate.doors.supported import check_instance, check_mlflow
+from mlflow_quantgov.gate.facts.gathering import Gatherer, reference_of
+from mlflow_quantgov.gate.facts.sources import VersionRef
 from mlflow_quantgov.gate.judging import Judging
-from mlflow_quantgov.gate.names import NameDoor
-from mlflow_quantgov.gate.outages import tried_again
-from mlflow_quantgov.gate.rechecking import Rechecking
-from mlflow_quantgov.gate.records import Records
-from mlflow_quantgov.gate.server_side import ServerSide
-from mlflow_quantgov.gate.session import JoinedSessions
-from mlflow_quantgov.gate.settling import Settling
-from mlflow_quantgov.gate.sources import VersionRef
-from mlflow_quantgov.gate.supported import check_instance, check_mlflow
-from mlflow_quantgov.gate.upgrade import upgrade
+from mlflow_quantgov.gate.ledger.audit import Audit
+from mlflow_quantgov.gate.ledger.records import Records
+from mlflow_quantgov.gate.pointers.guards import Deed, Guards
+from mlflow_quantgov.gate.pointers.rechecking import Rechecking
+from mlflow_quantgov.gate.statements.desk import Desk
+from mlflow_quantgov.gate.write_once.settling import Settling
 from mlflow_quantgov.policy.decision import Decision
 from mlflow_quantgov.policy.engine import decide
 from mlflow_quantgov.policy.facts import Facts

@@ -10,9 +10,9 @@ from typing import Any
 from flask import Blueprint, Response, current_app, jsonify, request
 
 from mlflow_quantgov.errors import UsageError
-from mlflow_quantgov.gate.actor import LOGIN
-from mlflow_quantgov.gate.answers import keys_status, policy_status, taken_in
-from mlflow_quantgov.gate.deployment import describe
+from mlflow_quantgov.gate.clients.answers import keys_status, policy_status, taken_in
+from mlflow_quantgov.gate.clients.deployment import describe
+from mlflow_quantgov.gate.doors.actor import LOGIN
 from mlflow_quantgov.pages import contract
 from mlflow_quantgov.pages.contract import route_contract
 from mlflow_quantgov.pages.openapi import API_BLUEPRINT, openapi

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from mlflow_quantgov.errors import QuantgovError, UsageError, require
-from mlflow_quantgov.gate.actor import BASIC_AUTH, CUSTOM_AUTH, LOGIN, remember_signed_in
-from mlflow_quantgov.gate.static_prefix import static_prefix
+from mlflow_quantgov.gate.doors.actor import BASIC_AUTH, CUSTOM_AUTH, LOGIN, remember_signed_in
+from mlflow_quantgov.gate.doors.static_prefix import static_prefix
 from mlflow_quantgov.pages.mounting import bounded, guard_workspaces, mount, stop
 from mlflow_quantgov.pages.permissions import Permissions, is_our_route
 

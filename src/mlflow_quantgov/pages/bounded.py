@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from mlflow_quantgov.gate.static_prefix import static_prefix
+from mlflow_quantgov.gate.doors.static_prefix import static_prefix
 from mlflow_quantgov.pages.headers import is_ours
 from mlflow_quantgov.pages.reading import RefusedRequestError, is_api, most_bytes, too_large
 

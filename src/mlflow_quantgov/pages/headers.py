@@ -9,7 +9,7 @@ from functools import cache
 
 from flask import Response, request
 
-from mlflow_quantgov.gate.static_prefix import below
+from mlflow_quantgov.gate.doors.static_prefix import below
 from mlflow_quantgov.pages.render import render
 
 PREFIX = "/quantgov"

@@ -7,9 +7,9 @@ import sys
 from typing import Any, NoReturn
 
 from mlflow_quantgov.errors import QuantgovError, UnreachableError
+from mlflow_quantgov.gate.doors.static_prefix import static_prefix
+from mlflow_quantgov.gate.doors.supported import UnsupportedMlflowError, check_mlflow, check_server_settings
 from mlflow_quantgov.gate.registry_store import SCHEME
-from mlflow_quantgov.gate.static_prefix import static_prefix
-from mlflow_quantgov.gate.supported import UnsupportedMlflowError, check_mlflow, check_server_settings
 
 _REGISTRY = "_MLFLOW_SERVER_REGISTRY_STORE"
 _SGI = "_MLFLOW_SGI_NAME"
@@ -36,8 +36,8 @@ def mount() -> Any:
     check_server_settings()
     from mlflow.server import app, handlers
 
-    from mlflow_quantgov.gate.artifact_repo import guard_repositories
-    from mlflow_quantgov.gate.write_guard import WriteGuard
+    from mlflow_quantgov.gate.write_once.artifact_repo import guard_repositories
+    from mlflow_quantgov.gate.write_once.write_guard import WriteGuard
     from mlflow_quantgov.pages.api import build_api
     from mlflow_quantgov.pages.views import build_views
 

@@ -12,7 +12,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import RequestRedirect
 
 from mlflow_quantgov.errors import QuantgovError, UnreachableError, one_line
-from mlflow_quantgov.gate.outages import outage_of
+from mlflow_quantgov.gate.database.outages import outage_of
 from mlflow_quantgov.pages.contract import is_number, is_storable
 from mlflow_quantgov.pages.headers import is_ours, secure
 from mlflow_quantgov.pages.reading import RefusedRequestError, is_api

@@ -10,7 +10,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from mlflow_quantgov.errors import EvidenceError, QuantgovError, UsageError, short
 from mlflow_quantgov.evidence.statement import MAX_STATEMENT_BYTES, strict_json
-from mlflow_quantgov.gate.static_prefix import below
+from mlflow_quantgov.gate.doors.static_prefix import below
 
 API = "/quantgov/api/"
 STATEMENTS = f"{API}statements"

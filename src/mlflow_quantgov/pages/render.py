@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from mlflow_quantgov.errors import short, visible
-from mlflow_quantgov.gate.static_prefix import static_prefix
+from mlflow_quantgov.gate.doors.static_prefix import static_prefix
 
 
 def _shown(value: Any) -> Any:

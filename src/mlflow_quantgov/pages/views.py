@@ -10,7 +10,7 @@ from flask import Blueprint
 from werkzeug.exceptions import NotFound
 
 from mlflow_quantgov.flavor.download import search_versions
-from mlflow_quantgov.gate.answers import decision_from_dict
+from mlflow_quantgov.gate.clients.answers import decision_from_dict
 from mlflow_quantgov.pages.permissions import may_see
 from mlflow_quantgov.pages.problems import answer_in_pages
 from mlflow_quantgov.pages.render import render

@@ -10,8 +10,8 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_quantgov.errors import TamperingError, UnreachableError, UsageError, pasted, visible
 from mlflow_quantgov.flavor.download import find_version
-from mlflow_quantgov.gate.client import find_gate
-from mlflow_quantgov.gate.decided import newest_decided
+from mlflow_quantgov.gate.clients.decided import newest_decided
+from mlflow_quantgov.gate.clients.finding import find_gate
 from mlflow_quantgov.policy.loader import load_policy, parse_policy
 from mlflow_quantgov.policy.matching import destination_kind, observes
 

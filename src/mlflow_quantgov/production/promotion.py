@@ -9,8 +9,8 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from mlflow_quantgov.errors import UnreachableError, UsageError, pasted
-from mlflow_quantgov.gate.client import require_gate
-from mlflow_quantgov.gate.interface import Gate
+from mlflow_quantgov.gate.clients.finding import require_gate
+from mlflow_quantgov.gate.clients.interface import Gate
 from mlflow_quantgov.policy.decision import Decision
 
 _DECISION = re.compile(r"/quantgov/decisions/([0-9A-Za-z-]+)")

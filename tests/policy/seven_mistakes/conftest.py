@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 from whole_releases import Shelf
 
-from mlflow_quantgov.gate import descent
+from mlflow_quantgov.gate.facts import descent
 from mlflow_quantgov.gate.registry_store import open_store
 
 

@@ -1,0 +1,1 @@
+"""The gate as a client sees it: over HTTP, or in process."""

@@ -1,0 +1,1 @@
+"""Our tables beside MLflow's, their transactions, and the triggers that guard both."""

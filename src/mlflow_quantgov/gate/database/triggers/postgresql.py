@@ -1,0 +1,245 @@
+"""The triggers for PostgreSQL: functions that run with the rights of their owner, so that nobody else has to see our tables.
+
+They refer only to NEW, OLD and our tables (docs/adr/0017). A grant counts only in the transaction that wrote it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlflow_quantgov.gate.database.triggers.names import (
+    ALIASES,
+    CHAIN_REFUSED,
+    DEFAULT_WORKSPACE,
+    GONE,
+    GRANT_REFUSED,
+    GRANTS,
+    KEPT,
+    KEPT_REFUSED,
+    LEDGER,
+    POINTER_REFUSED,
+    VERSIONS,
+)
+from mlflow_quantgov.gate.ledger.chain import GENESIS
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function that a trigger calls, or that such a function asks."""
+
+    arguments: str
+    """Types, as PostgreSQL lists them."""
+    declared: str
+    """Names and types."""
+    returns: str
+    language: str
+    body: str
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """A trigger, as `pg_get_triggerdef` spells it."""
+
+    table: str
+    events: str
+    each: str
+    function: str
+
+
+def functions() -> dict[str, Function]:
+    """Every function by name."""
+    return {
+        "quantgov_is_observed": Function("text", "wanted_name text", "boolean", "sql", _RULE_OBSERVES),
+        "quantgov_is_open": Function("text, text", "wanted_name text, wanted text", "boolean", "sql", _OPEN),
+        "quantgov_is_granted": Function(
+            "text, text, text, integer",
+            "wanted_workspace text, wanted_name text, wanted text, wanted_version integer",
+            "boolean",
+            "sql",
+            _GRANTED,
+        ),
+        "quantgov_is_live": Function(
+            "text, text, integer",
+            "wanted_workspace text, wanted_name text, wanted_version integer",
+            "boolean",
+            "sql",
+            _LIVE,
+        ),
+        "quantgov_guard_alias": Function("", "", "trigger", "plpgsql", _ALIAS),
+        "quantgov_guard_version": Function("", "", "trigger", "plpgsql", _VERSION),
+        "quantgov_guard_grant": Function("", "", "trigger", "plpgsql", _GRANT),
+        "quantgov_guard_ledger": Function("", "", "trigger", "plpgsql", _LEDGER),
+        "quantgov_refuse_kept": Function("", "", "trigger", "plpgsql", f"BEGIN {_raise(KEPT_REFUSED)} END"),
+        "quantgov_refuse_pointer": Function("", "", "trigger", "plpgsql", _EMPTIED),
+    }
+
+
+def triggers() -> dict[str, Trigger]:
+    """Every trigger by name."""
+    found = {
+        "quantgov_alias": Trigger(ALIASES, "INSERT OR DELETE OR UPDATE", "ROW", "quantgov_guard_alias"),
+        "quantgov_alias_emptied": Trigger(ALIASES, "TRUNCATE", "STATEMENT", "quantgov_refuse_pointer"),
+        "quantgov_version": Trigger(VERSIONS, "INSERT OR DELETE OR UPDATE", "ROW", "quantgov_guard_version"),
+        "quantgov_version_emptied": Trigger(VERSIONS, "TRUNCATE", "STATEMENT", "quantgov_refuse_pointer"),
+        "quantgov_grant": Trigger(GRANTS, "INSERT OR UPDATE", "ROW", "quantgov_guard_grant"),
+        "quantgov_ledger_chained": Trigger(LEDGER, "INSERT", "ROW", "quantgov_guard_ledger"),
+    }
+    for table in KEPT:
+        found[f"{table}_changed"] = Trigger(table, "DELETE OR UPDATE", "ROW", "quantgov_refuse_kept")
+        found[f"{table}_emptied"] = Trigger(table, "TRUNCATE", "STATEMENT", "quantgov_refuse_kept")
+    return found
+
+
+def _raise(words: str) -> str:
+    return f"RAISE EXCEPTION '{words}' USING ERRCODE = 'insufficient_privilege';"
+
+
+# No name is folded beyond printable ASCII: what PostgreSQL makes of others depends on its locale.
+_RULE_OBSERVES = """
+SELECT wanted_name COLLATE "C" ~ '^[ -~]*$' AND EXISTS (
+  SELECT 1 FROM quantgov_rules r
+  WHERE r.position = (
+      SELECT MIN(m.position) FROM quantgov_rules m WHERE btrim(lower(wanted_name COLLATE "C")) ~ m.regex)
+    AND r.observes)
+"""
+_OPEN = """
+SELECT quantgov_is_observed(wanted_name) OR wanted_name COLLATE "C" ~ '^[ -~]*$' AND wanted COLLATE "C" ~ '^[ -~]*$' AND EXISTS (
+  SELECT 1 FROM quantgov_rules r
+  WHERE r.position = (
+      SELECT MIN(m.position) FROM quantgov_rules m WHERE btrim(lower(wanted_name COLLATE "C")) ~ m.regex)
+    AND r.is_open
+    AND (r.destination = btrim(lower(wanted COLLATE "C")) OR r.destination IS NULL AND NOT EXISTS (
+      SELECT 1 FROM quantgov_rules s
+      WHERE s.position = r.position AND s.destination = btrim(lower(wanted COLLATE "C")))))
+"""
+_GRANTED = """
+SELECT EXISTS (
+  SELECT 1 FROM quantgov_grants g
+  WHERE g.txid = txid_current() AND g.workspace = wanted_workspace AND g.name = wanted_name
+    AND g.destination IN (wanted, '*') AND g.version IN (wanted_version, -1))
+"""
+_LIVE = f"""
+SELECT NOT quantgov_is_observed(wanted_name) AND EXISTS (
+  SELECT 1 FROM quantgov_ledger p
+  WHERE p.model = wanted_name AND COALESCE(p.workspace, '{DEFAULT_WORKSPACE}') = wanted_workspace
+    AND p.version = wanted_version::text AND p.kind IN ('promotion', 'inherited') AND NOT EXISTS (
+      SELECT 1 FROM quantgov_ledger e
+      WHERE e.model = wanted_name AND COALESCE(e.workspace, '{DEFAULT_WORKSPACE}') = wanted_workspace
+        AND e.seq > p.seq AND e.kind IN ('deletion', 'rename') AND (e.version IS NULL OR e.version = p.version)))
+"""
+_OBSERVED = "EXISTS (SELECT 1 FROM quantgov_guard WHERE mode = 'observe')"
+_ALIAS = f"""
+BEGIN
+  IF {_OBSERVED} THEN
+    RETURN COALESCE(NEW, OLD);
+  END IF;
+  IF TG_OP = 'DELETE' THEN
+    IF NOT quantgov_is_open(OLD.name, '@' || OLD.alias)
+       AND NOT quantgov_is_granted(OLD.workspace, OLD.name, '@' || OLD.alias, OLD.version) THEN
+      {_raise(POINTER_REFUSED)}
+    END IF;
+    RETURN OLD;
+  END IF;
+  IF TG_OP = 'UPDATE' THEN
+    IF (NEW.workspace, NEW.name, NEW.alias, NEW.version)
+       IS NOT DISTINCT FROM (OLD.workspace, OLD.name, OLD.alias, OLD.version) THEN
+      RETURN NEW;
+    END IF;
+    IF quantgov_is_open(NEW.name, '@' || NEW.alias) AND quantgov_is_open(OLD.name, '@' || OLD.alias) THEN
+      RETURN NEW;
+    END IF;
+  ELSIF quantgov_is_open(NEW.name, '@' || NEW.alias) THEN
+    RETURN NEW;
+  END IF;
+  IF NOT quantgov_is_granted(NEW.workspace, NEW.name, '@' || NEW.alias, NEW.version) THEN
+    {_raise(POINTER_REFUSED)}
+  END IF;
+  RETURN NEW;
+END
+"""
+_VERSION = f"""
+DECLARE
+  new_stage text;
+  old_stage text;
+  held boolean;
+  renamed boolean;
+  rekeyed boolean;
+  repointed boolean;
+  refused boolean;
+BEGIN
+  IF {_OBSERVED} THEN
+    RETURN COALESCE(NEW, OLD);
+  END IF;
+  IF TG_OP <> 'INSERT' THEN
+    old_stage := COALESCE(OLD.current_stage, 'None');
+    held := old_stage NOT IN ('None', 'Archived', '{GONE}');
+  END IF;
+  IF TG_OP = 'DELETE' THEN
+    IF (held AND NOT quantgov_is_open(OLD.name, old_stage) OR quantgov_is_live(OLD.workspace, OLD.name, OLD.version))
+       AND NOT quantgov_is_granted(OLD.workspace, OLD.name, lower(old_stage), OLD.version) THEN
+      {_raise(POINTER_REFUSED)}
+    END IF;
+    RETURN OLD;
+  END IF;
+  new_stage := COALESCE(NEW.current_stage, 'None');
+  IF TG_OP = 'INSERT' THEN
+    refused := new_stage <> 'None' AND NOT quantgov_is_open(NEW.name, new_stage)
+      OR quantgov_is_live(NEW.workspace, NEW.name, NEW.version);
+  ELSE
+    renamed := (NEW.workspace, NEW.name) IS DISTINCT FROM (OLD.workspace, OLD.name);
+    rekeyed := renamed OR NEW.version <> OLD.version;
+    repointed := (NEW.creation_time, NEW.source, NEW.storage_location)
+      IS DISTINCT FROM (OLD.creation_time, OLD.source, OLD.storage_location);
+    IF NOT (rekeyed OR repointed OR new_stage <> old_stage) THEN
+      RETURN NEW;
+    END IF;
+    refused := new_stage <> old_stage AND new_stage <> '{GONE}' AND NOT quantgov_is_open(NEW.name, new_stage)
+      OR new_stage <> old_stage AND held AND NOT quantgov_is_open(OLD.name, old_stage)
+      OR renamed AND new_stage <> 'None'
+        AND NOT (quantgov_is_open(OLD.name, old_stage) AND quantgov_is_open(NEW.name, new_stage))
+      OR (rekeyed OR repointed OR new_stage <> old_stage AND new_stage = '{GONE}')
+        AND quantgov_is_live(OLD.workspace, OLD.name, OLD.version)
+      OR rekeyed AND quantgov_is_live(NEW.workspace, NEW.name, NEW.version);
+  END IF;
+  IF refused AND NOT quantgov_is_granted(NEW.workspace, NEW.name, lower(new_stage), NEW.version) THEN
+    {_raise(POINTER_REFUSED)}
+  END IF;
+  RETURN NEW;
+END
+"""
+_GRANT = f"""
+BEGIN
+  IF TG_OP = 'UPDATE' OR NOT EXISTS (
+    SELECT 1 FROM quantgov_ledger l
+    WHERE l.seq = NEW.seq AND l.seq = (SELECT MAX(seq) FROM quantgov_ledger)
+      AND COALESCE(l.workspace, '{DEFAULT_WORKSPACE}') = NEW.workspace AND (
+        (l.kind = 'open' OR l.kind = 'promotion' AND l.decision IN ('allowed', 'observed')) AND l.model = NEW.name
+          AND l.version = NEW.version::text AND NEW.destination IN (l.destination, lower(l.destination))
+        OR l.kind IN ('stage-left', 'deletion') AND l.model = NEW.name
+          AND (l.version IS NULL OR l.version = NEW.version::text)
+        OR l.kind = 'alias-removed' AND l.model = NEW.name AND l.destination = NEW.destination
+        OR l.kind = 'rename' AND NEW.name IN (l.model, l.destination))) THEN
+    {_raise(GRANT_REFUSED)}
+  END IF;
+  NEW.txid := txid_current();
+  RETURN NEW;
+END
+"""
+_LEDGER = f"""
+BEGIN
+  IF NEW.seq <> (SELECT COALESCE(MAX(seq), 0) + 1 FROM quantgov_ledger)
+     OR NEW.previous_hash <> COALESCE((SELECT row_hash FROM quantgov_ledger ORDER BY seq DESC LIMIT 1), '{GENESIS}')
+  THEN
+    {_raise(CHAIN_REFUSED)}
+  END IF;
+  RETURN NEW;
+END
+"""
+_EMPTIED = f"""
+BEGIN
+  IF NOT {_OBSERVED} THEN
+    {_raise(POINTER_REFUSED)}
+  END IF;
+  RETURN NULL;
+END
+"""

@@ -1,0 +1,50 @@
+"""What only a server asks of its store: mixed into it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlflow.utils.workspace_context import ServerWorkspaceContext
+from sqlalchemy import select
+
+from mlflow_quantgov.gate import ledger
+from mlflow_quantgov.gate.database.outages import tried_again
+from mlflow_quantgov.gate.database.tables import LedgerRow
+from mlflow_quantgov.gate.doors.actor import current_actor
+from mlflow_quantgov.gate.doors.refusals import refusal
+from mlflow_quantgov.gate.ledger import Entry
+from mlflow_quantgov.policy.matching import observes
+
+
+class ServerSide:
+    """Answers to the server's own pages and hooks."""
+
+    def quantgov_model_of(self: Any, decision_id: str) -> str | None:
+        """The registered model that a row of the ledger is about."""
+        with self._sessions() as session:
+            found = session.execute(select(LedgerRow.model).where(LedgerRow.decision_id == decision_id)).first()
+        return None if found is None else found[0]
+
+    @tried_again
+    def quantgov_guard_workspace(self: Any, workspace: str) -> None:
+        """Refuse to have a workspace deleted while a gated pointer stands in it: its models go or move with it.
+
+        Raises:
+            MlflowException: A gated pointer stands there (403).
+        """
+        with ServerWorkspaceContext(workspace), self._sessions.transaction() as session:
+            ledger.lock(session)
+            held = self._gated_pointers(session, workspace)
+            enforced = [one for one in held if not observes(self._policy, one.model)]
+            if held:
+                actor, source = current_actor()
+                kind, word = ("denial", "refused") if enforced else ("deletion", "observed")
+                reasons = [f"{one.destination} of {one.model} points to version {one.version}" for one in held]
+                ledger.append(session, Entry(kind, actor, source, None, None, f"workspace {workspace}", word,
+                                             self._policy.digest, {"reasons": reasons}))  # fmt: skip
+        if enforced:
+            one = enforced[0]
+            raise refusal(
+                f"quantgov refused: workspace {workspace} cannot be deleted, because {one.destination} of {one.model} "
+                f"points to version {one.version}. Fix: move the alias or stage away first."
+            )

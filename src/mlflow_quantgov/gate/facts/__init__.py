@@ -1,0 +1,1 @@
+"""What is known about one version before anything is decided, and from where."""

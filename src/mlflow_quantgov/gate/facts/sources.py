@@ -1,0 +1,160 @@
+"""Where the bytes of a registered version lie, as seen from the gate."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import mlflow
+from sqlalchemy import Engine, create_engine, inspect, text
+
+from mlflow_quantgov.errors import ArtifactError
+from mlflow_quantgov.gate.write_once.places import DESTINATION
+
+_VERSION = re.compile(r"^models:/(?P<name>[^/@]+)/(?P<version>\d+)$")
+_LOGGED = re.compile(r"^models:/(m-[0-9a-f]{32})$")
+_RUN = re.compile(r"^runs:/+(?P<id>[0-9a-f]{32})(?:/(?P<path>.*))?$", re.DOTALL)
+# MLflow's own server hands these to its workers (mlflow/server/__init__.py).
+_BACKEND = "_MLFLOW_SERVER_FILE_STORE"
+
+
+@dataclass(frozen=True)
+class VersionRef:
+    """One registered version, as it was when a decision was asked for."""
+
+    name: str
+    version: str
+    source: str
+    creation_time: int
+    """Milliseconds; version numbers are reused after a deletion, this is not."""
+    location: str | None = None
+    """Where clients download its files from, fixed when it was created; None for a version that is not stored yet."""
+
+
+def version_named(uri: str | None) -> tuple[str, str] | None:
+    """Name and version of a `models:/NAME/VERSION`; None for any other URI."""
+    named = _VERSION.match(uri or "")
+    return (named["name"], named["version"]) if named else None
+
+
+@contextmanager
+def local_files(ref: VersionRef, engine: Engine | None) -> Iterator[Path]:
+    """The version's files on this machine, downloaded into a temporary folder where they lie elsewhere.
+
+    Args:
+        ref: The version.
+        engine: The registry's database; None on a client, which asks its tracking server.
+
+    Raises:
+        ArtifactError: The files cannot be reached.
+    """
+    location = _location(ref, engine)
+    path = _as_path(location)
+    if path is not None:
+        if not path.exists():
+            raise _unreachable(ref, f"{path.name} is not there")
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="quantgov-files-") as scratch:
+        try:
+            fetched = mlflow.artifacts.download_artifacts(artifact_uri=_stored(location), dst_path=scratch)
+        except Exception as error:
+            raise _unreachable(ref, type(error).__name__) from error
+        yield Path(fetched)
+
+
+def path_here(ref: VersionRef, engine: Engine | None) -> Path | None:
+    """Where the version's files lie on this machine; None where they would have to be downloaded.
+
+    Raises:
+        ArtifactError: Nobody knows where they lie.
+    """
+    return _as_path(_location(ref, engine))
+
+
+def _location(ref: VersionRef, engine: Engine | None) -> str:
+    if ref.location is not None:
+        return ref.location
+    logged = _LOGGED.match(ref.source or "")
+    if not logged:
+        return ref.source
+    if engine is None:
+        return str(mlflow.MlflowClient().get_logged_model(logged[1]).artifact_location)
+    for candidate in databases(engine):
+        found = logged_model_of(candidate, ref.source)
+        if found is not None:
+            return found
+    raise _unreachable(ref, f"the logged model {logged[1]} is gone")
+
+
+def logged_model_of(engine: Engine, uri: str) -> str | None:
+    """Where the files of `models:/m-...` lie; None for other URIs, and where this database does not know it."""
+    logged = _LOGGED.match(uri)
+    return _one(engine, "logged_models", "artifact_location", "model_id", logged[1]) if logged else None
+
+
+def run_of(engine: Engine, uri: str) -> str | None:
+    """Where `runs:/ID/PATH` lies; None for other URIs, and where this database does not know the run."""
+    named = _RUN.match(uri)
+    root = _one(engine, "runs", "artifact_uri", "run_uuid", named["id"]) if named else None
+    return f"{root}/{named['path'] or ''}" if named and root is not None else None
+
+
+def _one(engine: Engine, table: str, column: str, key: str, value: str) -> str | None:
+    """One column of one row of MLflow's own tables."""
+    if not inspect(engine).has_table(table):
+        return None
+    with engine.connect() as connection:
+        query = text(f"SELECT {column} FROM {table} WHERE {key} = :value")  # noqa: S608  (names from above, not from outside)
+        row = connection.execute(query, {"value": value}).first()
+    return None if row is None or row[0] is None else str(row[0])
+
+
+def databases(engine: Engine) -> Iterator[Engine]:
+    """The registry's database, then the tracking server's where it is another one."""
+    yield engine
+    backend = os.environ.get(_BACKEND, "")
+    if "://" in backend and not backend.startswith(("http", "file")):
+        other = create_engine(backend)
+        try:
+            yield other
+        finally:
+            other.dispose()
+
+
+def _stored(location: str) -> str:
+    """Where the server itself fetches what it serves: a client asks for `mlflow-artifacts:` over HTTP, the server cannot."""
+    parsed, destination = urlparse(location), os.environ.get(DESTINATION)
+    relative = unquote(parsed.path).strip("/")
+    if parsed.scheme != "mlflow-artifacts" or not destination or ".." in relative.split("/"):
+        return location
+    return f"{destination.rstrip('/')}/{relative}"
+
+
+def _as_path(location: str) -> Path | None:
+    parsed = urlparse(location)
+    if parsed.scheme == "mlflow-artifacts" and os.environ.get(DESTINATION):
+        root = _as_path(os.environ[DESTINATION])
+        relative = unquote(parsed.path).lstrip("/")
+        if root is None or ".." in Path(relative).parts:
+            return None
+        return root / relative
+    if parsed.scheme == "file":
+        return Path(unquote(parsed.path))
+    if parsed.scheme == "":
+        return Path(location)
+    return None
+
+
+def _unreachable(ref: VersionRef, problem: str) -> ArtifactError:
+    return ArtifactError(
+        f"The files of {ref.name} version {ref.version} cannot be reached: {problem}.",
+        why="What cannot be read cannot be judged.",
+        fix="quantgov doctor",
+    )

@@ -1,0 +1,1 @@
+"""Where protected aliases and stages stand, how they came there, and what rests on them."""

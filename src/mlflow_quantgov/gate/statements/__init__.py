@@ -1,0 +1,1 @@
+"""Evidence and approvals as they come in, and how they are kept."""

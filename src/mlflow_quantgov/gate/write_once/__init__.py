@@ -1,0 +1,1 @@
+"""Files of registered versions are written once: asked at every write, and read again later."""
