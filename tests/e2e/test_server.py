@@ -12,6 +12,7 @@ import pytest
 import requests
 
 import mlflow_quantgov as qg
+from mlflow_quantgov.demo.server import free_port
 from mlflow_quantgov.errors import EvidenceError, LineageError, TamperingError, UsageError
 from mlflow_quantgov.gate.clients.finding import find_gate, require_gate
 from mlflow_quantgov.gate.database import triggers
@@ -199,3 +200,22 @@ def test_the_app_refuses_to_start_on_an_ungated_store(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "not gated" in done.stderr and "Fix:" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("kind", [[], ["--gunicorn-opts", "--timeout 60"]], ids=["uvicorn", "gunicorn"])
+def test_a_server_on_an_ungated_store_ends_and_does_not_try_for_ever(kind: list[str], tmp_path: Path) -> None:
+    """Whoever watches over the workers would start another for each that ends."""
+    import os
+    import subprocess
+    import sys
+
+    words = ["server", "--app-name", "quantgov", "--backend-store-uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mlflow", *words, "--port", str(free_port()), "--workers", "2", *kind],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        cwd=tmp_path,
+    )
+    assert "is not gated" in done.stderr and "Fix: quantgov server" in done.stderr

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import sys
 from typing import Any, NoReturn
 
@@ -13,21 +15,27 @@ from mlflow_quantgov.gate.registry_store import SCHEME
 
 _REGISTRY = "_MLFLOW_SERVER_REGISTRY_STORE"
 _SGI = "_MLFLOW_SGI_NAME"
+_GUNICORN_HALTS = 4
+"""Exit code of a worker after which gunicorn starts no other (its `APP_LOAD_ERROR`)."""
 BELOW_PREFIX = "_below_prefix"
 """How the second mounting of a blueprint is called, where the server has a `--static-prefix`."""
+
+
+class UngatedRegistryError(UnreachableError):
+    """This server was started on a registry that is not gated: no worker of it can ever serve."""
 
 
 def mount() -> Any:
     """Mount API and pages on MLflow's Flask app, and give that app.
 
     Raises:
-        UnreachableError: The registry store is not gated.
+        UngatedRegistryError: The registry store is not gated.
         UnsupportedMlflowError: The gate does not stand in this MLflow, or clients can run code on this server.
         PolicyError: The policy or the trusted keys are wrong.
     """
     registry = os.environ.get(_REGISTRY, "")
     if not registry.startswith(SCHEME):
-        raise UnreachableError(
+        raise UngatedRegistryError(
             f"The registry store {registry.split('@')[-1] or '(none)'} is not gated.",
             why="With it any version could be promoted without evidence, although the pages of quantgov are shown.",
             fix="quantgov server --backend-store-uri sqlite:///mlflow.db",
@@ -101,4 +109,11 @@ def guard_workspaces(app: Any) -> None:
 def stop(error: QuantgovError) -> NoReturn:
     """End this process with the reason on one line; a server must not come up without its gate."""
     print(f"error: {error.one_line()}", file=sys.stderr, flush=True)
+    # A policy may be mended while other workers serve; a registry without a gate stays so, and whoever watches over the
+    # workers would start this one again without end.
+    if isinstance(error, UngatedRegistryError):
+        if os.environ.get(_SGI) == "gunicorn":
+            sys.exit(_GUNICORN_HALTS)
+        if (watcher := multiprocessing.parent_process()) is not None and watcher.pid is not None:
+            os.kill(watcher.pid, signal.SIGTERM)
     sys.exit(error.exit_code)
