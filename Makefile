@@ -15,7 +15,7 @@ demo-quick: $(DEMO_VENV)/ready
 test: test-fast test-slow
 
 test-fast: $(VENV)/ready
-	$(BIN)/pytest -q -m "not slow"
+	$(BIN)/pytest -q -n 2 -m "not slow"
 
 test-slow: $(VENV)/ready
 	tools/install_chromium.sh

@@ -20,6 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import descent_floats as narrow
 import descent_quantizers as make
 
+pytestmark = pytest.mark.slow  # layers large enough for the statistics
+
 HIDDEN, INNER, KEYS = 128, 192, 64
 CONFIG = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": HIDDEN, "intermediate_size": INNER,

@@ -24,6 +24,8 @@ import descent_parents as parents
 import descent_quantizers as make
 from releases import digest, provenance
 
+pytestmark = pytest.mark.slow  # whole checkpoints are written and compared for each test
+
 
 @pytest.mark.parametrize("level", ["structure", "numeric"])
 @pytest.mark.parametrize("bits", [3, 2])
@@ -46,7 +48,6 @@ def test_an_honest_release_is_let_through_and_the_report_shows_its_checkpoint(
     assert "models:/chat/1 at 4 bit was evaluated first" in page
 
 
-@pytest.mark.slow
 def test_on_postgresql_too(registry: Callable[..., Registry], new_postgres_database: Callable[[], str]) -> None:
     found = registry(database=new_postgres_database())
     found.promote(release(found, 2))

@@ -41,6 +41,8 @@ from mlflow_quantgov.pages.api import build_api
 from mlflow_quantgov.pages.report import render_report
 from mlflow_quantgov.pages.views import build_views
 
+pytestmark = pytest.mark.slow  # every test signs and opens stores anew
+
 DAY = timedelta(days=1)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 POLICY = """

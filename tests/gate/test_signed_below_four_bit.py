@@ -16,13 +16,15 @@ from mlflow_quantgov.gate.facts.gathering import Gatherer
 from mlflow_quantgov.policy.decision import CheckResult, Decision
 from mlflow_quantgov.policy.engine import decide
 
+pytestmark = pytest.mark.slow  # whole checkpoints are written and compared for each test
+
 SIGNED = '{"*": measurer}'
 WORDS = {
     "": "signed by nobody",
     "eve": "signed by the untrusted key",
     "bob": "signed by bob, whose key has not the role measurer but approver",
 }
-SIGNERS = ["", pytest.param("eve", marks=pytest.mark.slow), pytest.param("bob", marks=pytest.mark.slow)]
+SIGNERS = ["", "eve", "bob"]
 Open = Callable[..., Registry]
 
 

@@ -36,6 +36,8 @@ from releases import items, side, task
 from spot_checked import CPU, on_cpu, spot_check
 from test_signatures import START
 
+pytestmark = pytest.mark.slow  # every test evaluates and opens stores anew
+
 POLICY = """
 schema: quantgov/policy/v1
 name: checked

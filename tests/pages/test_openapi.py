@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import schemathesis
 from asking import ask
 from flask import Flask
@@ -18,6 +19,7 @@ def test_every_route_has_a_contract_and_stands_in_the_document(app: Flask) -> No
     assert {(path, method) for path, of in document["paths"].items() for method in of} == set(found)
 
 
+@pytest.mark.slow
 def test_no_request_made_from_the_document_breaks_the_api(app: Flask, store: Any) -> None:
     with app.app_context():
         schema = schemathesis.openapi.from_wsgi("/quantgov/api/openapi.json", app)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from html import unescape
 from pathlib import Path
-from typing import Any
 
 import pytest
 from good_releases import GOOD, GPTQ
@@ -18,19 +17,16 @@ from whole_releases import Release, Shelf
 from mlflow_quantgov.pages.report import render_report
 from mlflow_quantgov.policy.engine import decide
 
+pytestmark = pytest.mark.slow  # whole releases are made, measured and judged
+
 Open = Callable[..., Shelf]
-
-
-def _listed(one: object, name: str, release: Release) -> Any:
-    """A row of the table; checkpoints of trainings are compared whole, which takes seconds."""
-    return pytest.param(one, id=name, marks=[pytest.mark.slow] if release.trained else [])
 
 
 def test_every_mistake_is_committed_in_three_ways_or_more() -> None:
     assert all(sum(one.mistake == mistake for one in WAYS) >= 3 for mistake in MISTAKES)
 
 
-@pytest.mark.parametrize("release", [_listed(one, one.name, one) for one in GOOD])
+@pytest.mark.parametrize("release", GOOD, ids=lambda one: one.name)
 def test_a_good_release_is_let_through(shelf: Open, release: Release) -> None:
     found = shelf(release.policy)
     version = found.put(release)
@@ -41,7 +37,7 @@ def test_a_good_release_is_let_through(shelf: Open, release: Release) -> None:
     assert str(found.store.get_model_version_by_alias("chat", "champion").version) == version
 
 
-@pytest.mark.parametrize("way", [_listed(one, f"{one.mistake}: {one.name}", one.release) for one in WAYS])
+@pytest.mark.parametrize("way", WAYS, ids=lambda one: f"{one.mistake}: {one.name}")
 def test_a_mistake_is_refused_for_its_own_reason(shelf: Open, way: Way) -> None:
     found = shelf(way.release.policy)
     version = found.put(way.release)
