@@ -68,6 +68,9 @@ def test_many_small_files_are_not_small(tmp_path: Path) -> None:
     assert "60,000,000 bytes" in str(other_problem(tmp_path))
 
 
+FUNCTION = "python_function: {loader_module: mlflow_quantgov.flavor, data: model}"
+
+
 def test_what_is_judged_is_what_mlflow_loads(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     shutil.copy(GGUF, tmp_path / "model")
@@ -81,13 +84,20 @@ def test_what_is_judged_is_what_mlflow_loads(tmp_path: Path) -> None:
         ("flavors: {python_function: {loader_module: mlflow_quantgov.flavor, data: other}}", "'other'"),
         ("flavors: [", "cannot be read"),
         ("{}", "cannot be read"),
+        ("flavors: {python_function: [], quantgov: {}}", "cannot be read"),
+        # What somebody who had the weights of an approved version logged anew, with other things around them.
+        (f"flavors: {{{FUNCTION}, quantgov: {{}}, sklearn: {{pickled_model: quantgov/plots/m.png}}}}", "'sklearn'"),
+        (f"flavors: {{{FUNCTION}, transformers: {{source_model_name: some/other}}}}", "'transformers'"),
+        (f"flavors: {{{FUNCTION.replace('}', ', code: quantgov/plots}')}, quantgov: {{}}}}", "code of its own"),
+        (f"flavors: {{{FUNCTION}, quantgov: {{code: code}}}}", "code of its own"),
     ):
         good = mlmodel.read_text()
         mlmodel.write_text(text)
         assert words in str(loading_problem(tmp_path, tmp_path / "model"))
         mlmodel.write_text(good)
-    (tmp_path / "code" / "mlflow_quantgov").mkdir(parents=True)
-    assert "code/mlflow_quantgov" in str(loading_problem(tmp_path, tmp_path / "model"))
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "xllamacpp.py").write_text("# stands in front of the runtime")
+    assert "code of its own" in str(loading_problem(tmp_path, tmp_path / "model"))
     shutil.rmtree(tmp_path / "code")
     shutil.copy(GGUF, tmp_path / "w.dat")
     assert "w.dat" in str(loading_problem(tmp_path, tmp_path / "model"))

@@ -85,7 +85,8 @@ def save_model(
         target: Name or path of the deployment that it is meant for.
         calibration: The data that the quantizer saw, and a sample of production.
         conda_env: As in MLflow's own flavors.
-        code_paths: As in MLflow's own flavors.
+        code_paths: As in MLflow's own flavors. A version that brings code reaches no gated destination: the code would run
+            in place of installed packages, and was not measured.
         mlflow_model: The MLflow model that this flavor is added to.
         signature: Default: texts in, texts out, with `max_tokens` and `chat`.
         input_example: As in MLflow's own flavors.

@@ -119,9 +119,11 @@ class _Gate(Audit, Guards, Rechecking, Desk, Judging, Records, Settling, _Store)
             return ledger.rows(session, model, limit)
 
     def reference(self, name: str, version: str) -> VersionRef:
-        """What identifies a version now."""
-        found = self.get_model_version(name, version)
-        return reference_of(found, self.get_model_version_download_uri(name, found.version))
+        """What identifies a version now: one query, since every decision asks several times."""
+        with self._sessions() as session:
+            row = self._get_sql_model_version(session, name, version)
+            location = row.storage_location or row.source
+            return VersionRef(row.name, str(row.version), row.source, int(row.creation_time), location)
 
     def references(self, name: str) -> Iterable[VersionRef]:
         """Every version of a model."""
@@ -203,7 +205,7 @@ class _Gate(Audit, Guards, Rechecking, Desk, Judging, Records, Settling, _Store)
 
     def _number(self, name: str, version: str) -> str:
         """The version's own spelling of its number: ` 2` and `02` name version 2, and are recorded as that."""
-        return str(self.get_model_version(name, version).version)
+        return self.reference(name, version).version
 
 
 class GatedStore(NameDoor, ServerSide, _Gate, SqlAlchemyStore):

@@ -57,7 +57,7 @@ def test_a_mistake_is_refused_for_its_own_reason(shelf: Open, way: Way) -> None:
 FIRST = [next(one for one in WAYS if one.mistake == mistake) for mistake in MISTAKES]
 
 
-@pytest.mark.parametrize("way", [_listed(one, f"{one.mistake}: {one.name}", one.release) for one in FIRST])
+@pytest.mark.parametrize("way", FIRST, ids=lambda one: f"{one.mistake}: {one.name}")
 def test_the_door_and_the_page_give_this_reason_and_its_remedy_first(shelf: Open, way: Way) -> None:
     found = shelf(way.release.policy)
     version = found.put(way.release)

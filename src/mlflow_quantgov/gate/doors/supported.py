@@ -97,7 +97,11 @@ def check_instance(store: object) -> None:
     Raises:
         UnsupportedMlflowError: It has not.
     """
-    gone = [name for name in ("ManagedSessionMaker", "engine") if getattr(store, name, None) is None]
+    gone = [
+        name
+        for name in ("ManagedSessionMaker", "engine", "_get_sql_model_version")
+        if getattr(store, name, None) is None
+    ]
     if gone:
         raise UnsupportedMlflowError(
             f"The registry store of MLflow {mlflow.__version__} has no {', '.join(gone)}.",

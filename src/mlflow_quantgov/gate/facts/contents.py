@@ -20,7 +20,7 @@ _INSPECTED = {".safetensors", ".gguf"}
 _MAX_FILES = 10_000
 _MAX_MEMBERS = 10_000
 _MAX_MLMODEL_BYTES = 1_000_000
-_SHADOWED = ("mlflow", "mlflow_quantgov")
+_FLAVORS = {"python_function", "quantgov"}
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -83,16 +83,18 @@ def loading_problem(root: Path, files: Path) -> str | None:
             content = file.read(_MAX_MLMODEL_BYTES)
         flavors: Any = yaml.load(content.decode("utf-8"), Loader=_PlainLoader)["flavors"]  # noqa: S506  (a SafeLoader)
         loader, data = flavors["python_function"]["loader_module"], flavors["python_function"]["data"]
-    except (OSError, yaml.YAMLError, RecursionError, KeyError, TypeError, ValueError) as error:
+        codes = [one.get("code") for one in flavors.values()]
+    except (OSError, yaml.YAMLError, RecursionError, KeyError, TypeError, ValueError, AttributeError) as error:
         return f"MLmodel cannot be read ({type(error).__name__}), so nobody knows what would be loaded."
     if not isinstance(loader, str) or not isinstance(data, str):
         return "MLmodel names its loader or its data by something else than a word."
     if loader != LOADER or data != files.name:
         return f"MLmodel loads {data[:100]!r} by {loader[:100]!r}, not the files that were inspected."
-    code = root / "code"
-    taken = [one.name for one in code.iterdir() if one.name.split(".")[0] in _SHADOWED] if code.is_dir() else []
-    if taken:
-        return f"code/{taken[0]} would be loaded in place of the installed package."
+    # The flavor of a client decides what is loaded: another one would load another model from the same version.
+    if others := sorted(str(one) for one in flavors.keys() - _FLAVORS):
+        return f"MLmodel can also be loaded as {others[0][:100]!r}, which is not the model that was inspected."
+    if any(codes) or (root / "code").exists():
+        return "It brings code of its own, which would run in place of installed packages and was not measured."
     extra = weights_below(root, but=files)
     return f"{extra} holds weights beside the model that was inspected." if extra else None
 
