@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from mlflow_quantgov.artifact.inspect import inspect
 from mlflow_quantgov.artifact.quantization import Quantization
@@ -141,3 +142,20 @@ def test_inspection_needs_no_heavy_library(artifacts: Path) -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("config", "tensor", "is_one"),
+    [
+        ({"architectures": ["ChatGLMModel"]}, "transformer.embedding.word_embeddings.weight", True),
+        ({"architectures": ["OwnModel"], "auto_map": {"AutoModelForCausalLM": "own.OwnModel"}}, "e.weight", True),
+        ({"architectures": ["OwnModel"]}, "lm_head.weight", True),
+        ({"architectures": ["BertModel"]}, "embeddings.word_embeddings.weight", False),
+        ({"architectures": ["BertForSequenceClassification"], "auto_map": []}, "classifier.weight", False),
+    ],
+)
+def test_a_language_model_by_any_name(config: dict[str, Any], tensor: str, is_one: bool, tmp_path: Path) -> None:
+    """One whose class says nothing of language would count as a model of another kind, which nobody has to measure."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "own"} | config))
+    save_file({tensor: np.zeros((8, 4), np.float32)}, tmp_path / "model.safetensors")
+    assert inspect(tmp_path).is_language_model is is_one

@@ -102,8 +102,6 @@ def serve(kind: Kind, folder: Path, database: str, skills: Path) -> Iterator[Ser
     server = Server(kind, f"http://127.0.0.1:{port}{kind.prefix}", database, folder, log)
     if kind.login:
         server.session.auth = ADMIN
-    if kind.workspaces:
-        server.session.headers[HEADER] = WORKSPACE
     try:
         _wait(server, process)
         yield _with_runs(server, skills)
@@ -126,6 +124,7 @@ def _with_runs(server: Server, skills: Path) -> Server:
     """Make the workspace and the two runs."""
     if server.kind.workspaces:
         server.call("POST", "/api/3.0/mlflow/workspaces", {"name": WORKSPACE}).raise_for_status()
+        server.session.headers[HEADER] = WORKSPACE  # only now: for one that is not there every request is a 404
     source, run_id = add_run(server, lambda place: shutil.copytree(skills, place))
     small, small_run_id = add_run(server, write_small)
     return replace(server, source=source, run_id=run_id, small=small, small_run_id=small_run_id)

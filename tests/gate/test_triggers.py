@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +94,25 @@ DOORS = {
     "deleted and made again": ["DELETE FROM model_versions WHERE version = 1", VERSION.format(1, "None")],
     "deletion of the model": ["DELETE FROM registered_model_aliases", "DELETE FROM model_versions"],
     "a forged grant": [
-        "INSERT INTO quantgov_grants (seq, workspace, name, destination, version) "
-        "VALUES (1, 'default', 'iris', '*', -1)",
+        "INSERT INTO quantgov_grants (seq, deed, workspace, name, destination, version) "
+        "VALUES (1, 'set', 'default', 'iris', '*', -1)",
     ],
     "a grant of an old row": [
-        "INSERT INTO quantgov_grants (seq, workspace, name, destination, version) "
-        "SELECT seq, 'default', 'iris', destination, 1 FROM quantgov_ledger WHERE destination = '@champion'",
+        "INSERT INTO quantgov_grants (seq, deed, workspace, name, destination, version) "
+        "SELECT seq, 'set', 'default', 'iris', destination, 1 FROM quantgov_ledger WHERE destination = '@champion'",
     ],
+    "the triggers told to observe": ["UPDATE quantgov_guard SET mode = 'observe'"],
+    "a second word to the triggers": [
+        "INSERT INTO quantgov_guard (id, mode, policy_digest, seq) VALUES (2, 'observe', 'x', 1)",
+    ],
+    "a place opened": ["UPDATE quantgov_rules SET is_open = (1 = 1)"],
+    "a rule that observes": ["UPDATE quantgov_rules SET observes = (1 = 1)"],
+    "a rule in front": [
+        "INSERT INTO quantgov_rules (id, position, glob, regex, is_open, observes) "
+        "VALUES (-1, -1, '*', '.*', (1 = 1), (1 = 1))",
+    ],
+    "no rules": ["DELETE FROM quantgov_rules"],
+    "no word to the triggers": ["DELETE FROM quantgov_guard"],
     "an edited row": ["UPDATE quantgov_ledger SET actor = 'nobody' WHERE seq = 1"],
     "a removed row": ["DELETE FROM quantgov_ledger"],
     "a row out of the chain": [
@@ -141,6 +155,7 @@ OF_POSTGRESQL = {
     "versions emptied": ["TRUNCATE model_versions CASCADE"],
     "the ledger emptied": ["TRUNCATE quantgov_ledger"],
     "statements emptied": ["TRUNCATE quantgov_statements"],
+    "no rules at once": ["TRUNCATE quantgov_rules"],
     "an alias by upsert": [
         f"{ALIAS.format('champion', 2)} ON CONFLICT (workspace, name, alias) DO UPDATE SET version = 2",
     ],
@@ -237,6 +252,104 @@ def test_a_grant_allows_what_its_row_names_and_ends_with_its_transaction(
         with store._sessions.transaction() as session:
             granted(session, append(session, allowed("1"))).__enter__()
         assert not runs(engine, ALIAS.format("champion", 1))
+
+
+LEFT_OVER = (
+    "INSERT INTO quantgov_grants (seq, deed, workspace, name, destination, version) "
+    "SELECT MAX(seq), '{}', 'default', '{}', '{}', {} FROM quantgov_ledger"
+)
+
+
+def test_a_row_of_the_ledger_serves_for_nothing_but_its_own_deed(store: Any, engine: Engine, iris: str) -> None:
+    """Whoever may write grants asks for one by the newest row, after the gate has committed it."""
+
+    def led_to_champion(deeds: dict[str, str], model: str = "iris") -> list[str]:
+        point = ALIAS.replace("'iris'", f"'{model}'").format("champion", 2)
+        return [
+            f"{deed} of {destination}"
+            for deed, destination in deeds.items()
+            for version in (2, -1)
+            if runs(engine, LEFT_OVER.format(deed, model, destination, version), point)
+        ]
+
+    every = dict.fromkeys(("set", "removal", "rename", "move"), "*") | {"set": "@champion"}
+    store.set_registered_model_alias("iris", "production", "1")
+    assert led_to_champion(every) == []
+    store.delete_registered_model_alias("iris", "production")
+    assert led_to_champion(every) == []
+    store.set_registered_model_alias("iris", "champion", "1")
+    store.delete_registered_model_alias("iris", "champion")  # the very alias, and any version
+    assert led_to_champion(every | {"removal": "@champion"}) == []
+    store.delete_model_version("iris", "1")
+    assert led_to_champion(every) == []
+    store.rename_registered_model("iris", "flower")
+    assert led_to_champion(every, "flower") == []
+    open_again = "UPDATE quantgov_guard SET mode = 'observe', seq = (SELECT MAX(seq) FROM quantgov_ledger)"
+    assert not runs(engine, open_again)
+
+
+def test_the_row_of_a_policy_serves_for_one_change(store: Any, database: str, tmp_path: Path, engine: Engine,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    policy = tmp_path / "other.yaml"
+    policy.write_text(load_policy().text + "\n# another digest\n")
+    monkeypatch.setenv("QUANTGOV_POLICY", str(policy))
+    again: Any = open_store(f"quantgov:{database}")
+    assert again.quantgov_ledger()[0]["kind"] == "policy" and again.quantgov_triggers().ok
+    for name in ("the triggers told to observe", "a place opened", "a rule in front", "no rules"):
+        assert not runs(engine, *DOORS[name]), name
+    newest = "(SELECT MAX(seq) FROM quantgov_ledger)"
+    assert not runs(engine, f"UPDATE quantgov_guard SET mode = 'observe', seq = {newest}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("move", ["alias", "stage"])
+def test_a_row_that_is_changed_beside_a_promotion_is_waited_for(
+    move: str, new_postgres_database: Callable[[], str], tmp_path: Path
+) -> None:
+    """A script holds a version's row with another place in it; the gate decides about what it then finds."""
+    store, engine = promotable(new_postgres_database(), tmp_path)
+    with engine.connect() as script, ThreadPoolExecutor(1) as pool:
+        script.execute(text("UPDATE model_versions SET source = 'gone', storage_location = 'gone' WHERE version = 1"))
+        asked = pool.submit(promote(store, move))
+        with engine.connect() as watching:
+            waits = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+            while watching.execute(waits).scalar_one() == 0:
+                time.sleep(0.01)
+        script.commit()
+        with pytest.raises(MlflowException, match=REFUSED):
+            asked.result()
+    assert store.quantgov_ledger("iris")[0]["decision"] == "refused"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("move", ["alias", "stage"])
+def test_a_transaction_that_began_before_a_promotion_does_not_change_its_version(
+    move: str, new_postgres_database: Callable[[], str], tmp_path: Path
+) -> None:
+    """In REPEATABLE READ a trigger sees the ledger as it was, in which nothing protects that version."""
+    store, engine = promotable(new_postgres_database(), tmp_path)
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as script:
+        script.execute(text("SELECT 1 FROM quantgov_ledger LIMIT 1"))
+        promote(store, move)()
+        with pytest.raises(DBAPIError, match="could not serialize"):
+            script.execute(text("UPDATE model_versions SET storage_location = 'evil' WHERE version = 1"))
+    assert store.quantgov_verify().ok
+
+
+def promotable(database: str, folder: Path) -> tuple[Any, Engine]:
+    """A gate on PostgreSQL with a version that may be promoted, and a script's way to the same database."""
+    store: Any = open_store(f"quantgov:{database}")
+    (folder / "MLmodel").write_text("flavors: {sklearn: {}}\n")
+    store.create_registered_model("iris")
+    store.create_model_version("iris", str(folder))
+    return store, sqlalchemy.create_engine(database)
+
+
+def promote(store: Any, move: str) -> Callable[[], Any]:
+    """The first version, to an alias or a stage."""
+    if move == "alias":
+        return lambda: store.set_registered_model_alias("iris", "champion", "1")
+    return lambda: store.transition_model_version_stage("iris", "1", "Production", False)
 
 
 def test_observing_refuses_nothing(
@@ -346,11 +459,17 @@ def test_what_was_dropped_is_put_back_and_what_was_changed_too(store: Any, datab
 
 def test_rules_that_somebody_opened_are_closed_again(store: Any, database: str, engine: Engine, iris: str) -> None:
     with engine.begin() as connection:
+        triggers.remove(connection)
         connection.execute(text("UPDATE quantgov_rules SET is_open = (1 = 1)"))
+        triggers.install(connection)
     assert runs(engine, ALIAS.format("champion", 2))
     assert store.quantgov_triggers().changed == ("quantgov_rules",)
-    assert open_store(f"quantgov:{database}").quantgov_triggers().ok
+    again: Any = open_store(f"quantgov:{database}")
+    assert again.quantgov_triggers().ok
     assert not runs(engine, ALIAS.format("champion", 2))
+    told = again.quantgov_ledger()[0]
+    assert told["kind"] == "policy"
+    assert "told again" in again.quantgov_decision(told["decision_id"])["triggers"]
 
 
 def test_without_triggers_the_gate_works_and_says_that_they_are_missing(
@@ -445,7 +564,7 @@ def never_more_than_python(connection: Connection, rules: list[Any], asked: list
     """Sets aliases by SQL; the database lets through what is open, and refuses more only where it cannot fold."""
     policy = policy_of(rules)
     with sqlalchemy.orm.Session(connection) as session:
-        tell(session, policy)
+        tell(session, policy, append(session, Entry("policy", "ada", "test", policy_digest=policy.digest)))
         session.flush()
         for name, alias in asked:
             statement = text(

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from mlflow.exceptions import MlflowException
 
+from mlflow_quantgov.artifact.manifest import build_manifest
 from mlflow_quantgov.errors import EvidenceError
+from mlflow_quantgov.flavor.layout import MANIFEST_FILE
 from mlflow_quantgov.gate.facts.contents import loading_problem, other_problem
 from mlflow_quantgov.gate.registry_store import open_store
 from mlflow_quantgov.policy.loader import load_policy
@@ -119,13 +121,31 @@ def test_a_copy_is_read_where_clients_download_it(store: Any, tmp_path: Path) ->
     assert location == store.get_model_version_download_uri("copy", "1") and location.endswith("first")
 
 
+def test_a_rollback_goes_to_no_version_that_answers_otherwise(
+    store: Any, logged: Callable[..., str], tmp_path: Path
+) -> None:
+    """The parent's weights, logged anew with another configuration: the newest version with them, and not the parent."""
+    parent = logged(tmp_path / "parent", "parent-bf16", None)
+    spoiled = Path(shutil.copytree(parent, tmp_path / "spoiled"))
+    config = json.loads((spoiled / "model" / "config.json").read_text())
+    (spoiled / "model" / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 10.0}))
+    (spoiled / MANIFEST_FILE).write_text(build_manifest(spoiled / "model").to_json())
+    for name in ("parents", "chat"):
+        store.create_registered_model(name)
+    store.create_model_version("parents", parent)
+    child = logged(tmp_path / "child", "gptq-w4g32", tmp_path / "parent")
+    store.create_model_version("chat", parent)
+    quantized = store.create_model_version("chat", child)
+    store.create_model_version("chat", str(spoiled))
+    lineage = store.quantgov_facts("chat", str(quantized.version)).lineage
+    assert lineage is not None and lineage.parent_version == "1"
+
+
 def test_a_parent_that_is_a_path_is_not_looked_at(store: Any, tmp_path: Path) -> None:
     root = tmp_path / "logged"
     (root / "quantgov").mkdir(parents=True)
     shutil.copytree(ARTIFACTS / "gptq-w4g32", root / "model")
     parent = {"uri": str(ARTIFACTS / "parent-bf16"), "weights": "sha256:" + "0" * 64, "manifest": "sha256:" + "0" * 64}
-    from mlflow_quantgov.artifact.manifest import build_manifest
-
     (root / "quantgov" / "manifest.json").write_text(build_manifest(root / "model").to_json())
     (root / "quantgov" / "lineage.json").write_text(json.dumps({"role": "quantized", "parent": parent, "target": None}))
     store.create_registered_model("chat")

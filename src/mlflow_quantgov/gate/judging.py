@@ -41,6 +41,7 @@ class Judging:
                 self._deny(decision)
             with self._sessions.transaction() as session:
                 self._lock(session, name)
+                self._hold(session, name, before.version)
                 ledger.lock(session)  # no version that it rests on is deleted from here on
                 same = self.reference(name, version) == before and self._same_versions(facts)
                 if same and self._same_evidence(session, facts):

@@ -108,9 +108,17 @@ class Format(ABC):
 
 def is_language_model(files: ArtifactFiles) -> bool:
     """Whether tensors and config are those of a language model."""
-    listed = files.config.get("architectures")
+    listed, mapped = files.config.get("architectures"), files.config.get("auto_map")
     named = [str(one) for one in listed] if isinstance(listed, list) else []
-    if any(one.endswith(("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")) for one in named):
+    named += [str(one) for one in mapped] if isinstance(mapped, dict) else []  # what code beside the model makes of it
+    if any(one.endswith(_GENERATING) for one in named):
         return True
     # Whatever the config calls it: a loader of language models takes these tensors.
-    return any("embed_tokens" in name or "wte." in name for name in files.tensors)
+    return any(part in name for name in files.tensors for part in _GENERATING_TENSORS)
+
+
+_GENERATING = (
+    "ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ForSeq2SeqLM", "ChatGLMModel", "ForVision2Seq", "ForImageTextToText",
+)  # fmt: skip
+_GENERATING_TENSORS = ("embed_tokens", "wte.", "lm_head.", "embed_out.", "output_layer.weight")
+"""Embeddings and heads as the families of decoders call them; encoders have other names."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from mlflow_quantgov.gate.database.tables import GrantRow, GuardRow, LedgerRow, RuleRow
@@ -17,15 +17,20 @@ ANY = "*"
 _EVERY_VERSION = -1
 
 
-def tell(session: Session, policy: Policy) -> None:
-    """Have the triggers enforce a policy from this transaction's end on."""
-    if knows(session, policy):
-        return
+def tell(session: Session, policy: Policy, row: LedgerRow) -> None:
+    """Have the triggers enforce a policy from this transaction's end on.
+
+    Args:
+        session: Of the transaction in which the row was appended; it must be the newest.
+        policy: What to enforce.
+        row: Of kind `policy`; the rules may be changed until the guard names it.
+    """
     session.execute(delete(RuleRow))
-    session.execute(delete(GuardRow))
-    session.execute(insert(GuardRow), {"id": 1, "mode": mode(policy), "policy_digest": policy.digest})
     if found := rule_rows(policy):
         session.execute(insert(RuleRow), found)
+    values = {"mode": mode(policy), "policy_digest": policy.digest, "seq": row.seq}
+    if not session.execute(update(GuardRow).values(values)).rowcount:
+        session.execute(insert(GuardRow), {"id": 1} | values)
 
 
 def knows(session: Session, policy: Policy) -> bool:
@@ -48,11 +53,12 @@ def granted(session: Session, row: LedgerRow) -> Iterator[None]:
         session: Of the transaction in which the row was appended; it must be the newest.
         row: A promotion, a removal, a deletion, a rename, a stage that was left, or a move to an open destination.
     """
-    for name, destination, version in _allowed(row):
+    for deed, name, destination, version in _allowed(row):
         session.execute(
             insert(GrantRow),
             {
                 "seq": row.seq,
+                "deed": deed,
                 "workspace": row.workspace or DEFAULT,
                 "name": name,
                 "destination": destination,
@@ -64,13 +70,16 @@ def granted(session: Session, row: LedgerRow) -> Iterator[None]:
     session.execute(delete(GrantRow).where(GrantRow.seq == row.seq))
 
 
-def _allowed(row: LedgerRow) -> Iterator[tuple[str, str, int]]:
+def _allowed(row: LedgerRow) -> Iterator[tuple[str, str, str, int]]:
     name, destination = str(row.model), str(row.destination)
+    where = destination if destination.startswith("@") else destination.lower()
     version = int(row.version) if row.version is not None and row.version.isdecimal() else _EVERY_VERSION
-    if row.kind in {"stage-left", "deletion"}:
-        yield name, ANY, version
-    elif row.kind == "rename":
-        yield name, ANY, _EVERY_VERSION
-        yield destination, ANY, _EVERY_VERSION
+    if row.kind == "rename":
+        yield "rename", name, ANY, _EVERY_VERSION
+        yield "rename", destination, ANY, _EVERY_VERSION
+    elif row.kind == "deletion":
+        yield "removal", name, ANY, version
+    elif row.kind in {"stage-left", "alias-removed"}:
+        yield "removal", name, where, version
     else:
-        yield name, destination if destination.startswith("@") else destination.lower(), version
+        yield "set", name, where, version

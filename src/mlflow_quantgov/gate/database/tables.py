@@ -123,6 +123,8 @@ class GuardRow(Base):
     mode: Mapped[str] = mapped_column(String(10))
     """`enforce` or `observe`; the triggers let everything through only at `observe`."""
     policy_digest: Mapped[str] = mapped_column(String(80))
+    seq: Mapped[int] = mapped_column(Integer)
+    """The ledger row by which this policy came into force; it serves for no second change."""
 
 
 class RuleRow(Base):
@@ -152,6 +154,8 @@ class GrantRow(Base):
     id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
     seq: Mapped[int] = mapped_column(Integer)
     """The ledger row that allows it."""
+    deed: Mapped[str] = mapped_column(String(10))
+    """`set`, `removal` or `rename`: a grant for one is none for another."""
     workspace: Mapped[str] = mapped_column(String(63))
     name: Mapped[str] = mapped_column(String(256))
     destination: Mapped[str] = mapped_column(String(300))

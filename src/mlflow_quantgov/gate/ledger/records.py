@@ -7,14 +7,14 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModel
-from sqlalchemy import select
+from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlRegisteredModel
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from mlflow_quantgov.evidence.statement import sha256_digest
 from mlflow_quantgov.gate import ledger
 from mlflow_quantgov.gate.database import workspaces
-from mlflow_quantgov.gate.database.granting import granted, is_undecidable, tell
+from mlflow_quantgov.gate.database.granting import granted, is_undecidable, knows, tell
 from mlflow_quantgov.gate.database.tables import FactsRow, KeysRow, LedgerRow, PolicyRow
 from mlflow_quantgov.gate.doors.actor import current_actor
 from mlflow_quantgov.gate.doors.refusals import refusal
@@ -109,27 +109,53 @@ class Records:
         if session.get_bind().dialect.name != "sqlite":
             session.execute(select(SqlRegisteredModel).where(SqlRegisteredModel.name == name).with_for_update())
 
+    def _hold(self: Any, session: Session, name: str, version: str) -> None:
+        """PostgreSQL: wait for whoever changes this version's row, and have whoever began before us fail if they change it later.
+
+        A script's transaction sees the ledger as it was when it began (REPEATABLE READ), so that no trigger of its own
+        stops it; that it comes too late for the row does.
+        """
+        if session.get_bind().dialect.name != "sqlite":
+            same = update(SqlModelVersion).values(version=SqlModelVersion.version)
+            of = (SqlModelVersion.name == name, SqlModelVersion.version == int(version))
+            here = SqlModelVersion.workspace == workspaces.current()
+            session.execute(same.where(*of, here), execution_options={"synchronize_session": False})
+
     def _remember_files(self: Any) -> None:
         """Keep each policy and keys file whole, and enter a change of one and the pointers that were here before us."""
         actor, source = current_actor()
         policy, keys, now = self._policy, self._keys, datetime.now(UTC)
+        described = {"name": policy.name, "mode": policy.mode, "digest": policy.digest}
+        trusted = {"digest": keys.digest, "trusted": [one.model_dump(mode="json") for one in keys.keys]}
+
+        def entered(session: Session, kind: str, body: dict[str, Any]) -> LedgerRow:
+            entry = Entry(kind, actor, source, decision="recorded", policy_digest=policy.digest, body=body)
+            return ledger.append(session, entry)
+
+        def is_new(session: Session, kind: str, body: dict[str, Any]) -> bool:
+            # What was put back is a change too. Rows of before say the digest of a policy in a column of their own.
+            return bool(ledger.newest_body(session, kind).get("digest", "") != body["digest"])
+
         with self._sessions.transaction() as session:
             ledger.lock(session)  # several workers start at once
-            tell(session, policy)
-            for entry in list(inherited(session, policy, actor, source)):
-                ledger.append(session, entry)
+            from_before = list(inherited(session, policy, actor, source))
             if session.get(PolicyRow, policy.digest) is None:
                 session.add(PolicyRow(digest=policy.digest, name=policy.name, text=policy.text, first_seen=now))
             if keys.keys and session.get(KeysRow, keys.digest) is None:
                 session.add(KeysRow(digest=keys.digest, text=keys.to_text(), first_seen=now))
-            described = {"name": policy.name, "mode": policy.mode, "digest": policy.digest}
-            trusted = {"digest": keys.digest, "trusted": [one.model_dump(mode="json") for one in keys.keys]}
-            for kind, body in (("policy", described), ("keys", trusted)):
-                before = ledger.newest_body(session, kind)
-                # What was put back is a change too. Rows of before say the digest of a policy in a column of their own.
-                if before.get("digest", "") != body["digest"]:
-                    entry = Entry(kind, actor, source, decision="recorded", policy_digest=policy.digest, body=body)
-                    ledger.append(session, entry)
+            told = knows(session, policy)
+            if is_new(session, "policy", described):
+                row = entered(session, "policy", described)
+            elif not told:
+                row = entered(
+                    session, "policy", described | {"triggers": "enforced something else, and were told again"}
+                )
+            if not told:
+                tell(session, policy, row)
+            for entry in from_before:
+                ledger.append(session, entry)
+            if is_new(session, "keys", trusted):
+                entered(session, "keys", trusted)
 
 
 def _basis(session: Session, decision: Decision) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from mlflow_quantgov.gate.database.tables import (
 
 ALIASES, VERSIONS = "registered_model_aliases", "model_versions"
 LEDGER, GRANTS = LedgerRow.__tablename__, "quantgov_grants"
+GUARD, RULES = "quantgov_guard", "quantgov_rules"
 KEPT: dict[str, tuple[str, ...]] = {
     row.__tablename__: tuple(column.name for column in row.__mapper__.primary_key)
     for row in (LedgerRow, StatementRow, SignatureRow, KeysRow, PolicyRow, DrawRow, FactsRow)
@@ -29,4 +30,8 @@ POINTER_REFUSED = (
 )
 KEPT_REFUSED = "quantgov refused: the ledger and what it rests on are never changed or removed"
 CHAIN_REFUSED = "quantgov refused: a row of the ledger goes on from the last one, and no other place"
+RULES_REFUSED = (
+    "quantgov refused: what the triggers enforce changes with the policy of the gate. "
+    "Fix: change its file, and start the gated server again"
+)
 GRANT_REFUSED = "quantgov refused: only the newest row of the ledger allows a change, and only the one that it names"

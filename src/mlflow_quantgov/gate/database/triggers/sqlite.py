@@ -14,20 +14,24 @@ from mlflow_quantgov.gate.database.triggers.names import (
     GONE,
     GRANT_REFUSED,
     GRANTS,
+    GUARD,
     KEPT,
     KEPT_REFUSED,
     LEDGER,
     POINTER_REFUSED,
+    RULES,
+    RULES_REFUSED,
     VERSIONS,
 )
 from mlflow_quantgov.gate.ledger.chain import GENESIS
 
+_NOWHERE = "''"
 _ENFORCED = "NOT EXISTS (SELECT 1 FROM quantgov_guard WHERE mode = 'observe')"
 
 
 def definitions() -> dict[str, str]:
     """Name to statement of every trigger."""
-    return dict((*_aliases(), *_versions(), *_grants(), *_kept(), *_ledger()))
+    return dict((*_aliases(), *_versions(), *_grants(), *_told(), *_kept(), *_ledger()))
 
 
 def _trigger(name: str, when: str, table: str, condition: str, words: str) -> tuple[str, str]:
@@ -67,10 +71,10 @@ def _open(name: str, destination: str) -> str:
     )
 
 
-def _granted(row: str, destination: str) -> str:
+def _granted(deed: str, row: str, destination: str) -> str:
     return (
-        f"EXISTS (SELECT 1 FROM quantgov_grants g WHERE g.workspace = {row}.workspace AND g.name = {row}.name "
-        f"AND g.destination IN ({destination}, '*') AND g.version IN ({row}.version, -1))"
+        f"EXISTS (SELECT 1 FROM quantgov_grants g WHERE g.deed = '{deed}' AND g.workspace = {row}.workspace "
+        f"AND g.name = {row}.name AND g.destination IN ({destination}, '*') AND g.version IN ({row}.version, -1))"
     )
 
 
@@ -87,19 +91,27 @@ def _live(row: str) -> str:
 
 def _aliases() -> list[tuple[str, str]]:
     new, old = _open("NEW.name", "'@' || NEW.alias"), _open("OLD.name", "'@' || OLD.alias")
-    granted, granted_old = _granted("NEW", "'@' || NEW.alias"), _granted("OLD", "'@' || OLD.alias")
+    is_set = _granted("set", "NEW", "'@' || NEW.alias")
+    removed = _granted("removal", "OLD", "'@' || OLD.alias")
     replaced = f"EXISTS (SELECT 1 FROM {ALIASES} a WHERE a.rowid = NEW.rowid)"
-    same = "NEW.{0} IS OLD.{0}"
-    unchanged = " AND ".join(same.format(one) for one in ("workspace", "name", "alias", "version", "rowid"))
     return [
         _trigger("quantgov_alias_set", "INSERT", ALIASES,
-                 f"{_ENFORCED} AND NOT {granted} AND (NOT {new} OR {replaced})", POINTER_REFUSED),
+                 f"{_ENFORCED} AND NOT {is_set} AND (NOT {new} OR {replaced})", POINTER_REFUSED),
         _trigger("quantgov_alias_moved", "UPDATE", ALIASES,
-                 f"NOT ({unchanged}) AND {_ENFORCED} AND NOT {granted} "
-                 f"AND (NOT {new} OR NOT {old} OR NEW.rowid IS NOT OLD.rowid)", POINTER_REFUSED),
+                 f"NOT ({_same('workspace', 'name', 'alias', 'version', 'rowid')}) AND {_ENFORCED} "
+                 f"AND (NOT {new} OR NOT {old} OR NEW.rowid IS NOT OLD.rowid) "
+                 f"AND NOT ({_same('workspace', 'name', 'alias', 'rowid')} AND {is_set}) "
+                 f"AND NOT ({_same('workspace', 'alias', 'version', 'rowid')} AND {_RENAMED})", POINTER_REFUSED),
         _trigger("quantgov_alias_removed", "DELETE", ALIASES,
-                 f"{_ENFORCED} AND NOT {old} AND NOT {granted_old}", POINTER_REFUSED),
+                 f"{_ENFORCED} AND NOT {old} AND NOT {removed}", POINTER_REFUSED),
     ]  # fmt: skip
+
+
+def _same(*columns: str) -> str:
+    return " AND ".join(f"NEW.{one} IS OLD.{one}" for one in columns)
+
+
+_RENAMED = f"{_granted('rename', 'OLD', _NOWHERE)} AND {_granted('rename', 'NEW', _NOWHERE)}"
 
 
 def _versions() -> list[tuple[str, str]]:
@@ -107,53 +119,72 @@ def _versions() -> list[tuple[str, str]]:
     new_stage, old_stage = stage.format("NEW"), stage.format("OLD")
     new, old = _open("NEW.name", new_stage), _open("OLD.name", old_stage)
     held = f"{old_stage} NOT IN ('None', 'Archived', '{GONE}')"
-    granted = _granted("NEW", f"lower({new_stage})")
-    moved = f"{new_stage} IS NOT {old_stage}"
-    renamed = "(NEW.name IS NOT OLD.name OR NEW.workspace IS NOT OLD.workspace)"
-    rekeyed = f"({renamed} OR NEW.version IS NOT OLD.version)"
-    pointed = " OR ".join(f"NEW.{one} IS NOT OLD.{one}" for one in ("creation_time", "source", "storage_location"))
+    is_set, removed = _granted("set", "NEW", f"lower({new_stage})"), _granted("removal", "OLD", f"lower({old_stage})")
+    moved, goes = f"{new_stage} IS NOT {old_stage}", f"({new_stage} IS '{GONE}' AND {new_stage} IS NOT {old_stage})"
+    renamed = f"NOT ({_same('name', 'workspace')})"
+    numbered = f"NOT ({_same('version')})"
+    pointed = f"NOT ({_same('creation_time', 'source', 'storage_location')})"
     replaced = f"EXISTS (SELECT 1 FROM {VERSIONS} v WHERE v.rowid = NEW.rowid)"
-    changed = " OR ".join(
+    refused = " OR ".join(
         [
-            f"{moved} AND {new_stage} IS NOT '{GONE}' AND NOT {new}",
-            f"{moved} AND {held} AND NOT {old}",
-            f"{renamed} AND {new_stage} IS NOT 'None' AND (NOT {old} OR NOT {new})",
-            f"({rekeyed} OR {pointed} OR {moved} AND {new_stage} IS '{GONE}') AND {_live('OLD')}",
-            f"{rekeyed} AND {_live('NEW')}",
+            f"{moved} AND NOT {goes} AND NOT {new} AND NOT {is_set}",
+            f"{moved} AND {held} AND NOT {old} AND NOT {removed}",
+            f"{renamed} AND ({new_stage} IS NOT 'None' AND (NOT {old} OR NOT {new}) OR {_live('OLD')} OR {_live('NEW')}) "
+            f"AND NOT ({_same('workspace')} AND {_RENAMED})",
+            f"{numbered} AND ({_live('OLD')} OR {_live('NEW')})",
+            f"({goes} OR {pointed}) AND {_live('OLD')} AND NOT ({goes} AND {removed})",
             "NEW.rowid IS NOT OLD.rowid",
         ]
     )
     return [
         _trigger("quantgov_version_made", "INSERT", VERSIONS,
-                 f"{_ENFORCED} AND NOT {granted} AND ({new_stage} IS NOT 'None' AND NOT {new} OR {_live('NEW')} "
+                 f"{_ENFORCED} AND ({new_stage} IS NOT 'None' AND NOT {new} AND NOT {is_set} OR {_live('NEW')} "
                  f"OR {replaced})", POINTER_REFUSED),
         _trigger("quantgov_version_moved", "UPDATE", VERSIONS,
-                 f"({moved} OR {rekeyed} OR {pointed} OR NEW.rowid IS NOT OLD.rowid) AND {_ENFORCED} "
-                 f"AND NOT {granted} AND ({changed})", POINTER_REFUSED),
+                 f"({moved} OR {renamed} OR {numbered} OR {pointed} OR NEW.rowid IS NOT OLD.rowid) AND {_ENFORCED} "
+                 f"AND ({refused})", POINTER_REFUSED),
         _trigger("quantgov_version_removed", "DELETE", VERSIONS,
-                 f"{_ENFORCED} AND NOT {_granted('OLD', f'lower({old_stage})')} "
-                 f"AND ({held} AND NOT {old} OR {_live('OLD')})", POINTER_REFUSED),
+                 f"{_ENFORCED} AND NOT {removed} AND ({held} AND NOT {old} OR {_live('OLD')})", POINTER_REFUSED),
     ]  # fmt: skip
 
 
 def _grants() -> list[tuple[str, str]]:
+    named = "NEW.destination IN (l.destination, lower(l.destination))"
+    numbered = "l.version = CAST(NEW.version AS TEXT)"
     allowed = (
         f"EXISTS (SELECT 1 FROM quantgov_ledger l WHERE l.seq = NEW.seq "
         f"AND l.seq = (SELECT MAX(seq) FROM quantgov_ledger) "
-        f"AND COALESCE(l.workspace, '{DEFAULT_WORKSPACE}') = NEW.workspace AND ("
-        "l.kind = 'promotion' AND l.decision IN ('allowed', 'observed') AND l.model = NEW.name "
-        "AND l.version = CAST(NEW.version AS TEXT) AND NEW.destination IN (l.destination, lower(l.destination)) "
-        "OR l.kind = 'open' AND l.model = NEW.name "
-        "AND l.version = CAST(NEW.version AS TEXT) AND NEW.destination IN (l.destination, lower(l.destination)) "
-        "OR l.kind IN ('stage-left', 'deletion') AND l.model = NEW.name "
-        "AND (l.version IS NULL OR l.version = CAST(NEW.version AS TEXT)) "
-        "OR l.kind = 'alias-removed' AND l.model = NEW.name AND l.destination = NEW.destination "
-        "OR l.kind = 'rename' AND NEW.name IN (l.model, l.destination)))"
+        f"AND COALESCE(l.workspace, '{DEFAULT_WORKSPACE}') = NEW.workspace AND CASE NEW.deed "
+        "WHEN 'set' THEN l.model = NEW.name "
+        "AND (l.kind = 'open' OR l.kind = 'promotion' AND l.decision IN ('allowed', 'observed')) "
+        f"AND {numbered} AND {named} "
+        "WHEN 'removal' THEN l.model = NEW.name "
+        f"AND (l.kind = 'stage-left' AND {numbered} AND {named} OR l.kind = 'alias-removed' AND {named} "
+        f"OR l.kind = 'deletion' AND (l.version IS NULL OR {numbered})) "
+        "WHEN 'rename' THEN l.kind = 'rename' AND NEW.name IN (l.model, l.destination) ELSE 0 END)"
     )
     return [
         _trigger("quantgov_grant_made", "INSERT", GRANTS, f"NOT {allowed}", GRANT_REFUSED),
         _trigger("quantgov_grant_changed", "UPDATE", GRANTS, "1", GRANT_REFUSED),
     ]
+
+
+def _told() -> list[tuple[str, str]]:
+    """What the triggers enforce changes only by the newest row, if that is one of the policy and was not used for it yet."""
+    newest = f"SELECT 1 FROM {LEDGER} l WHERE l.kind = 'policy' AND l.seq = (SELECT MAX(seq) FROM {LEDGER})"
+    fresh = f"EXISTS ({newest} AND NOT EXISTS (SELECT 1 FROM quantgov_guard g WHERE g.seq >= l.seq))"
+    names_it = (
+        f"{fresh} AND NEW.id = 1 AND EXISTS ({newest} AND l.seq = NEW.seq AND l.policy_digest = NEW.policy_digest)"
+    )
+    return [
+        _trigger("quantgov_rule_made", "INSERT", RULES, f"NOT {fresh}", RULES_REFUSED),
+        _trigger("quantgov_rule_changed", "UPDATE", RULES, "1", RULES_REFUSED),
+        _trigger("quantgov_rule_removed", "DELETE", RULES, f"NOT {fresh}", RULES_REFUSED),
+        _trigger("quantgov_guard_made", "INSERT", GUARD,
+                 f"NOT ({names_it}) OR EXISTS (SELECT 1 FROM {GUARD})", RULES_REFUSED),
+        _trigger("quantgov_guard_changed", "UPDATE", GUARD, f"NOT ({names_it})", RULES_REFUSED),
+        _trigger("quantgov_guard_removed", "DELETE", GUARD, "1", RULES_REFUSED),
+    ]  # fmt: skip
 
 
 def _kept() -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("mode", sa.String(10), nullable=False),
         sa.Column("policy_digest", sa.String(80), nullable=False),
+        sa.Column("seq", sa.Integer, nullable=False),
     )
     op.create_table(
         "quantgov_rules",
@@ -36,6 +37,7 @@ def upgrade() -> None:
         "quantgov_grants",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
         sa.Column("seq", sa.Integer, nullable=False),
+        sa.Column("deed", sa.String(10), nullable=False),
         sa.Column("workspace", sa.String(63), nullable=False),
         sa.Column("name", sa.String(256), nullable=False),
         sa.Column("destination", sa.String(300), nullable=False),
