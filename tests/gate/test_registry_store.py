@@ -147,7 +147,7 @@ def test_workers_that_start_at_once_enter_everything_once(database: str, tmp_pat
         _, said = worker.communicate(timeout=300)
         assert worker.returncode == 0, said
     store: Any = open_store(f"quantgov:{database}")
-    assert [row["kind"] for row in store.quantgov_ledger()] == ["policy", "inherited"]
+    assert [row["kind"] for row in store.quantgov_ledger()] == ["inherited", "policy"]
     assert store.quantgov_verify().ok
 
 
