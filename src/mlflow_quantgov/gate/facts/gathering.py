@@ -245,7 +245,7 @@ class _Gathering:
         lineage = prove(found.model, model, claimed, self._descent(ref, uri, found.model, model))
         if lineage.parent is None:
             return lineage, ()
-        version = self._version_with(name, lineage.parent.weights)
+        version = self._version_with(name, lineage.parent)
         return replace(lineage, parent_version=version), parent.copies if parent else ()
 
     def _parent(self, uri: str) -> ReadVersion | None:
@@ -282,14 +282,15 @@ class _Gathering:
         with local_files(self._resolved(ref), self.engine) as root:
             yield model_artifact(root) if root.is_dir() else root
 
-    def _version_with(self, name: str, weights: str) -> str | None:
-        """The version of a model whose files hold these weights."""
+    def _version_with(self, name: str, parent: ModelFacts) -> str | None:
+        """The version of a model that holds the parent: the same weights under another configuration are no way back."""
         for ref in self.registry.references(name):
             try:
-                found = self._read_bare(ref) if self._may_hold(ref, weights) else None
+                found = self._read_bare(ref) if self._may_hold(ref, parent.weights) else None
             except QuantgovError:
                 continue
-            if found is not None and found.model is not None and found.model.weights == weights:
+            model = found.model if found is not None else None
+            if model is not None and (model.weights, model.behaviour) == (parent.weights, parent.behaviour):
                 self.met[(ref.name, ref.version, ref.creation_time, ref.source)] = None
                 return ref.version
         return None
