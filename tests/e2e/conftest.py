@@ -39,10 +39,11 @@ def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     import yaml
 
     import mlflow_quantgov as qg
-    from mlflow_quantgov.artifact.manifest import build_manifest
     from mlflow_quantgov.demo.cast import skills
     from mlflow_quantgov.demo.server import gated_server
     from mlflow_quantgov.evidence.targets import capture, find_target
+    from mlflow_quantgov.lineage import facts_of
+    from mlflow_quantgov.policy.schema import ParentPin
 
     folder = tmp_path_factory.mktemp("server")
     database = f"sqlite:///{folder / 'mlflow.db'}"
@@ -55,7 +56,7 @@ def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     base = find_target("cpu-llamacpp").model_copy(update={"must_improve": "memory"})
     capture("test-cpu", base, folder / "test-cpu.yaml")
     policy: dict[str, Any] = yaml.safe_load(cast.policy.read_text())
-    policy["rules"][0]["yardsticks"] = {"parents": [build_manifest(cast.parent).weights_digest]}
+    policy["rules"][0]["yardsticks"] = {"parents": [ParentPin.of(facts_of(cast.parent)).model_dump(mode="json")]}
     # A model whose very creation is a promotion, for the UI's "Promote model".
     protected = {**policy["rules"][0], "models": "protected", "create": "gated"}
     policy["rules"].insert(0, protected)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mlflow_quantgov.cli.output import json_option, pairs_table, print_json
+from mlflow_quantgov.cli.output import json_option, pairs_table, print_json, print_pin
 
 
 @click.command(name="log-parent")
@@ -20,7 +20,8 @@ def log_parent(path: Path, name: str, register: str, target: str | None, as_json
     """Log and register a full-precision parent."""
     from mlflow_quantgov.flavor import log_parent as write
 
-    _report(write(path, name=name, registered_model_name=register, target=target), register, as_json)
+    info = write(path, name=name, registered_model_name=register, target=target)
+    _report(info, register, as_json, is_parent=True)
 
 
 @click.command()
@@ -71,13 +72,18 @@ def log(
     _report(info, register, as_json)
 
 
-def _report(info: Any, register: str, as_json: bool) -> None:
+def _report(info: Any, register: str, as_json: bool, *, is_parent: bool = False) -> None:
+    from mlflow_quantgov.artifact.behaviour import behaviour_digest
     from mlflow_quantgov.flavor.download import local_model
+    from mlflow_quantgov.policy.schema import ParentPin
 
     uri = f"models:/{register}/{info.registered_model_version}"
-    digest = local_model(uri).manifest().weights_digest
-    result = {"model_uri": uri, "model_id": info.model_id, "digest": digest}
+    model = local_model(uri)
+    pin = ParentPin(weights=model.manifest().weights_digest, behaviour=behaviour_digest(model.artifact))
+    result = {"model_uri": uri, "model_id": info.model_id, "digest": pin.weights, "behaviour": pin.behaviour}
     if as_json:
         print_json(result)
-    else:
-        pairs_table("logged", result)
+        return
+    pairs_table("logged", result)
+    if is_parent:
+        print_pin(pin.line)

@@ -97,6 +97,12 @@ def print_note(text: str, *, word: str = "note", error: bool = False) -> None:
     (stderr if error else stdout).print(Text(word, style="yellow"), "", plain(text), soft_wrap=error)
 
 
+def print_pin(line: str) -> None:
+    """What allows a parent in a policy; unbroken, since it is pasted."""
+    stdout.print(Text("under yardsticks: parents: of a policy", style="bold"))
+    stdout.print(f"- {plain(line)}", soft_wrap=True)
+
+
 def pairs_table(title: str, rows: dict[str, Any]) -> None:
     """Two columns: what, and its value; None is left out."""
     stdout.print(Text(title, style="bold"))  # as a title of the table it would be folded to the table's width

@@ -55,17 +55,17 @@ def tell(cast: Cast, folder: Path, screen: Screen, *, keep: bool) -> None:
 
 def _declare(cast: Cast, folder: Path, screen: Screen) -> tuple[Path, Path]:
     """This machine as the target, and the demo's policy with its yardsticks pinned."""
-    from mlflow_quantgov.artifact.manifest import build_manifest
     from mlflow_quantgov.evidence.measure.tasks import folder_digest
     from mlflow_quantgov.evidence.targets import capture, find_target
+    from mlflow_quantgov.lineage import facts_of
+    from mlflow_quantgov.policy.schema import ParentPin
 
     screen.step("The deployment and the policy are declared first")
     base = find_target("cpu-llamacpp").model_copy(update={"must_improve": cast.must_improve})
     captured = capture("demo-cpu", base, folder / "demo-cpu.yaml")
-    weights = build_manifest(cast.parent).weights_digest
     policy = yaml.safe_load(cast.policy.read_text(encoding="utf-8"))
     policy["rules"][0]["yardsticks"] = {
-        "parents": [weights],
+        "parents": [ParentPin.of(facts_of(cast.parent)).model_dump(mode="json")],
         "tasks": [folder_digest(cast.tasks)],
         "targets": [captured.digest],
     }
@@ -76,7 +76,7 @@ def _declare(cast: Cast, folder: Path, screen: Screen) -> tuple[Path, Path]:
     screen.say(f"Target: this machine with llama.cpp; formats {', '.join(captured.formats)}; it must gain {gain}.")
     screen.say(
         f"Policy: the demo's own ({cast.policy.name}), with wider margins (up to {max(margins):.0%}) and fewer items than "
-        "the default. It pins the parent, the tasks and the target by digest."
+        "the default. It pins the parent (weights and behaviour), the tasks and the target by digest."
     )
     if cast.model == "smollm2-chat":
         screen.say("The parent's weights lie on a 4-bit grid; without the pin it would be refused.")

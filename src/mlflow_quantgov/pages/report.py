@@ -13,6 +13,7 @@ from mlflow_quantgov.pages.plot import Interval, interval_plot, layer_plot
 from mlflow_quantgov.pages.render import render
 from mlflow_quantgov.policy.decision import Decision
 from mlflow_quantgov.policy.facts import Facts, reproductions
+from mlflow_quantgov.policy.schema import ParentPin
 from mlflow_quantgov.version import __version__
 
 
@@ -42,6 +43,7 @@ def render_report(facts: Facts, decision: Decision | None, *, title: str) -> str
         calibration=calibration_section(facts),
         headline=headline(facts.model.quantization) if facts.model else None,
         described=rows(facts.model.quantization) if facts.model else {},
+        pin=ParentPin.of(facts.original).line if facts.original else None,
         descent=descent,
         reproduction=again[-1].content if again else None,
         descent_plot=layer_plot(descent.layers) if descent else None,

@@ -29,7 +29,7 @@ from mlflow_quantgov.policy.decision import CheckResult, Decision
 from mlflow_quantgov.policy.facts import Facts
 from mlflow_quantgov.policy.matching import gate_for, gate_name, observes, rule_for
 from mlflow_quantgov.policy.names import fold
-from mlflow_quantgov.policy.schema import Gate, Policy, Rule
+from mlflow_quantgov.policy.schema import Gate, ParentPin, Policy, Rule
 from mlflow_quantgov.policy.waivers import waive
 
 ENTRY_POINTS = "mlflow_quantgov.checks"
@@ -103,7 +103,7 @@ def decide(policy: Policy, facts: Facts, destination: str, *, what_if: bool = Fa
     labels = _labels(rule, counted, checks) + tuple(trust.labels(counted, checks, aside, gate))
     labels += tuple(spot_checks.labels(gate, facts, refuted))
     chosen = [label for label in labels if label.startswith("chosen by author")]
-    strict = () if gate.author_may_choose or not chosen else (_unpinned(chosen),)
+    strict = () if gate.author_may_choose or not chosen else (_unpinned(chosen, rule, counted),)
     checks = trust.separation(gate, counted, checks, uri) + strict
     checks = waive(checks, counted)
     labels += tuple(
@@ -167,10 +167,12 @@ def _labels(rule: Rule, facts: Facts, checks: tuple[CheckResult, ...]) -> tuple[
     """What decides nothing by itself, and must be seen: who chose the yardstick, and what nobody saw run."""
     asked = {check.check for check in checks if check.outcome != "not-applicable"}
     pins = rule.yardsticks
+    parent = pins.standing_of(facts.original)
     unpinned = [
         label
         for label, check, pinned in (
             ("parent", "lineage", pins.parents),
+            ("configuration and tokenizer of the parent", "lineage", parent != "weights-pinned"),
             ("tasks", "task-eval", pins.tasks),
             ("production sample", "calibration", pins.production),
             ("target", "format-fit", pins.targets),
@@ -186,10 +188,12 @@ def _labels(rule: Rule, facts: Facts, checks: tuple[CheckResult, ...]) -> tuple[
     return tuple(labels)
 
 
-def _unpinned(chosen: list[str]) -> CheckResult:
-    return CheckResult(
-        "lineage", "missing", f"The policy wants pinned yardsticks; {chosen[0]}.", "pin their digests in the policy"
-    )
+def _unpinned(chosen: list[str], rule: Rule, facts: Facts) -> CheckResult:
+    """Refused where the policy itself shall have chosen; of the parent, what to paste there is known."""
+    fix, parent = "pin their digests in the policy", facts.original
+    if parent is not None and rule.yardsticks.standing_of(parent) in {"nothing-pinned", "weights-pinned"}:
+        fix += f"; the parent, if these are the original's own files: parents: [{ParentPin.of(parent).line}]"
+    return CheckResult("lineage", "missing", f"The policy wants pinned yardsticks; {chosen[0]}.", fix)
 
 
 def _decision(

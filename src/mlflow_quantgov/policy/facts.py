@@ -150,6 +150,13 @@ class Facts:
     problems: tuple[str, ...] = field(default=())
     """Altered copies, unreadable files: each refuses by the identity check, and is shown whole."""
 
+    @property
+    def original(self) -> ModelFacts | None:
+        """The full-precision parent's own files; a parent is its own. None where they cannot be read."""
+        if self.role == "parent":
+            return self.model
+        return self.lineage.parent if self.lineage else None
+
     def of_kind(self, kind: str, subject: str | None = None) -> tuple[Evidence, ...]:
         """Evidence of a kind about a subject (default: this model's weights), what counts most last."""
         digest = subject or (self.model.weights if self.model else None)

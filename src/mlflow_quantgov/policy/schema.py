@@ -8,10 +8,20 @@ import math
 from datetime import date
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from mlflow_quantgov.evidence.predicates import PERMISSIONS, PREDICATES, TaskResult
+from mlflow_quantgov.evidence.predicates.base import Digest
 from mlflow_quantgov.evidence.signing import Role
+from mlflow_quantgov.lineage import ModelFacts
 
 CheckName = Literal[
     "identity",
@@ -73,6 +83,11 @@ def _pinned(given: Any) -> Any:
     return {"digest": given} if isinstance(given, str) else given
 
 
+def _weighed(given: Any) -> Any:
+    """A bare digest is that of a parent's weights, about which nothing more is said."""
+    return {"weights": given} if isinstance(given, str) else given
+
+
 class Capability(_Part):
     """One thing that must not get worse."""
 
@@ -118,17 +133,59 @@ class TaskPin(_Part):
         )
 
 
+class ParentPin(_Part):
+    """A parent that is allowed: by its weights alone, or whole."""
+
+    weights: str
+    """Weights digest."""
+    behaviour: Digest | None = None
+    """Digest of what decides its answers beside the weights; None: whoever logs it chooses that, and it is shown."""
+
+    @classmethod
+    def of(cls, parent: ModelFacts) -> ParentPin:
+        """What pins a parent whole."""
+        return cls(weights=parent.weights, behaviour=parent.behaviour)
+
+    @property
+    def line(self) -> str:
+        """As it is pasted into a policy."""
+        more = f", behaviour: {self.behaviour}" if self.behaviour else ""
+        return f"{{weights: {self.weights}{more}}}"
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, whole: SerializerFunctionWrapHandler) -> Any:
+        """A bare digest stays one: approvals and kept decisions name policies by a digest that must not change."""
+        return self.weights if self.behaviour is None else whole(self)
+
+
+ParentStanding = Literal["nothing-pinned", "pinned", "weights-pinned", "other-behaviour", "not-allowed"]
+
+
 class Yardsticks(_Part):
     """What the measured party does not choose; empty means: chosen by the author, and shown as such."""
 
-    parents: tuple[str, ...] = ()
-    """Weights digests of parents that are allowed."""
+    parents: tuple[Annotated[ParentPin, BeforeValidator(_weighed, json_schema_input_type=str | ParentPin)], ...] = ()
+    """Parents that are allowed: a weights digest, or one with the digest of behaviour."""
     tasks: tuple[Annotated[TaskPin, BeforeValidator(_pinned, json_schema_input_type=str | TaskPin)], ...] = ()
     """Tasks: a digest, or a digest with task, metric and least number of items."""
     production: tuple[str, ...] = ()
     """Digests of production samples."""
     targets: tuple[str, ...] = ()
     """Target digests."""
+
+    def standing_of(self, parent: ModelFacts | None) -> ParentStanding:
+        """How far the policy, and not the author, has chosen a parent.
+
+        Where some pin of its weights names a behaviour, a bare one of the same weights allows no other.
+        """
+        if not self.parents:
+            return "nothing-pinned"
+        behaviours = {pin.behaviour for pin in self.parents if parent is not None and pin.weights == parent.weights}
+        if parent is None or not behaviours:
+            return "not-allowed"
+        if behaviours == {None}:
+            return "weights-pinned"
+        return "pinned" if parent.behaviour in behaviours else "other-behaviour"
 
 
 class CalibrationDemand(_Part):

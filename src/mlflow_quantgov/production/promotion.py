@@ -107,10 +107,16 @@ def _parent_version(name: str, version: str) -> str:
             why="There is no full-precision version behind it to go back to.",
             fix=f"quantgov rollback {pasted(name)} --alias ALIAS --to VERSION",
         )
+    found = None
     for candidate in search_versions(mlflow.MlflowClient().search_model_versions, name):
-        other = local_model(f"models:/{name}/{candidate.version}")
-        if other.manifest().weights_digest == parent["weights"]:
+        manifest = local_model(f"models:/{name}/{candidate.version}").manifest()
+        if manifest.digest == parent.get("manifest"):
             return str(candidate.version)
+        if manifest.weights_digest == parent["weights"] and found is None:
+            # The same weights, and some other file: only where nothing is the parent to the byte.
+            found = str(candidate.version)
+    if found is not None:
+        return found
     raise UsageError(
         f"No version of {name} holds the parent {parent['uri']}.",
         why="An alias can only be moved to a version of its own registered model.",

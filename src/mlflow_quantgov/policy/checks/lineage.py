@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from mlflow_quantgov.errors import pasted
-from mlflow_quantgov.lineage import Lineage
+from mlflow_quantgov.lineage import Lineage, ModelFacts
 from mlflow_quantgov.policy.checks.interface import Question, result
 from mlflow_quantgov.policy.decision import CheckResult
 from mlflow_quantgov.policy.facts import reproductions
+from mlflow_quantgov.policy.schema import ParentPin
 
 NAME = "lineage"
 KINDS = ("reproduction", "training")
 ON_GRID = "on-k-bit-grid"
+_OTHER = "the weights of an allowed parent, and another configuration or tokenizer than the policy pins."
+_BARE = " The policy pins its weights alone: its configuration and tokenizer were chosen by the author."
 
 
 def run(question: Question) -> CheckResult:
@@ -23,20 +26,20 @@ def run(question: Question) -> CheckResult:
         return result(NAME, "missing", "No full-precision parent is named.", "log it with parent=models:/NAME/VERSION")
     if not found.reaches(wanted):
         return _too_low(question, found)
-    allowed = question.yardsticks.parents
-    if allowed and (found.parent is None or found.parent.weights not in allowed):
-        return result(
-            NAME,
-            "fail",
-            "Its parent is not among those that the policy allows.",
-            "ask for the parent's digest in the policy",
-        )
-    if not allowed and found.parent is not None and ON_GRID in found.parent.quantization.warnings:
+    standing = question.yardsticks.standing_of(found.parent)
+    if standing == "not-allowed":
+        reason = "Its parent is not among those that the policy allows."
+        return result(NAME, "fail", reason, f"ask for the parent in the policy{_pin(found.parent)}")
+    if standing == "other-behaviour":
+        name = pasted(facts.name)
+        fix = f"quantgov log PATH --parent models:/NAME/VERSION --target TARGET --name NAME --register {name}, with the pinned parent"
+        return result(NAME, "fail", f"Its parent {found.parent_uri} has {_OTHER}", fix)
+    if standing == "nothing-pinned" and found.parent is not None and ON_GRID in found.parent.quantization.warnings:
         return result(
             NAME,
             "fail",
             "Its parent's weights lie on a k-bit grid: the parent looks like a quantized model written back as floats.",
-            "name the original, or pin this parent's digest in the policy (yardsticks: parents)",
+            f"name the original, or pin this parent in the policy{_pin(found.parent)}",
         )
     seen = found.descent.resolution if found.descent else None
     limit = found.descent.limit if found.descent else None
@@ -46,6 +49,8 @@ def run(question: Question) -> CheckResult:
         limit = limit.replace("the parent", "the checkpoint", 1)
     if limit:
         reason += f" {limit[0].upper()}{limit[1:]}."
+    if standing == "weights-pinned":
+        reason += _BARE
     evidence = reproductions(facts)[-1:] if found.level == "reproduced" else ()
     return result(NAME, "pass", reason, "", evidence, level=found.level, resolution=seen)
 
@@ -75,21 +80,27 @@ def _too_low(question: Question, found: Lineage) -> CheckResult:
 
 def _parent(question: Question) -> CheckResult:
     model = question.facts.model
-    allowed = question.yardsticks.parents
     if model is None:
         return result(NAME, "fail", "The parent's files cannot be read.", "quantgov doctor")
-    if allowed and model.weights not in allowed:
-        return result(
-            NAME,
-            "fail",
-            "This full-precision model is not among those that the policy allows.",
-            "ask for its digest in the policy",
-        )
-    if not allowed and ON_GRID in model.quantization.warnings:
+    standing = question.yardsticks.standing_of(model)
+    if standing == "not-allowed":
+        reason = "This full-precision model is not among those that the policy allows."
+        return result(NAME, "fail", reason, f"ask for it in the policy{_pin(model)}")
+    if standing == "other-behaviour":
+        name = pasted(question.facts.name)
+        fix = f"quantgov log-parent PATH --name parent --register {name}, with the original's own files"
+        return result(NAME, "fail", f"It has {_OTHER}", fix)
+    if standing == "nothing-pinned" and ON_GRID in model.quantization.warnings:
         return result(
             NAME,
             "fail",
             "The weights lie on a k-bit grid: this looks like a quantized model written back as floats.",
-            "pin its digest in the policy (yardsticks: parents) if it really is an original",
+            f"pin it in the policy if it really is an original{_pin(model)}",
         )
-    return result(NAME, "pass", "A full-precision original.", level="original")
+    bare = _BARE if standing == "weights-pinned" else ""
+    return result(NAME, "pass", f"A full-precision original.{bare}", level="original")
+
+
+def _pin(parent: ModelFacts | None) -> str:
+    """What to paste there; empty where nobody could read the parent."""
+    return f"; yardsticks: parents: [{ParentPin.of(parent).line}]" if parent else ""

@@ -18,8 +18,7 @@ KINDS = ("archive", "drill")
 def run(question: Question) -> CheckResult:
     """The parent is archived, came back in a drill lately, is a version here, and serves behind a switch."""
     facts = question.facts
-    own = facts.model if facts.role == "parent" else None
-    parent = own or (facts.lineage.parent if facts.lineage else None)
+    parent = facts.original
     if parent is None:
         return result(NAME, "missing", "Not measured: the parent's files cannot be read.", "quantgov doctor")
     kept = facts.of_kind("archive", parent.weights)
@@ -42,7 +41,7 @@ def run(question: Question) -> CheckResult:
             reason = f"{reason[:-1]} from {' or '.join(sorted(stores))}; the last one was of {tried[-1].store}."
         return result(NAME, "missing", reason, f"quantgov drill {question.uri}")
     problem = _drill_problem(question, drills[-1], archives[-1]) or _switch_problem(
-        question, drills[-1], is_parent=own is not None
+        question, drills[-1], is_parent=facts.role == "parent"
     )
     if problem is not None:
         return problem
