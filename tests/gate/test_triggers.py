@@ -336,6 +336,22 @@ def test_a_transaction_that_began_before_a_promotion_does_not_change_its_version
     assert store.quantgov_verify().ok
 
 
+@pytest.mark.slow
+def test_a_transaction_that_began_under_another_policy_sees_that_it_is_too_late(
+    new_postgres_database: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = new_postgres_database()
+    (tmp_path / "observe.yaml").write_text(load_policy().text.replace("mode: enforce", "mode: observe"))
+    monkeypatch.setenv("QUANTGOV_POLICY", str(tmp_path / "observe.yaml"))
+    _, engine = promotable(database, tmp_path)
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as script:
+        script.execute(text("SELECT 1 FROM quantgov_guard"))
+        monkeypatch.delenv("QUANTGOV_POLICY")
+        open_store(f"quantgov:{database}")
+        with pytest.raises(DBAPIError, match="could not serialize"):
+            script.execute(text(ALIAS.format("champion", 1)))
+
+
 def promotable(database: str, folder: Path) -> tuple[Any, Engine]:
     """A gate on PostgreSQL with a version that may be promoted, and a script's way to the same database."""
     store: Any = open_store(f"quantgov:{database}")

@@ -70,6 +70,35 @@ def test_many_small_files_are_not_small(tmp_path: Path) -> None:
     assert "60,000,000 bytes" in str(other_problem(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("flavors", "words"),
+    [
+        ({"transformers": {"source_model_name": "some/other", "task": "text-generation"}}, "fetch 'some/other'"),
+        ({"transformers": {"source_model_name": "some/other", "model_binary": "model"}}, None),
+        ({"sklearn": {"pickled_model": "quantgov/plots/late.json"}}, "files may still be added"),
+        ({"python_function": {"loader_module": "mine", "data": "./x/../quantgov/plots"}}, "files may still be added"),
+        ({"sklearn": "model.pkl"}, "cannot be read"),
+        ({"sklearn": {"pickled_model": "model.pkl"}}, None),
+    ],
+)
+def test_a_model_of_another_kind_holds_what_it_loads(
+    flavors: dict[str, Any], words: str | None, tmp_path: Path
+) -> None:
+    """What would be fetched, or could still be put there, was looked at by nobody."""
+    (tmp_path / "MLmodel").write_text(json.dumps({"flavors": flavors}))
+    (tmp_path / "model.pkl").write_bytes(b"small")
+    said = other_problem(tmp_path)
+    assert (said is None) if words is None else (words in str(said))
+
+
+def test_a_number_that_no_database_holds_is_no_version(store: Any, sklearn_like: Callable[[str], str]) -> None:
+    sklearn_like("iris")
+    for number in (str(2**31), str(2**63), "9" * 5000):
+        with pytest.raises(MlflowException) as raised:
+            store.set_registered_model_alias("iris", "champion", number)
+        assert raised.value.get_http_status_code() in {400, 404}
+
+
 FUNCTION = "python_function: {loader_module: mlflow_quantgov.flavor, data: model}"
 
 

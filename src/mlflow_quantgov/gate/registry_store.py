@@ -12,6 +12,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
 
@@ -59,6 +61,10 @@ def open_store(store_uri: str, tracking_uri: str | None = None) -> GatedStore | 
     database = store_uri.removeprefix(SCHEME)
     workspaces = os.environ.get("MLFLOW_ENABLE_WORKSPACES", "").lower() in {"1", "true"}
     return (GatedWorkspaceStore if workspaces else GatedStore)(database)
+
+
+_MOST_DIGITS = 9
+"""Of a version's number; a longer one is none that a database holds."""
 
 
 # Mixed into two of MLflow's stores; for the type checker it is one of them.
@@ -205,6 +211,9 @@ class _Gate(Audit, Guards, Rechecking, Desk, Judging, Records, Settling, _Store)
 
     def _number(self, name: str, version: str) -> str:
         """The version's own spelling of its number: ` 2` and `02` name version 2, and are recorded as that."""
+        given = str(version).strip()
+        if given.isdecimal() and len(given) > _MOST_DIGITS:
+            raise MlflowException(f"No model has a version {given[:40]}.", error_code=RESOURCE_DOES_NOT_EXIST)
         return self.reference(name, version).version
 
 

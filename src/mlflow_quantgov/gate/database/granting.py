@@ -29,8 +29,10 @@ def tell(session: Session, policy: Policy, row: LedgerRow) -> None:
     if found := rule_rows(policy):
         session.execute(insert(RuleRow), found)
     values = {"mode": mode(policy), "policy_digest": policy.digest, "seq": row.seq}
-    if not session.execute(update(GuardRow).values(values)).rowcount:
+    if session.scalar(select(GuardRow.id)) is None:
         session.execute(insert(GuardRow), {"id": 1} | values)
+    else:
+        session.execute(update(GuardRow).values(values))
 
 
 def knows(session: Session, policy: Policy) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import posixpath
 import zipfile
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -13,6 +14,8 @@ import yaml
 from mlflow_quantgov.errors import ArtifactError
 
 LOADER = "mlflow_quantgov.flavor"
+OURS = "quantgov"
+"""Folder of a version in which evidence and reports are added after the registration."""
 MOST_OTHER_BYTES = 50_000_000
 """More than this in all is weights of something, whatever it is called; only small models count as `other`."""
 _WEIGHTS = {".safetensors", ".gguf", ".onnx", ".onnx_data", ".ort", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack"}
@@ -60,6 +63,9 @@ def other_problem(root: Path) -> str | None:
     found = weights_below(root)
     if found is not None:
         return f"{found} holds model weights that were not recognised as a model."
+    named = _named_elsewhere(root)
+    if named is not None:
+        return named
     sizes = [path.stat().st_size for path in _files(root)]
     if sum(sizes) > MOST_OTHER_BYTES:
         return f"It holds {sum(sizes):,} bytes that nobody can read as a model."
@@ -77,11 +83,7 @@ def loading_problem(root: Path, files: Path) -> str | None:
     try:
         if not path.is_file():
             return "MLmodel is no ordinary file."
-        if path.stat().st_size > _MAX_MLMODEL_BYTES:
-            return "MLmodel is too large to be one."
-        with path.open("rb") as file:
-            content = file.read(_MAX_MLMODEL_BYTES)
-        flavors: Any = yaml.load(content.decode("utf-8"), Loader=_PlainLoader)["flavors"]  # noqa: S506  (a SafeLoader)
+        flavors = _flavors(root)
         loader, data = flavors["python_function"]["loader_module"], flavors["python_function"]["data"]
         codes = [one.get("code") for one in flavors.values()]
     except (OSError, yaml.YAMLError, RecursionError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -97,6 +99,37 @@ def loading_problem(root: Path, files: Path) -> str | None:
         return "It brings code of its own, which would run in place of installed packages and was not measured."
     extra = weights_below(root, but=files)
     return f"{extra} holds weights beside the model that was inspected." if extra else None
+
+
+def _named_elsewhere(root: Path) -> str | None:
+    """Whether MLmodel loads what does not lie here, or may come later: from a hub, or from where evidence is added."""
+    if not (root / "MLmodel").is_file():
+        return None
+    try:
+        flavors = _flavors(root)
+        for name, described in flavors.items():
+            # As MLflow's transformers flavor writes it with `save_pretrained=False`.
+            if "source_model_name" in described and "model_binary" not in described:
+                return f"MLmodel has {str(name)[:100]!r} fetch {str(described['source_model_name'])[:100]!r}, which does not lie here."
+            if any(_is_ours(value) for value in described.values()):
+                return f"MLmodel has {str(name)[:100]!r} load from {OURS}/, where files may still be added."
+    except (OSError, yaml.YAMLError, RecursionError, KeyError, TypeError, ValueError, AttributeError) as error:
+        return f"MLmodel cannot be read ({type(error).__name__}), so nobody knows what would be loaded."
+    return None
+
+
+def _is_ours(value: object) -> bool:
+    return isinstance(value, str) and OURS in PurePosixPath(posixpath.normpath(value)).parts
+
+
+def _flavors(root: Path) -> Any:
+    """What MLmodel says of its flavors; raises a lot where it is not one."""
+    path = root / "MLmodel"
+    if path.stat().st_size > _MAX_MLMODEL_BYTES:
+        raise ValueError("MLmodel is too large to be one")
+    with path.open("rb") as file:
+        content = file.read(_MAX_MLMODEL_BYTES)
+    return yaml.load(content.decode("utf-8"), Loader=_PlainLoader)["flavors"]  # noqa: S506  (a SafeLoader)
 
 
 def _files(root: Path) -> Iterator[Path]:

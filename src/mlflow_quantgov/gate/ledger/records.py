@@ -118,8 +118,10 @@ class Records:
         if session.get_bind().dialect.name != "sqlite":
             same = update(SqlModelVersion).values(version=SqlModelVersion.version)
             of = (SqlModelVersion.name == name, SqlModelVersion.version == int(version))
-            here = SqlModelVersion.workspace == workspaces.current()
-            session.execute(same.where(*of, here), execution_options={"synchronize_session": False})
+            session.execute(
+                same.where(*of, SqlModelVersion.workspace == workspaces.current()),
+                execution_options={"synchronize_session": False},
+            )
 
     def _remember_files(self: Any) -> None:
         """Keep each policy and keys file whole, and enter a change of one and the pointers that were here before us."""

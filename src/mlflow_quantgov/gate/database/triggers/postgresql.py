@@ -135,13 +135,18 @@ SELECT NOT quantgov_is_observed(wanted_name) AND EXISTS (
       WHERE e.model = wanted_name AND COALESCE(e.workspace, '{DEFAULT_WORKSPACE}') = wanted_workspace
         AND e.seq > p.seq AND e.kind IN ('deletion', 'rename') AND (e.version IS NULL OR e.version = p.version)))
 """
-_OBSERVED = "EXISTS (SELECT 1 FROM quantgov_guard WHERE mode = 'observe')"
+# Locked: a transaction that began before another policy came into force sees the old one, and is told that it is too late.
+_HEARD = "SELECT g.mode INTO heard FROM quantgov_guard g WHERE g.id = 1 FOR SHARE;"
+_OBSERVED = "heard = 'observe'"
 _RENAMED = (
     "(quantgov_is_granted('rename', OLD.workspace, OLD.name, '', OLD.version) "
     "AND quantgov_is_granted('rename', NEW.workspace, NEW.name, '', NEW.version))"
 )
 _ALIAS = f"""
+DECLARE
+  heard text;
 BEGIN
+  {_HEARD}
   IF {_OBSERVED} THEN
     RETURN COALESCE(NEW, OLD);
   END IF;
@@ -186,7 +191,9 @@ DECLARE
   repointed boolean;
   moved boolean;
   goes boolean;
+  heard text;
 BEGIN
+  {_HEARD}
   IF {_OBSERVED} THEN
     RETURN COALESCE(NEW, OLD);
   END IF;
@@ -293,8 +300,11 @@ BEGIN
 END
 """
 _EMPTIED = f"""
+DECLARE
+  heard text;
 BEGIN
-  IF NOT {_OBSERVED} THEN
+  {_HEARD}
+  IF {_OBSERVED} IS NOT TRUE THEN
     {_raise(POINTER_REFUSED)}
   END IF;
   RETURN NULL;
