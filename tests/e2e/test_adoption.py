@@ -45,6 +45,7 @@ def plain_server(folder: Path, database: str, port: int) -> Iterator[str]:
         *("--host", "127.0.0.1", "--port", url.rsplit(":", 1)[1], "--workers", "1"),
     ]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_TRACKING")}
+    environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # five processes that nobody asks here
     with (folder / "plain.log").open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
     try:

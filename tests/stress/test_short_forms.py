@@ -19,8 +19,7 @@ ROOT = Path(__file__).parents[2]
         "kills --database sqlite --kills 16",
         "kills --database postgresql --kills 16",
         "kills --database postgresql --kills 10 --victim database",
-        "races --database postgresql --rounds 24 --only promotions\xa0of\xa0the\xa0same\xa0alias --only promotion\xa0and\xa0stages "
-        "--only promotion\xa0and\xa0removal\xa0of\xa0the\xa0alias --only promotion\xa0and\xa0evidence",
+        "races --database postgresql --rounds 28",
         "faults --database sqlite --only disk\xa0full --only database\xa0read-only --only files\xa0of\xa0the\xa0models\xa0gone",
         "load --database postgresql --clients 8 --seconds 5 --workers 1",
     ],
