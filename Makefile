@@ -4,6 +4,9 @@ VENV := .venv
 DEMO_VENV := .venv-demo
 BIN := $(VENV)/bin
 
+# They measure, or start servers of several processes, and get the machine for themselves.
+ALONE := tests/e2e tests/stress tests/evidence tests/cli tests/docs
+
 .PHONY: demo demo-quick test test-fast test-slow test-mlflow lint bench clean
 
 demo: $(DEMO_VENV)/ready
@@ -19,7 +22,8 @@ test-fast: $(VENV)/ready
 
 test-slow: $(VENV)/ready
 	tools/install_chromium.sh
-	$(BIN)/pytest -q -m slow
+	$(BIN)/pytest -q -n 2 --dist loadfile -m slow $(ALONE:%=--ignore=%)
+	$(BIN)/pytest -q -m slow $(ALONE)
 
 # The gate on the lowest and the newest MLflow that is supported; ARGS=--full for every door on every kind of server.
 test-mlflow:
