@@ -292,19 +292,30 @@ def test_a_logged_model_with_a_version_is_not_deleted(gated: Server) -> None:
 def _registered_model(server: Server, named_by: str = "models:/{id}") -> tuple[str, str]:
     """A LoggedModel from which version 1 of a model was made: its id, and that model's name."""
     _, run_id = add_run(server, write_small)
-    experiment = server.call("GET", f"{Rest.api}/runs/get", params={"run_id": run_id}).json()["run"]["info"][
-        "experiment_id"
-    ]
-    body = {"experiment_id": experiment, "name": "m", "source_run_id": run_id, "tags": [{"key": "team", "value": "a"}]}
+    run = server.call("GET", f"{Rest.api}/runs/get", params={"run_id": run_id}).json()["run"]["info"]
+    body = {
+        "experiment_id": run["experiment_id"],
+        "name": "m",
+        "source_run_id": run_id,
+        "tags": [{"key": "team", "value": "a"}],
+    }
     made = server.call("POST", f"{Rest.api}/logged-models", body)
     made.raise_for_status()
     info = made.json()["model"]["info"]
     place = Path(info["artifact_uri"].removeprefix("file://"))
     place.mkdir(parents=True)
     write_small(place / "model")
-    model_id, way, name = info["model_id"], Rest(server), f"iris-{uuid.uuid4().hex[:6]}"
-    way.create(name)
-    way.version(name, named_by.format(id=model_id, location=place, run=run_id), run_id)
+    model_id, name = info["model_id"], f"iris-{uuid.uuid4().hex[:6]}"
+    Rest(server).create(name)
+    source = named_by.format(id=model_id, location=place, run=run_id)
+    version = {
+        "name": name,
+        "source": source,
+        "run_id": run_id,
+        "model_id": None if source.startswith("runs:") else model_id,
+    }
+    created = server.call("POST", f"{Rest.api}/model-versions/create", version)
+    assert created.ok, created.text
     return model_id, name
 
 
