@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlflow.exceptions import MlflowException
+
 from mlflow_quantgov.errors import LineageError, UsageError
 from mlflow_quantgov.evidence import metrics
 from mlflow_quantgov.evidence.predicates import Predicate
@@ -152,9 +154,19 @@ def send(model: LocalModel, attached: Attached) -> dict[str, Any]:
         result = gate.attach(name, version, attached.to_bytes())
         _warn_of(attached, result)
     if model.model_id is not None:
-        upload_copy(model.model_id, attached)
-        metrics.record(model.model_id, statement.content())
+        _put_beside(model.model_id, attached, taken_in=gate is not None)
     return result
+
+
+def _put_beside(model_id: str, attached: Attached, *, taken_in: bool) -> None:
+    """Copy and numbers on the LoggedModel's page; a version outlives it, and then the gate's bytes are all there is."""
+    try:
+        upload_copy(model_id, attached)
+        metrics.record(model_id, attached.statement.content())
+    except MlflowException as error:
+        if not taken_in or error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        _log.warning("note: the logged model %s was deleted: the gate has the statement, its page shows none", model_id)
 
 
 def _warn_of(attached: Attached, result: dict[str, Any]) -> None:

@@ -261,6 +261,65 @@ def test_a_workspace_with_a_gated_pointer_is_not_deleted(gated: Server) -> None:
         assert answer.status_code == 204, answer.text
 
 
+def test_a_logged_model_with_a_version_goes_on_plain_mlflow(plain: Server) -> None:
+    model_id, _ = _registered_model(plain)
+    answer = plain.call("DELETE", f"/api/2.0/mlflow/logged-models/{model_id}")
+    assert answer.status_code == 200, answer.text
+
+
+def test_a_logged_model_with_a_version_is_not_deleted(gated: Server) -> None:
+    """MLflow deletes it in the tracking store, and then nobody who asks for the version by it finds its files."""
+    for named_by in ("models:/{id}", "{location}", "{location}/model", "runs:/{run}/m", "runs:/{run}/m/model"):
+        model_id, name = _registered_model(gated, named_by)
+        for api in ("api", "ajax-api"):
+            path = f"/{api}/2.0/mlflow/logged-models/{model_id}"
+            if gated.kind.login:
+                assert requests.delete(f"{gated.url}{path}", timeout=60).status_code == 401
+            answer = gated.call("DELETE", path)
+            assert answer.status_code == 403, f"{named_by}: {answer.text}"
+            said = answer.json()["message"]
+            assert said.startswith(f"quantgov refused: logged model {model_id} cannot be deleted, because ")
+            assert "Fix: " in said and "\n" not in said
+            assert gated.call("DELETE", f"{path}/tags/team").status_code == (200 if api == "api" else 404)
+        assert gated.call("GET", path).status_code == 200
+        if named_by.startswith("models:"):
+            assert f"{name} version 1 was made from it" in said
+            assert [row["version"] for row in _ledger(gated, name) if row["kind"] == "denial"] == ["1", "1"]
+        gated.call("DELETE", f"{Rest.api}/model-versions/delete", {"name": name, "version": "1"}).raise_for_status()
+        assert gated.call("DELETE", path).status_code == 200
+        assert gated.call("DELETE", path).status_code == 404
+
+
+def _registered_model(server: Server, named_by: str = "models:/{id}") -> tuple[str, str]:
+    """A LoggedModel from which version 1 of a model was made: its id, and that model's name."""
+    _, run_id = add_run(server, write_small)
+    run = server.call("GET", f"{Rest.api}/runs/get", params={"run_id": run_id}).json()["run"]["info"]
+    body = {
+        "experiment_id": run["experiment_id"],
+        "name": "m",
+        "source_run_id": run_id,
+        "tags": [{"key": "team", "value": "a"}],
+    }
+    made = server.call("POST", f"{Rest.api}/logged-models", body)
+    made.raise_for_status()
+    info = made.json()["model"]["info"]
+    place = Path(info["artifact_uri"].removeprefix("file://"))
+    place.mkdir(parents=True)
+    write_small(place / "model")
+    model_id, name = info["model_id"], f"iris-{uuid.uuid4().hex[:6]}"
+    Rest(server).create(name)
+    source = named_by.format(id=model_id, location=place, run=run_id)
+    version = {
+        "name": name,
+        "source": source,
+        "run_id": run_id,
+        "model_id": None if source.startswith("runs:") else model_id,
+    }
+    created = server.call("POST", f"{Rest.api}/model-versions/create", version)
+    assert created.ok, created.text
+    return model_id, name
+
+
 @contextmanager
 def _second_workspace(server: Server) -> Iterator[str]:
     """A workspace of its own in which version 1 of a model stands at a gated alias; requests go to it meanwhile."""

@@ -10,6 +10,7 @@ from typing import Any
 import mlflow
 import pytest
 import requests
+import sqlalchemy
 
 import mlflow_quantgov as qg
 from mlflow_quantgov.demo.server import free_port
@@ -61,9 +62,40 @@ def test_evidence_promotes_loads_answers_and_rolls_back(connected: Any) -> None:
     assert qg.load_model(uri).predict(["1234+4321="])[0].strip()
 
 
-def test_loading_through_a_protected_alias_needs_an_approval(connected: Any) -> None:
-    import sqlalchemy
+def test_a_version_outlives_its_logged_model_run_and_experiment(
+    connected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow deletes those softly: the files stay, and the version says where they are."""
+    client, past = mlflow.MlflowClient(), mlflow.MlflowClient(tracking_uri=connected.database)
+    found = [client.get_model_version(connected.model, version_of(one)) for one in (connected.good, connected.parent)]
+    ids = [one.source.removeprefix("models:/") for one in found]
+    experiment = client.get_logged_model(ids[0]).experiment_id
+    with pytest.raises(mlflow.MlflowException, match="quantgov refused"):
+        client.delete_logged_model(ids[0])
+    try:
+        for one in ids:
+            past.delete_logged_model(one)  # as a server without the gate lets it be done
+        client.delete_experiment(experiment)  # with its runs
+        monkeypatch.setenv("QUANTGOV_CACHE", str(tmp_path / "another-client"))
+        assert qg.check(connected.good, "@champion").allowed
+        assert qg.promote(connected.good, "@champion").allowed
+        uri = f"models:/{connected.model}@champion"
+        assert qg.load_model(uri).predict(["1234+4321="])[0].strip()
+        assert mlflow.pyfunc.load_model(uri).predict(["1234+4321="], params={"max_tokens": 8})[0].strip()
+        qg.confirm_kernels(connected.good)
+        done = qg.rollback(connected.model, alias="champion")
+        assert (done.before, done.after) == (version_of(connected.good), version_of(connected.parent))
+        assert qg.load_model(uri).predict(["1234+4321="])[0].strip()
+    finally:
+        if client.get_experiment(experiment).lifecycle_stage == "deleted":
+            client.restore_experiment(experiment)
+        engine = sqlalchemy.create_engine(connected.database)
+        with engine.begin() as connection:
+            connection.execute(sqlalchemy.text("UPDATE logged_models SET lifecycle_stage = 'active'"))
+        engine.dispose()
 
+
+def test_loading_through_a_protected_alias_needs_an_approval(connected: Any) -> None:
     engine = sqlalchemy.create_engine(connected.database)
     with engine.begin() as connection:
         triggers.remove(connection)

@@ -136,7 +136,8 @@ def garbage_collection(model: Logged) -> Any:
     """`mlflow gc` with the server's own settings, after the logged model or the run was deleted."""
     one = model.server
     if model.model_id is not None:
-        one.client.delete_logged_model(model.model_id)
+        # Past the server, which refuses that.
+        mlflow.MlflowClient(tracking_uri=one.database).delete_logged_model(model.model_id)
         chosen = ["--logged-model-ids", model.model_id]
     else:
         one.client.delete_run(model.run_id)

@@ -14,6 +14,8 @@ from typing import Any
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from mlflow_quantgov.artifact.manifest import Manifest, build_manifest
 from mlflow_quantgov.errors import UnreachableError, UsageError, is_silence, no_answer
@@ -118,7 +120,7 @@ def local_model(uri: str) -> LocalModel:
     logged = _LOGGED_URI.match(source or "")
     model_id = logged["id"] if logged else None
     try:
-        root = _download_logged(model_id) if model_id else Path(_download(uri))
+        root = _download_logged(model_id, version) if model_id else Path(_download(uri))
     except MlflowException as error:
         raise _explain(uri, error) from error
     known = f"models:/{version.name}/{version.version}" if version is not None else uri
@@ -149,22 +151,34 @@ def model_artifact(root: Path) -> Path:
     return root
 
 
-def _download_logged(model_id: str) -> Path:
-    location = mlflow.MlflowClient().get_logged_model(model_id).artifact_location
-    if location.startswith(("/", "file:")):
-        return Path(_download(f"models:/{model_id}"))
+def _download_logged(model_id: str, version: ModelVersion | None) -> Path:
+    repository = get_artifact_repository(_location_of(model_id, version))
+    if isinstance(repository, LocalArtifactRepository):
+        return Path(repository.download_artifacts(""))
     kept = cache_folder() / "models" / model_id
     if not kept.is_dir():
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
-            fresh = Path(_download(f"models:/{model_id}", scratch))
+            fresh = Path(scratch) / model_id
+            fresh.mkdir()
+            fresh = Path(repository.download_artifacts("", str(fresh)))
             shutil.rmtree(fresh / "quantgov" / "evidence", ignore_errors=True)
-            fresh.replace(kept) if fresh != Path(scratch) else shutil.copytree(fresh, kept)
+            fresh.replace(kept)
     return kept
 
 
-def _download(uri: str, destination: str | None = None) -> str:
-    return str(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=destination))
+def _location_of(model_id: str, version: ModelVersion | None) -> str:
+    """Where the files lie: by the version itself where there is one, since its LoggedModel may have been deleted."""
+    client = mlflow.MlflowClient()
+    if version is not None:
+        location = str(client.get_model_version_download_uri(version.name, version.version))
+        if not location.startswith("models:"):
+            return location
+    return str(client.get_logged_model(model_id).artifact_location)
+
+
+def _download(uri: str) -> str:
+    return str(mlflow.artifacts.download_artifacts(artifact_uri=uri))
 
 
 def _explain(uri: str, error: MlflowException) -> UsageError | UnreachableError:

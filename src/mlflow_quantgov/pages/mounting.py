@@ -106,6 +106,24 @@ def guard_workspaces(app: Any) -> None:
     app.before_request(handlers.catch_mlflow_exception(not_with_gated_pointers))
 
 
+def guard_logged_models(app: Any) -> None:
+    """Refuse the deletion of a LoggedModel from which a version was registered: the tracking store does not know of those."""
+    from flask import request
+    from mlflow.server import handlers
+
+    def not_of_registered_versions() -> None:
+        rule, given = str(request.url_rule), request.view_args or {}
+        # Its tags are deleted by a longer route.
+        if request.method != "DELETE" or "/mlflow/logged-models/" not in rule or set(given) != {"model_id"}:
+            return
+        # 404 where there is none in this workspace, as MLflow itself answers.
+        model = handlers._get_tracking_store().get_logged_model(given["model_id"])
+        store: Any = handlers._get_model_registry_store()
+        store.quantgov_guard_logged_model(model)
+
+    app.before_request(handlers.catch_mlflow_exception(not_of_registered_versions))
+
+
 def stop(error: QuantgovError) -> NoReturn:
     """End this process with the reason on one line; a server must not come up without its gate."""
     print(f"error: {error.one_line()}", file=sys.stderr, flush=True)

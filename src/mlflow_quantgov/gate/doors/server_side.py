@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlflow.entities import LoggedModel
 from mlflow.utils.workspace_context import ServerWorkspaceContext
 from sqlalchemy import select
 
 from mlflow_quantgov.gate import ledger
+from mlflow_quantgov.gate.database import workspaces
 from mlflow_quantgov.gate.database.outages import tried_again
 from mlflow_quantgov.gate.database.tables import LedgerRow
 from mlflow_quantgov.gate.doors.actor import current_actor
 from mlflow_quantgov.gate.doors.refusals import refusal
 from mlflow_quantgov.gate.ledger import Entry
+from mlflow_quantgov.gate.write_once.logged_models import is_registered, named_version
 from mlflow_quantgov.policy.matching import observes
 
 
@@ -48,3 +51,25 @@ class ServerSide:
                 f"quantgov refused: workspace {workspace} cannot be deleted, because {one.destination} of {one.model} "
                 f"points to version {one.version}. Fix: move the alias or stage away first."
             )
+
+    @tried_again
+    def quantgov_guard_logged_model(self: Any, model: LoggedModel) -> None:
+        """Refuse to have a LoggedModel deleted while registered versions are made of its files, whatever points to them.
+
+        Raises:
+            MlflowException: There is such a version (403).
+        """
+        if not is_registered(self.engine, model):
+            return
+        with self._sessions.transaction() as session:
+            ledger.lock(session)
+            actor, source = current_actor()
+            name, version = named_version(session, model, workspaces.current()) or (None, None)
+            made = f"{name} version {version}" if name else "a registered version"
+            reason = f"logged model {model.model_id} holds the files of {made}"
+            ledger.append(session, Entry("denial", actor, source, name, version, None, "refused",
+                                         self._policy.digest, {"reasons": [reason]}))  # fmt: skip
+        raise refusal(
+            f"quantgov refused: logged model {model.model_id} cannot be deleted, because {made} was made from it, and "
+            "whoever loads that version would not find it. Fix: delete the version first."
+        )

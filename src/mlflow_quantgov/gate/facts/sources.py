@@ -79,22 +79,21 @@ def path_here(ref: VersionRef, engine: Engine | None) -> Path | None:
 
 
 def _location(ref: VersionRef, engine: Engine | None) -> str:
-    if ref.location is not None:
-        return ref.location
-    logged = _LOGGED.match(ref.source or "")
+    known = ref.location or ref.source
+    logged = _LOGGED.match(known or "")
     if not logged:
-        return ref.source
+        return known
     if engine is None:
         return str(mlflow.MlflowClient().get_logged_model(logged[1]).artifact_location)
     for candidate in databases(engine):
-        found = logged_model_of(candidate, ref.source)
+        found = logged_model_of(candidate, known)
         if found is not None:
             return found
     raise _unreachable(ref, f"the logged model {logged[1]} is gone")
 
 
 def logged_model_of(engine: Engine, uri: str) -> str | None:
-    """Where the files of `models:/m-...` lie; None for other URIs, and where this database does not know it."""
+    """Where the files of `models:/m-...` lie; None for other URIs, and where this database does not know it; one that was deleted still has its row."""
     logged = _LOGGED.match(uri)
     return _one(engine, "logged_models", "artifact_location", "model_id", logged[1]) if logged else None
 
