@@ -20,4 +20,6 @@ def back_to(connection: Connection, revision: str) -> None:
         for table in tables if later > revision else ():
             connection.execute(text(f"DROP TABLE {table}"))
     connection.execute(text("ALTER TABLE quantgov_ledger DROP COLUMN workspace"))
+    for column in ("behaviour", "parent_behaviour"):
+        connection.execute(text(f"ALTER TABLE quantgov_statements DROP COLUMN {column}"))
     connection.execute(text(f"UPDATE alembic_version_quantgov SET version_num = '{revision}'"))

@@ -16,6 +16,7 @@ from mlflow_quantgov.evidence.signing import Signature
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.targets import Target
 from mlflow_quantgov.lineage import Lineage, ModelFacts, with_reproduction
+from mlflow_quantgov.policy.noted import Noted
 
 Role = Literal["parent", "quantized", "other", "unknown"]
 
@@ -26,6 +27,7 @@ class Evidence:
 
     statement: Statement
     content: Predicate
+    """What it says; sides on which it is silent hold what was noted."""
     digest: str
     actor: str | None
     """Who attached it; None for a statement found only as an artifact."""
@@ -35,6 +37,9 @@ class Evidence:
     """Who signed it, and what that is worth by the keys that are trusted now."""
     verified: bool = False
     """Whether the server's own authentication has checked that `actor` is who attached it."""
+    noted: Noted | None = None
+    """Which configuration and tokenizer imported records are of, by the version that they were first attached to; None for
+    everything else, for rows of before this was noted, and where nothing is gated."""
 
     @property
     def kind(self) -> str:

@@ -52,6 +52,9 @@ class StatementRow(Base):
     actor: Mapped[str | None] = mapped_column(String(300))
     actor_source: Mapped[str | None] = mapped_column(String(40))
     received_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    behaviour: Mapped[str | None] = mapped_column(String(80))
+    """Of the version that it was attached to, where imported records name none; see `Noted`."""
+    parent_behaviour: Mapped[str | None] = mapped_column(String(80))
 
 
 class SignatureRow(Base):

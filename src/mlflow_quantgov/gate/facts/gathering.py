@@ -42,6 +42,7 @@ from mlflow_quantgov.policy.facts import (
     training_of,
     was_reproduced,
 )
+from mlflow_quantgov.policy.noted import strangers
 
 
 class Registry(Protocol):
@@ -122,8 +123,9 @@ class _Gathering:
             return facts
         lineage, parent_copies = self._lineage(name, ref, found)
         role: Role = "quantized" if lineage is not None or found.model.quantization.is_quantized else "parent"
-        subjects = {found.model.weights} | ({lineage.parent.weights} if lineage and lineage.parent else set())
-        evidence, problems = self._evidence(ref, subjects, found.copies + parent_copies, facts.now)
+        read = (lineage.parent if lineage else None, found.model)
+        behaviours = {one.weights: one.behaviour for one in read if one}
+        evidence, problems = self._evidence(ref, behaviours, found.copies + parent_copies, facts.now)
         target = found.record.target if found.record else None
         facts = replace(
             facts,
@@ -318,7 +320,7 @@ class _Gathering:
         return may
 
     def _evidence(
-        self, ref: VersionRef, subjects: set[str], copies: tuple[tuple[str, bytes], ...], now: datetime
+        self, ref: VersionRef, behaviours: dict[str, str], copies: tuple[tuple[str, bytes], ...], now: datetime
     ) -> tuple[list[Evidence], list[str]]:
         """Kept statements, and copies beside the model that nobody attached; altered copies are problems."""
         problems, sound = [], []
@@ -327,7 +329,7 @@ class _Gathering:
                 attached = read_attached(data, where=name)
                 if copy_name(attached) != name:
                     raise EvidenceError(f"{name} has been edited: its digest is now {attached.statement.digest[:19]}.")
-                if attached.statement.subject_digest in subjects:
+                if attached.statement.subject_digest in behaviours:
                     sound.append((name, data, unkept(attached, self.keys, now, name)))
             except EvidenceError as error:
                 problems.append(f"The copy {EVIDENCE_FOLDER}/{name} was altered: {error.what}")
@@ -335,14 +337,15 @@ class _Gathering:
             return merged([one for _, _, one in sound]), problems
         with self.sessions() as session:
             for name, data, one in sound:
-                # What lets something through counts only where it was attached, while its signer looked on.
-                if one.kind in PERMISSIONS:
+                # What lets something through counts only where it was attached, while its signer looked on; imported records
+                # of a parent with its own parent wait until that version is asked for, which knows both.
+                if one.kind in PERMISSIONS or strangers(one.content, behaviours):
                     continue
                 try:
-                    take_in(session, ref, data, subjects, self.keys, actor=None, actor_source=None, where=name)
+                    take_in(session, ref, data, behaviours, self.keys, actor=None, actor_source=None, where=name)
                 except EvidenceError as error:
                     problems.append(f"The copy {EVIDENCE_FOLDER}/{name} was not taken in: {error.what}")
-            return kept(session, subjects, self.keys, now), problems
+            return kept(session, behaviours, self.keys, now), problems
 
 
 class ClientRegistry:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -15,6 +15,7 @@ from mlflow_quantgov.errors import TamperingError
 from mlflow_quantgov.evidence.signing import Signature
 from mlflow_quantgov.evidence.statement import parse_statement, sha256_digest
 from mlflow_quantgov.policy.facts import Evidence, Facts
+from mlflow_quantgov.policy.noted import Noted
 
 _NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 _LISTS = ("evidence", "aside", "spot_checks")
@@ -99,6 +100,7 @@ def _references(evidence: Iterable[Evidence]) -> list[dict[str, Any]]:
             "digest": one.digest,
             "actor": one.actor,
             "received_at": one.received_at.isoformat() if one.received_at else None,
+            "noted": asdict(one.noted) if one.noted else None,
             "signatures": _signatures().dump_python(one.signatures, mode="json"),
         }
         for one in evidence
@@ -116,15 +118,17 @@ def _evidence(references: list[dict[str, Any]], statements: Mapping[str, bytes])
                 why="Its bytes were kept when it was taken in.",
                 fix="quantgov audit verify",
             )
-        statement = parse_statement(content, where=digest)
+        statement, noted = parse_statement(content, where=digest), reference.get("noted")
+        noted, said = Noted(**noted) if noted else None, statement.content()
         found.append(
             Evidence(
                 statement,
-                statement.content(),
+                noted.fill(said) if noted else said,
                 digest,
                 reference["actor"],
                 datetime.fromisoformat(received) if received else None,
                 _signatures().validate_python(reference["signatures"]),
+                noted=noted,
             )
         )
     return tuple(found)

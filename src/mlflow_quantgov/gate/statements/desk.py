@@ -28,18 +28,19 @@ class Desk:
 
         Raises:
             ArtifactError: The files of the version cannot be read, so that nobody knows what it may be about.
-            EvidenceError: Malformed, about other bytes, its summary is not what its records give, its signature does not
-                fit, it is a waiver or an approval that nobody with the role has given for this version, or a spot-check of
+            EvidenceError: Malformed, about other bytes, imported for another pair, its summary is not what its records give,
+                its signature does not fit, it is a waiver or an approval that nobody with the role has given for this version, or a spot-check of
                 other items than were drawn.
         """
         facts = _readable(self.quantgov_facts(name, version))
-        subjects = {one.weights for one in (facts.model, facts.lineage.parent if facts.lineage else None) if one}
+        read = (facts.lineage.parent if facts.lineage else None, facts.model)
+        behaviours = {one.weights: one.behaviour for one in read if one}
         _refuse_faulty(data, facts)
         actor, source = current_actor()
         refuse_unfit(read_attached(data), facts, self._policy, self._keys, actor, source, datetime.now(UTC))
         with self._sessions.transaction() as session:
             ref = self.reference(name, version)
-            taken = take_in(session, ref, data, subjects, self._keys, actor=actor, actor_source=source)
+            taken = take_in(session, ref, data, behaviours, self._keys, actor=actor, actor_source=source)
             signers = [{"key": one.key, "name": one.name, "standing": one.standing} for one in taken.signatures]
             body = {"statement": taken.digest, "kind": taken.kind, "subject": taken.subject, "signed_by": signers}
             where = destination_of(taken)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import select
@@ -17,6 +17,7 @@ from mlflow_quantgov.gate.doors.actor import is_verified
 from mlflow_quantgov.gate.facts.sources import VersionRef
 from mlflow_quantgov.gate.statements import signatures
 from mlflow_quantgov.policy.facts import Evidence
+from mlflow_quantgov.policy.noted import Noted, strangers
 from mlflow_quantgov.policy.waivers import ROLE
 
 CLOCK_SKEW = timedelta(minutes=10)
@@ -26,7 +27,7 @@ def take_in(
     session: Session,
     ref: VersionRef,
     data: bytes,
-    subjects: Collection[str],
+    behaviours: Mapping[str, str],
     keys: TrustedKeys,
     *,
     actor: str | None,
@@ -41,19 +42,20 @@ def take_in(
         session: Of the gate's database; the caller commits.
         ref: The version that it was attached to.
         data: Its bytes, bare or in an envelope.
-        subjects: Weights digests that it may be about: this version's, and its parent's.
+        behaviours: Weights digests that it may be about, this version's and its parent's, each with the digest of what else
+            decides the answers there.
         keys: Whose signatures are believed.
         actor: Who attached it; None where it was found beside the model.
         actor_source: How that is known.
         where: What to call it in an error.
 
     Raises:
-        EvidenceError: Malformed, about other bytes, its summary is not what its records give, its signature does not fit,
+        EvidenceError: Malformed, about other bytes, imported for another pair, its summary is not what its records give, its signature does not fit,
             or it is a waiver that nobody with the role has signed for this version.
     """
     attached, now = read_attached(data, where=where), datetime.now(UTC)
     statement, content = attached.statement, attached.statement.content()
-    if statement.subject_digest not in subjects:
+    if statement.subject_digest not in behaviours:
         uri = pasted(f"models:/{ref.name}/{ref.version}")
         raise EvidenceError(
             f"{where} is about {statement.subject_digest[:19]}, not about {ref.name} version {ref.version} or its parent.",
@@ -74,6 +76,8 @@ def take_in(
         _must_hold(content, found, ref, now, where)
     canonical = statement.to_bytes()
     if session.get(StatementRow, statement.digest) is None:
+        _refuse_strangers(content, behaviours, ref, where)
+        noted = Noted.of(content, behaviours) or Noted()
         session.add(
             StatementRow(
                 digest=statement.digest,
@@ -86,6 +90,8 @@ def take_in(
                 actor=actor,
                 actor_source=actor_source,
                 received_at=now,
+                behaviour=noted.version,
+                parent_behaviour=noted.parent,
             )
         )
         session.flush()
@@ -123,19 +129,40 @@ def _of_rows(session: Session, rows: list[StatementRow], keys: TrustedKeys, now:
     found = []
     for row in rows:
         statement = parse_statement(row.content, where=row.digest)
+        content, noted = statement.content(), _noted_in(row)
         received = signatures.utc(row.received_at)
         found.append(
             Evidence(
                 statement,
-                statement.content(),
+                noted.fill(content) if noted else content,
                 statement.digest,
                 row.actor,
                 received,
                 signed.get(statement.digest, ()),
                 is_verified(row.actor_source),
+                noted,
             )
         )
     return found
+
+
+def _refuse_strangers(content: Predicate, behaviours: Mapping[str, str], ref: VersionRef, where: str) -> None:
+    """Refuse imported records of which nobody could note whose they are, instead of taking them for everybody's."""
+    for weights in strangers(content, behaviours):
+        uri = pasted(f"models:/{ref.name}/{ref.version}")
+        raise EvidenceError(
+            f"{where} was imported and is of {weights[:19]} too, which is neither {ref.name} version {ref.version} nor its "
+            "parent, as far as they can be read.",
+            why="Imported records name weights alone; which configuration and tokenizer ran is noted from the version that "
+            "they are attached to, and from its parent.",
+            fix=f"attach it to the version that was measured, or measure this one: quantgov evaluate {uri} --tasks tasks/",
+        )
+
+
+def _noted_in(row: StatementRow) -> Noted | None:
+    if row.behaviour is None and row.parent_behaviour is None:
+        return None
+    return Noted(row.behaviour, row.parent_behaviour)
 
 
 def _must_hold(content: Predicate, signature: Signature | None, ref: VersionRef, now: datetime, where: str) -> None:

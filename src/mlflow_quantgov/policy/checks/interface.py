@@ -47,7 +47,8 @@ def result(
 def is_about(side: Side | None, model: ModelFacts | None, content: Predicate) -> bool:
     """Whether a side of a measurement is this model: its weights, and whatever else decides its answers.
 
-    Records that were imported cannot know the latter; they are labelled as such.
+    Records that were imported cannot know the latter; they are labelled as such. The gate notes it from the version that
+    they are attached to first; where nothing was noted (nothing is gated, rows of before), the weights decide.
     """
     if side is None or model is None or side.weights != model.weights:
         return False
@@ -84,7 +85,7 @@ def not_measured(kind: str, facts: Facts, otherwise: str) -> str:
         if not isinstance(content, TaskEval | FidelityV1 | Benchmark | BenchmarkV1):
             continue
         if not _is_of_this_pair(content, facts):
-            other = other or _of_another_pair(content, facts)
+            other = other or _of_another_pair(content, facts, one.noted is not None)
         elif content.quantized.dequantized is None:
             return "nobody recorded whether the runtime expanded the weights"
         elif not _ran_quantized(content):
@@ -92,8 +93,8 @@ def not_measured(kind: str, facts: Facts, otherwise: str) -> str:
     return f"{otherwise}; what was attached is {other}" if other else otherwise
 
 
-def _of_another_pair(content: TaskEval | FidelityV1 | Benchmark | BenchmarkV1, facts: Facts) -> str:
-    """Which side of a comparison is not this version's, in words."""
+def _of_another_pair(content: TaskEval | FidelityV1 | Benchmark | BenchmarkV1, facts: Facts, noted: bool) -> str:
+    """Which side of a comparison is not this version's, in words; `noted` says what imported records are of."""
     parent = facts.lineage.parent if facts.lineage else None
     for side, model, words in (
         (content.quantized, facts.model, "of other weights than this version's"),
@@ -102,7 +103,8 @@ def _of_another_pair(content: TaskEval | FidelityV1 | Benchmark | BenchmarkV1, f
         if model is None or side.weights != model.weights:
             return words
     same = "this version's" if not is_about(content.quantized, facts.model, content) else "its parent's"
-    return f"of {same} weights with another configuration, tokenizer or template"
+    words = f"of {same} weights with another configuration, tokenizer or template"
+    return f"{words}, for which it was imported: measure this version, or import its own records" if noted else words
 
 
 def _ran_quantized(content: TaskEval | FidelityV1 | Benchmark | BenchmarkV1) -> bool:

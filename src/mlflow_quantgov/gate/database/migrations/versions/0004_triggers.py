@@ -1,4 +1,4 @@
-"""What the triggers read, the workspace of a ledger row, and the facts that a decision rested on."""
+"""What the triggers read, the workspace of a ledger row, the facts that a decision rested on, and whose imported records are."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,6 +11,8 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("quantgov_ledger", sa.Column("workspace", sa.String(63)))
+    op.add_column("quantgov_statements", sa.Column("behaviour", sa.String(80)))
+    op.add_column("quantgov_statements", sa.Column("parent_behaviour", sa.String(80)))
     op.create_table(
         "quantgov_facts",
         sa.Column("digest", sa.String(80), primary_key=True),
