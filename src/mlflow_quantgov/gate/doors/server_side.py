@@ -15,8 +15,11 @@ from mlflow_quantgov.gate.database.tables import LedgerRow
 from mlflow_quantgov.gate.doors.actor import current_actor
 from mlflow_quantgov.gate.doors.refusals import refusal
 from mlflow_quantgov.gate.ledger import Entry
+from mlflow_quantgov.gate.pointers.listing import let_through
 from mlflow_quantgov.gate.write_once.logged_models import is_registered, named_version
 from mlflow_quantgov.policy.matching import observes
+
+_MOVE = "move the alias or stage away first"
 
 
 class ServerSide:
@@ -30,27 +33,33 @@ class ServerSide:
 
     @tried_again
     def quantgov_guard_workspace(self: Any, workspace: str) -> None:
-        """Refuse to have a workspace deleted while a gated pointer stands in it: its models go or move with it.
+        """Refuse to have a workspace deleted while versions in it stand at gated pointers, or stood there: they go or move with it.
+
+        Of what stood there the ledger would no longer say what became of it; deleted one by one, it does.
 
         Raises:
-            MlflowException: A gated pointer stands there (403).
+            MlflowException: There is such a version (403).
         """
         with ServerWorkspaceContext(workspace), self._sessions.transaction() as session:
             ledger.lock(session)
-            held = self._gated_pointers(session, workspace)
-            enforced = [one for one in held if not observes(self._policy, one.model)]
-            if held:
+            found = [
+                (one.model, f"{one.destination} of {one.model} points to version {one.version}", _MOVE)
+                for one in self._gated_pointers(session, workspace)
+            ]
+            found += [
+                (model, f"{model} version {version} was let through to {where}", f"delete {model} first")
+                for model, version, where in let_through(session, workspace)
+            ]
+            enforced = [one for one in found if not observes(self._policy, one[0])]
+            if found:
                 actor, source = current_actor()
                 kind, word = ("denial", "refused") if enforced else ("deletion", "observed")
-                reasons = [f"{one.destination} of {one.model} points to version {one.version}" for one in held]
-                ledger.append(session, Entry(kind, actor, source, None, None, f"workspace {workspace}", word,
-                                             self._policy.digest, {"reasons": reasons}))  # fmt: skip
+                body = {"reasons": [reason for _, reason, _ in found]}
+                where = f"workspace {workspace}"
+                ledger.append(session, Entry(kind, actor, source, None, None, where, word, self._policy.digest, body))
         if enforced:
-            one = enforced[0]
-            raise refusal(
-                f"quantgov refused: workspace {workspace} cannot be deleted, because {one.destination} of {one.model} "
-                f"points to version {one.version}. Fix: move the alias or stage away first."
-            )
+            _, reason, fix = enforced[0]
+            raise refusal(f"quantgov refused: workspace {workspace} cannot be deleted, because {reason}. Fix: {fix}.")
 
     @tried_again
     def quantgov_guard_logged_model(self: Any, model: LoggedModel) -> None:

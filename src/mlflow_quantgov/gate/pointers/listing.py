@@ -8,9 +8,10 @@ from typing import Any
 
 from mlflow.entities.model_registry.model_version_stages import STAGE_ARCHIVED, STAGE_DELETED_INTERNAL, STAGE_NONE
 from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlRegisteredModelAlias
-from sqlalchemy import func, literal, select, union_all
+from sqlalchemy import String, cast, func, literal, select, union_all
 from sqlalchemy.orm import Session, aliased
 
+from mlflow_quantgov.gate.database.tables import LedgerRow
 from mlflow_quantgov.gate.database.workspaces import DEFAULT
 from mlflow_quantgov.policy.names import fold
 
@@ -72,3 +73,30 @@ def all_pointers(session: Session, workspace: str | None = None, model: str | No
     for row in session.execute(union_all(named, staged).execution_options(yield_per=1000)):
         where, name, number, destination, created, source, files = row
         yield Stood(where or DEFAULT, name, str(number), destination, created, source, files)
+
+
+def let_through(session: Session, workspace: str) -> list[tuple[str, str, str]]:
+    """Model, version and destination of every version that is there and was let through once: the triggers keep its row."""
+    row: Any = LedgerRow
+    later: Any = aliased(LedgerRow)
+    version: Any = SqlModelVersion
+    gone = select(later.seq).where(
+        later.model == row.model,
+        func.coalesce(later.workspace, DEFAULT) == workspace,
+        later.seq > row.seq,
+        later.kind.in_(("deletion", "rename")),
+        later.version.is_(None) | (later.version == row.version),
+    )
+    found = (
+        select(row.model, row.version, row.destination)
+        .join(version, (version.name == row.model) & (cast(version.version, String) == row.version))
+        .where(
+            version.workspace == workspace,
+            version.current_stage.is_distinct_from(STAGE_DELETED_INTERNAL),
+            func.coalesce(row.workspace, DEFAULT) == workspace,
+            row.kind.in_(("promotion", "inherited")),
+            ~gone.exists(),
+        )
+        .order_by(row.seq)
+    )
+    return [(str(model), str(number), str(where)) for model, number, where in session.execute(found)]
