@@ -7,7 +7,7 @@ from typing import Any
 from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry.model_version_stages import STAGE_DELETED_INTERNAL
 from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, or_, select
 from sqlalchemy.orm import Session
 
 from mlflow_quantgov.errors import ArtifactError
@@ -43,9 +43,10 @@ def _made_from(model: LoggedModel) -> Any:
     """Versions that name the model, its folder, or its run and name: MLflow finds it by those, too."""
     version: Any = SqlModelVersion
     places = [f"models:/{model.model_id}", model.artifact_location]
-    named = version.source.in_(places) | version.storage_location.in_(places)
+    columns = (version.source, version.storage_location)  # a copy has a source of its own
+    named = or_(*(column.in_(places) for column in columns))
     if model.source_run_id:
         of_run = f"runs:/{model.source_run_id}/{model.name}"
-        named |= (version.source == of_run) | version.source.startswith(f"{of_run}/", autoescape=True)
+        named |= or_(*((column == of_run) | column.startswith(f"{of_run}/", autoescape=True) for column in columns))
     there = version.current_stage.is_(None) | (version.current_stage != STAGE_DELETED_INTERNAL)
     return select(version.name, version.version).where(there, named).order_by(version.name, version.version)
