@@ -58,4 +58,13 @@ def test_a_workspace_in_which_a_gated_pointer_stands_may_not_go(store: Any, tmp_
     store.quantgov_guard_workspace("team-b")
     with ServerWorkspaceContext("team-a"):
         store.delete_registered_model_alias("iris", "champion")
+    # The triggers keep a version that was let through; deleted by its name, the ledger says what became of it.
+    with pytest.raises(
+        MlflowException, match=r"because iris version 1 was let through to @champion\. Fix: delete iris"
+    ):
+        store.quantgov_guard_workspace("team-a")
+    with ServerWorkspaceContext("team-a"):
+        store.delete_registered_model("iris")
+        store.create_registered_model("iris")
+        store.create_model_version("iris", str(tmp_path))
     store.quantgov_guard_workspace("team-a")
