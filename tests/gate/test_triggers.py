@@ -254,6 +254,24 @@ def test_a_grant_allows_what_its_row_names_and_ends_with_its_transaction(
         assert not runs(engine, ALIAS.format("champion", 1))
 
 
+def test_what_another_takes_the_stage_of_is_archived_whatever_the_policy_says_of_that(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "policy.yaml").write_text(RULES_OF_BOTH_KINDS.replace("MODE", "enforce"))
+    monkeypatch.setenv("QUANTGOV_POLICY", str(tmp_path / "policy.yaml"))
+    store: Any = open_store(f"quantgov:{database}")
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "MLmodel").write_text("flavors: {sklearn: {}}\n")
+    store.create_registered_model("iris")
+    for version in ("1", "2", "1"):
+        if version not in {str(one.version) for one in store.search_model_versions("name = 'iris'", max_results=9)}:
+            store.create_model_version("iris", str(tmp_path / "files"))
+        store.transition_model_version_stage("iris", version, "Production", True)
+        stages = {str(one.version): one.current_stage for one in store.search_model_versions(max_results=9)}
+        assert stages.pop(version) == "Production" and set(stages.values()) <= {"Archived"}
+    assert store.quantgov_verify().ok
+
+
 LEFT_OVER = (
     "INSERT INTO quantgov_grants (seq, deed, workspace, name, destination, version) "
     "SELECT MAX(seq), '{}', 'default', '{}', '{}', {} FROM quantgov_ledger"

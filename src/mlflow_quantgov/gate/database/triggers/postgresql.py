@@ -227,8 +227,10 @@ BEGIN
   IF NOT (renamed OR numbered OR repointed OR moved) THEN
     RETURN NEW;
   END IF;
+  -- What another takes the stage of is archived by MLflow, whatever the policy says of that stage.
   IF moved AND NOT goes AND NOT quantgov_is_open(NEW.name, new_stage)
       AND NOT quantgov_is_granted('set', NEW.workspace, NEW.name, lower(new_stage), NEW.version)
+      AND NOT (new_stage = 'Archived' AND removed)
     OR moved AND held AND NOT quantgov_is_open(OLD.name, old_stage) AND NOT removed
     OR renamed
       AND (new_stage <> 'None' AND NOT (quantgov_is_open(OLD.name, old_stage) AND quantgov_is_open(NEW.name, new_stage))

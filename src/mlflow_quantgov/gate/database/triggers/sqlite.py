@@ -127,7 +127,8 @@ def _versions() -> list[tuple[str, str]]:
     replaced = f"EXISTS (SELECT 1 FROM {VERSIONS} v WHERE v.rowid = NEW.rowid)"
     refused = " OR ".join(
         [
-            f"{moved} AND NOT {goes} AND NOT {new} AND NOT {is_set}",
+            # What another takes the stage of is archived by MLflow, whatever the policy says of that stage.
+            f"{moved} AND NOT {goes} AND NOT {new} AND NOT {is_set} AND NOT ({new_stage} IS 'Archived' AND {removed})",
             f"{moved} AND {held} AND NOT {old} AND NOT {removed}",
             f"{renamed} AND ({new_stage} IS NOT 'None' AND (NOT {old} OR NOT {new}) OR {_live('OLD')} OR {_live('NEW')}) "
             f"AND NOT ({_same('workspace')} AND {_RENAMED})",
