@@ -5,7 +5,7 @@ DEMO_VENV := .venv-demo
 BIN := $(VENV)/bin
 
 # They measure, or start servers of several processes, and get the machine for themselves.
-ALONE := tests/e2e tests/stress tests/evidence tests/cli tests/docs
+ALONE := tests/cli tests/docs tests/e2e tests/evidence tests/stress
 
 .PHONY: demo demo-quick test test-fast test-slow test-mlflow lint bench clean
 

@@ -85,7 +85,7 @@ def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
-def connected(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Registry:
+def connected(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
     """The server, with this test's MLflow pointed to it."""
     import mlflow
 
@@ -97,7 +97,9 @@ def connected(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Registry:
     client = mlflow.MlflowClient()
     for alias in client.get_registered_model(registry.model).aliases:
         client.delete_registered_model_alias(registry.model, alias)
-    return registry
+    yield registry
+    mlflow.set_tracking_uri(None)
+    mlflow.set_registry_uri(None)
 
 
 @pytest.fixture
