@@ -69,7 +69,7 @@ def _forget_the_server() -> Iterator[None]:
 def test_every_door_is_open_on_plain_mlflow(plain: Server, way: type[Way], monkeypatch: pytest.MonkeyPatch) -> None:
     _client_of(plain, monkeypatch)
     closed = []
-    for door in DOORS:
+    for door in filter(lambda door: door.is_open_on_plain_mlflow, DOORS):
         try:
             door.knock(way(plain), plain)
         except RefusedError as error:
@@ -98,7 +98,8 @@ def _goes_wrong(door: Door, way: Way, server: Server) -> str | None:
         door.knock(way, server)
     except RefusedError as error:
         message = error.message
-        if error.status not in door.status or "quantgov refused" not in message:
+        said = "quantgov refused" if door.is_open_on_plain_mlflow else ""  # else MLflow was first
+        if error.status not in door.status or said not in message:
             return f"{door.key}: refused otherwise: {error}"
         return None
     return f"{door.key}: went through"

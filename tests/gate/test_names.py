@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+from packaging.version import Version
 
 from mlflow_quantgov.gate.registry_store import open_store
 
@@ -39,7 +41,11 @@ def test_another_spelling_of_an_alias_is_gated(lenient: Any, tmp_path: Path, ski
     for store in (plain, lenient):
         store.create_registered_model("prod-chat")
         store.create_model_version("prod-chat", str(skills))
-    plain.set_registered_model_alias("prod-chat", alias, "1")  # another alias than champion, for MLflow
+    if "\n" in alias and Version(mlflow.__version__) >= Version("3.18"):
+        with pytest.raises(MlflowException, match="Invalid alias name"):  # MLflow closed this one itself
+            plain.set_registered_model_alias("prod-chat", alias, "1")
+    else:
+        plain.set_registered_model_alias("prod-chat", alias, "1")  # another alias than champion, for MLflow
     with pytest.raises(MlflowException, match="quantgov refused"):
         lenient.set_registered_model_alias("prod-chat", alias, "1")
     assert dict(lenient.get_registered_model("prod-chat").aliases) == {}
