@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlflow_quantgov.errors import QuantgovError
-from mlflow_quantgov.pages.mounting import guard_logged_models, guard_workspaces, mount, served, stop
+from mlflow_quantgov.pages.mounting import guard_deletions, mount, served, stop
 
 
 def create_app() -> Any:
@@ -14,6 +14,5 @@ def create_app() -> Any:
         app = mount()
     except QuantgovError as error:
         stop(error)
-    guard_workspaces(app)
-    guard_logged_models(app)
+    guard_deletions(app)
     return served(app)

@@ -7,7 +7,7 @@ from typing import Any
 from mlflow_quantgov.errors import QuantgovError, UsageError, require
 from mlflow_quantgov.gate.doors.actor import BASIC_AUTH, CUSTOM_AUTH, LOGIN, remember_signed_in
 from mlflow_quantgov.gate.doors.static_prefix import static_prefix
-from mlflow_quantgov.pages.mounting import bounded, guard_logged_models, guard_workspaces, mount, stop
+from mlflow_quantgov.pages.mounting import bounded, guard_deletions, mount, stop
 from mlflow_quantgov.pages.permissions import Permissions, is_our_route
 
 
@@ -24,8 +24,7 @@ def create_app() -> Any:
     _serve_our_own(app, auth, source)
     made = auth.create_app(app)
     _know_who_asks(app, source)
-    guard_workspaces(app)
-    guard_logged_models(app)
+    guard_deletions(app)
     return bounded(made)
 
 

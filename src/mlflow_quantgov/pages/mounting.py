@@ -92,7 +92,13 @@ def bounded(app: Any) -> Any:
     return app
 
 
-def guard_workspaces(app: Any) -> None:
+def guard_deletions(app: Any) -> None:
+    """Refuse what MLflow would delete past the registry's store."""
+    _guard_workspaces(app)
+    _guard_logged_models(app)
+
+
+def _guard_workspaces(app: Any) -> None:
     """Refuse the deletion of a workspace in which a gated pointer stands: MLflow does that past the registry's store."""
     from flask import request
     from mlflow.server import handlers
@@ -106,7 +112,7 @@ def guard_workspaces(app: Any) -> None:
     app.before_request(handlers.catch_mlflow_exception(not_with_gated_pointers))
 
 
-def guard_logged_models(app: Any) -> None:
+def _guard_logged_models(app: Any) -> None:
     """Refuse the deletion of a LoggedModel from which a version was registered: the tracking store does not know of those."""
     from flask import request
     from mlflow.server import handlers

@@ -24,6 +24,8 @@ _MAX_FILES = 10_000
 _MAX_MEMBERS = 10_000
 _MAX_MLMODEL_BYTES = 1_000_000
 _FLAVORS = {"python_function", "quantgov"}
+_UNREADABLE = (OSError, yaml.YAMLError, RecursionError, KeyError, TypeError, ValueError, AttributeError)
+"""What reading an MLmodel raises where it is not one, or not what MLflow writes."""
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -86,8 +88,8 @@ def loading_problem(root: Path, files: Path) -> str | None:
         flavors = _flavors(root)
         loader, data = flavors["python_function"]["loader_module"], flavors["python_function"]["data"]
         codes = [one.get("code") for one in flavors.values()]
-    except (OSError, yaml.YAMLError, RecursionError, KeyError, TypeError, ValueError, AttributeError) as error:
-        return f"MLmodel cannot be read ({type(error).__name__}), so nobody knows what would be loaded."
+    except _UNREADABLE as error:
+        return _unreadable(error)
     if not isinstance(loader, str) or not isinstance(data, str):
         return "MLmodel names its loader or its data by something else than a word."
     if loader != LOADER or data != files.name:
@@ -113,13 +115,17 @@ def _named_elsewhere(root: Path) -> str | None:
                 return f"MLmodel has {str(name)[:100]!r} fetch {str(described['source_model_name'])[:100]!r}, which does not lie here."
             if any(_is_ours(value) for value in described.values()):
                 return f"MLmodel has {str(name)[:100]!r} load from {OURS}/, where files may still be added."
-    except (OSError, yaml.YAMLError, RecursionError, KeyError, TypeError, ValueError, AttributeError) as error:
-        return f"MLmodel cannot be read ({type(error).__name__}), so nobody knows what would be loaded."
+    except _UNREADABLE as error:
+        return _unreadable(error)
     return None
 
 
 def _is_ours(value: object) -> bool:
     return isinstance(value, str) and OURS in PurePosixPath(posixpath.normpath(value)).parts
+
+
+def _unreadable(error: Exception) -> str:
+    return f"MLmodel cannot be read ({type(error).__name__}), so nobody knows what would be loaded."
 
 
 def _flavors(root: Path) -> Any:
