@@ -184,6 +184,19 @@ def resident(port: int) -> int:
     return total
 
 
+@pytest.mark.parametrize("path", ["/quantgov/api/check", "/quantgov/models/two%0Alines"])
+def test_whoever_is_still_sending_is_told_why_it_is_refused(hostile: Hostile, path: str) -> None:
+    size, first = 8 << 20, 1 << 20
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", hostile.port), timeout=60) as connection:
+        connection.sendall(head.encode() + b"[" * first)
+        answer = connection.recv(65536)
+        connection.sendall(b"[" * (size - first))  # a connection that was reset takes nothing, and forgets the answer
+        while part := connection.recv(65536):
+            answer += part
+    assert re.match(rb"HTTP/1.1 (404|413)", answer) and (b'"fix"' in answer or b"All models" in answer)
+
+
 @pytest.mark.parametrize("path", ["/quantgov/api/check", "/quantgov/api/statements", "/quantgov/none", "/quantgov/"])
 def test_a_gigabyte_in_chunks_is_neither_read_nor_held(hostile: Hostile, path: str) -> None:
     before = resident(hostile.port)
