@@ -163,6 +163,7 @@ def test_what_real_tools_made_does_not_come_from_another_seed(artifacts: Path, t
     assert len(problems(found)) == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [one for one in FIXTURES if one != "parent-sharded" and "F16" not in one])
 @pytest.mark.parametrize("false", ["changed by 1 %", "changed by 3 %", "quantized before, 4 bit"])
 def test_what_real_tools_made_does_not_come_from_a_changed_parent(
@@ -294,6 +295,7 @@ def test_scales_that_no_norm_takes_back_are_found(parent: Path, tmp_path: Path) 
     assert "nothing before it takes that back" in problems(found)["model.layers.0.self_attn.q_proj.weight"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cast", [to_bfloat16, to_float16])
 def test_a_parent_that_was_held_in_16_bits_is_the_parent(
     parent: Path, tmp_path: Path, cast: Callable[[Any], Any]

@@ -48,10 +48,6 @@ WITH_MATRIX = [
 ]
 SLOW_TABLES = {"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S"}
 """llama.cpp sets theirs up for seconds before it writes the first row."""
-SLOW = {*SLOW_TABLES, "IQ3_XXS", "IQ3_S", "IQ4_XS"}
-"""Their quantizer searches the table as long."""
-SLOW_WITH_MATRIX = {"Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "IQ4_NL"}
-"""Theirs searches the scales again for every importance; Q4_0 and Q6_K stand for them where time is short."""
 NO_TRACE = {"IQ1_S", "IQ1_M"}
 
 
@@ -96,16 +92,10 @@ def verdicts(twins: dict[str, tuple[Path, Path]], target: Path, kind: str, impor
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "important"),
-    [
-        pytest.param(
-            kind,
-            important,
-            marks=[pytest.mark.slow] if kind in SLOW or (important and kind in SLOW_WITH_MATRIX) else [],
-        )
-        for kind, important in [(one, one in NEED_IMPORTANCE) for one in KINDS] + [(one, True) for one in WITH_MATRIX]
-    ],
+    [(one, one in NEED_IMPORTANCE) for one in KINDS] + [(one, True) for one in WITH_MATRIX],
 )
 def test_the_parent_is_proved_and_others_are_not(
     twins: dict[str, tuple[Path, Path]], tmp_path: Path, kind: str, important: bool

@@ -54,6 +54,7 @@ def test_graphs_of_real_tools_come_from_their_parent(name: str) -> None:
     assert not any("onnx::" in one.name or "Constant" in one.name for one in found.layers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIXTURES)
 def test_graphs_of_real_tools_do_not_come_from_another_parent(tmp_path: Path, name: str) -> None:
     parent, amount = FIXTURES[name]
@@ -365,6 +366,7 @@ def test_a_mutated_graph_gives_a_verdict_or_one_error(tmp_path: Path, data: st.D
     accepts(lambda: compare(folder, ARTIFACTS / "parent-bf16"))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_a_matrix_that_is_stored_the_other_way_round(tmp_path: Path, onnx: Any) -> None:
     rows, columns = 4096, 4096
     tile = (np.random.default_rng(0).standard_normal((128, 128)) * 0.05).astype(np.float32)

@@ -294,6 +294,7 @@ FOLDERS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FOLDERS)
 def test_odd_values_in_a_config_are_read_or_refused(artifacts: Path, tmp_path: Path, name: str) -> None:
     folder = tmp_path / name

@@ -452,6 +452,7 @@ FOLDERS = ("fp8-block", "modelopt-nvfp4", "mxfp4-gpt-oss", "hqq-w4g32", "quanto-
            "ct-sparse24-fp8")  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FOLDERS)
 def test_odd_values_in_configs_are_read_or_refused(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name

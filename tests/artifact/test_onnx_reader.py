@@ -60,6 +60,7 @@ def test_a_truncated_file_is_refused(folder: Path, data: st.DataObject) -> None:
     assert not reads(folder, whole[: data.draw(st.integers(0, len(whole) * 9 // 10))])
 
 
+@pytest.mark.slow
 @FUZZ
 @given(st.data())
 def test_mutated_files_never_crash(folder: Path, data: st.DataObject) -> None:

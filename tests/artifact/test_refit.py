@@ -33,6 +33,7 @@ def test_scales_fitted_to_few_weights_leave_the_parent_proved(kind: str) -> None
     assert of_rows(weights_of(1), kind, parent, few_that_count())[0] == "refuted"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("important", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_change_is_proved_that_is_larger_than_what_would_have_shown(kind: str, important: bool) -> None:

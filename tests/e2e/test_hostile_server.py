@@ -187,7 +187,9 @@ def resident(port: int) -> int:
 @pytest.mark.parametrize("path", ["/quantgov/api/check", "/quantgov/models/two%0Alines"])
 def test_whoever_is_still_sending_is_told_why_it_is_refused(hostile: Hostile, path: str) -> None:
     size, first = 8 << 20, 1 << 20
-    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
+    )
     with socket.create_connection(("127.0.0.1", hostile.port), timeout=60) as connection:
         connection.sendall(head.encode() + b"[" * first)
         answer = connection.recv(65536)

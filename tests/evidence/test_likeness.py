@@ -140,6 +140,7 @@ def linear_witness(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[list
     return left.tolist(), right.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dimensions", [1, 7, 100])
 @pytest.mark.parametrize("documents", [(20, 20), (50, 50), (40, 300), (200, 200)])
 def test_coverage_where_the_discrepancy_is_at_the_threshold(documents: tuple[int, int], dimensions: int) -> None:

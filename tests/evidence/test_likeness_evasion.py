@@ -72,6 +72,7 @@ def test_phrase_scores_are_shares_and_do_not_depend_on_order(left: list[str], ri
     assert again[0] == scores[0] and sorted(again[1]) == sorted(scores[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", ["copies", "one long document"])
 def test_what_was_not_compared_does_not_pass(
     python_texts: list[str], support_texts: list[str], write_jsonl: Write, extra: str

@@ -88,6 +88,7 @@ def test_wrong_verdicts_on_clusters_and_real_scores_are_rare_enough_everywhere(l
 PLANS = {(one.label, one.margin): one for one in grid.plans()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "key",
     [

@@ -30,6 +30,7 @@ def ever_crosses(needed: list[int | None]) -> Fraction:
     return crossed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [0.05, 0.025, 0.01])
 def test_looking_after_every_round_and_stopping_at_will_errs_no_more_often_than_said(level: float) -> None:
     chance = ever_crosses([signs_needed(count, level) for count in range(1, HORIZON + 1)])

@@ -158,6 +158,7 @@ def test_an_archive_that_is_no_log_or_a_trap_is_one_line(
     assert "\n" not in caught.value.one_line()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stated", [10, 40_000_000])
 def test_a_member_that_unpacks_to_more_than_it_says_is_not_unpacked(tmp_path: Path, stated: int) -> None:
     """Zstandard packs a gigabyte of spaces into some kilobytes, and the archive's directory says what it likes."""

@@ -35,6 +35,7 @@ def lenient(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> A
     return open_store(f"quantgov:{database}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alias", SPELLINGS + LOOKALIKES)
 def test_another_spelling_of_an_alias_is_gated(lenient: Any, tmp_path: Path, skills: Path, alias: str) -> None:
     plain = SqlAlchemyStore(f"sqlite:///{tmp_path / 'plain.db'}")

@@ -185,6 +185,7 @@ def test_a_file_whose_header_is_broken_is_cut_all_the_same(tmp_path: Path) -> No
     assert b"".join(piece.data for piece in cut(path)) == path.read_bytes()
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=200), st.integers(0, 3))
 @settings(max_examples=20)
 def test_pieces_find_themselves_again_after_bytes_were_put_in_front(front: bytes, name: int) -> None:

@@ -113,6 +113,7 @@ def start(model: Path, store: Path, **options: object) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pieces", [1, 3])
 def test_a_killed_writer_leaves_nothing_wrong_and_the_next_goes_on(large: Path, tmp_path: Path, pieces: int) -> None:
     store, manifest = tmp_path / "a", build_manifest(large)
@@ -132,6 +133,7 @@ def test_a_killed_writer_leaves_nothing_wrong_and_the_next_goes_on(large: Path, 
     assert restore(manifest.digest, str(store), tmp_path / "back") == manifest
 
 
+@pytest.mark.slow
 def test_a_writer_at_work_keeps_its_half_written_files(
     model: Path, versions: Callable[[str], Path], tmp_path: Path
 ) -> None:
