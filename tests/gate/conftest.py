@@ -68,7 +68,7 @@ def sklearn_like(store: Any, tmp_path: Path) -> Callable[[str], str]:
     """Registers a version without language-model weights."""
 
     def register(name: str) -> str:
-        source = tmp_path / f"{name}-files"
+        source = tmp_path / f"files-{name.encode().hex()[:60]}"
         source.mkdir(exist_ok=True)
         (source / "MLmodel").write_text("flavors: {sklearn: {}}\n")
         (source / "model.skops").write_bytes(b"small")

@@ -165,7 +165,7 @@ class _Gate(Audit, Guards, Rechecking, Desk, Judging, Records, Settling, _Store)
     @tried_again
     def create_model_version(self, name: str, source: str, *args: Any, **kwargs: Any) -> Any:
         """Gated where the policy says `create: gated`; this is also where "Promote model" and copies end."""
-        self._refuse_wide(source)
+        self._refuse_source(source)
         if not creation_gated(self._policy, name):
             return self._logged(name, lambda: super(_Gate, self).create_model_version(name, source, *args, **kwargs))
         return self._undisturbed(source, lambda: self._create_judged(name, source, *args, **kwargs))

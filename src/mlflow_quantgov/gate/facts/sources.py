@@ -12,9 +12,11 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import mlflow
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from sqlalchemy import Engine, create_engine, inspect, text
 
 from mlflow_quantgov.errors import ArtifactError
+from mlflow_quantgov.gate.facts.addresses import check_address
 from mlflow_quantgov.gate.write_once.places import DESTINATION
 
 _VERSION = re.compile(r"^models:/(?P<name>[^/@]+)/(?P<version>\d+)$")
@@ -45,14 +47,14 @@ def version_named(uri: str | None) -> tuple[str, str] | None:
 
 @contextmanager
 def local_files(ref: VersionRef, engine: Engine | None) -> Iterator[Path]:
-    """The version's files on this machine, downloaded into a temporary folder where they lie elsewhere.
+    """The version's files on this machine, as a client gets them; in a temporary folder where they lie elsewhere.
 
     Args:
         ref: The version.
         engine: The registry's database; None on a client, which asks its tracking server.
 
     Raises:
-        ArtifactError: The files cannot be reached.
+        ArtifactError: The files cannot be reached, or their address may be read in two ways.
     """
     location = _location(ref, engine)
     path = _as_path(location)
@@ -63,7 +65,8 @@ def local_files(ref: VersionRef, engine: Engine | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="quantgov-files-") as scratch:
         try:
-            fetched = mlflow.artifacts.download_artifacts(artifact_uri=_stored(location), dst_path=scratch)
+            # The way of clients. `mlflow.artifacts.download_artifacts` splits an address first, and joins it otherwise.
+            fetched = get_artifact_repository(_stored(location)).download_artifacts("", scratch)
         except Exception as error:
             raise _unreachable(ref, type(error).__name__) from error
         yield Path(fetched)
@@ -73,12 +76,18 @@ def path_here(ref: VersionRef, engine: Engine | None) -> Path | None:
     """Where the version's files lie on this machine; None where they would have to be downloaded.
 
     Raises:
-        ArtifactError: Nobody knows where they lie.
+        ArtifactError: Nobody knows where they lie, or their address may be read in two ways.
     """
     return _as_path(_location(ref, engine))
 
 
 def _location(ref: VersionRef, engine: Engine | None) -> str:
+    found = _resolved(ref, engine)
+    check_address(found, f"{ref.name} version {ref.version}")
+    return found
+
+
+def _resolved(ref: VersionRef, engine: Engine | None) -> str:
     known = ref.location or ref.source
     logged = _LOGGED.match(known or "")
     if not logged:
@@ -102,7 +111,9 @@ def run_of(engine: Engine, uri: str) -> str | None:
     """Where `runs:/ID/PATH` lies; None for other URIs, and where this database does not know the run."""
     named = _RUN.match(uri)
     root = _one(engine, "runs", "artifact_uri", "run_uuid", named["id"]) if named else None
-    return f"{root}/{named['path'] or ''}" if named and root is not None else None
+    if named is None or root is None:
+        return None
+    return f"{root}/{named['path']}" if named["path"] else root
 
 
 def _one(engine: Engine, table: str, column: str, key: str, value: str) -> str | None:

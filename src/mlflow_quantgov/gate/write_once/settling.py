@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from mlflow_quantgov.errors import ArtifactError
+from mlflow_quantgov.errors import ArtifactError, short
+from mlflow_quantgov.gate.facts.addresses import oddity
 from mlflow_quantgov.gate.facts.sources import databases, logged_model_of, run_of
 from mlflow_quantgov.gate.write_once.folder_locks import FolderLocks
 from mlflow_quantgov.gate.write_once.governed import covers_others
@@ -41,8 +42,17 @@ class Settling:
         with self._folders.alone(place):
             return create()
 
-    def _refuse_wide(self: Any, source: str) -> None:
-        """Refuse a version that would take other people's artifacts in, and so forbid them to write."""
+    def _refuse_source(self: Any, source: str) -> None:
+        """Refuse a version whose files two readers might look for in two places, or one that would take in other people's."""
+        known = (logged_model_of(one, source) or run_of(one, source) for one in databases(self.engine))
+        for address in {source, next((uri for uri in known if uri is not None), source)}:
+            odd = None if address.startswith("models:") else oddity(address)
+            if odd is not None:
+                raise MlflowException(
+                    f"quantgov refused: the address of its files can be read in two ways: {odd} ({short(address)}). "
+                    "Fix: log the model under a plain name, and register that",
+                    error_code=INVALID_PARAMETER_VALUE,
+                )
         if source.startswith(("models:", "runs:")):
             return
         covered = covers_others(self.engine, source)

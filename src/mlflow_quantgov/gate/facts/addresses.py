@@ -1,0 +1,86 @@
+"""Addresses of files that every reader takes the same way.
+
+A version's files are read by MLflow's clients, by its artifact routes, by the libraries of the stores, and by the gate. Each
+has its own idea of percent signs, of what stands behind a question mark, and of empty names between slashes; where they
+differ, what is judged is not what is loaded. So only an address is taken in which nothing has to be decoded, dropped or
+joined, or where one decoding is the end of it.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+from mlflow_quantgov.errors import ArtifactError, short
+
+_SCHEME = re.compile(r"^(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):")
+_ENCODED = frozenset({"file", "mlflow-artifacts"})
+"""Schemes whose paths MLflow percent-encodes by itself, and decodes once everywhere."""
+_FOLDERS = frozenset({"", "file"})
+"""On this machine a slash at the end changes nothing; in a store of objects it is a part of their names."""
+_MEANS_MORE = re.compile(r"[?#;%\\]")
+
+
+def oddity(address: str) -> str | None:
+    """What two readers of an address may take differently; None where there is no such thing.
+
+    Args:
+        address: A URI, or the path of a folder.
+    """
+    named = _SCHEME.match(address)
+    scheme = named["scheme"] if named else ""
+    if scheme != scheme.lower():
+        return f"its scheme is written {scheme}"
+    if address != address.strip() or not address.isprintable():
+        return "it holds signs that no screen shows"
+    path = address.removeprefix(f"{scheme}:") if named else address
+    if path.startswith("//") and named:
+        if scheme == "file" and not path.startswith("///"):
+            return "it names a host"
+        path = "/" + path.removeprefix("//").partition("/")[2]
+    once = unquote(path, errors="strict") if scheme in _ENCODED and _is_text(path) else path
+    if once.count("/") != path.count("/") or not once.isprintable():
+        return "a percent sign hides something in it"
+    if found := _MEANS_MORE.search(once):
+        return f"it holds {found[0]}"
+    if scheme in _FOLDERS:
+        once = once.removesuffix("/")
+    names = once.removeprefix("/").split("/") if once.strip("/") else []
+    if any(name in {"", ".", ".."} for name in names):
+        return "a name between its slashes is empty, or leads elsewhere"
+    return None
+
+
+def check_address(address: str, whose: str) -> None:
+    """Refuse an address that two readers may take differently.
+
+    Args:
+        address: Where files lie; what leads to another version (`models:`) is looked at there.
+        whose: The version, for the message.
+
+    Raises:
+        ArtifactError: It is one.
+    """
+    scheme = address.partition(":")[0]
+    if scheme == "models":
+        return
+    if scheme == "runs":
+        raise ArtifactError(
+            f"The files of {whose} are named by their run ({short(address, 80)}): mlflow.register_model names their folder.",
+            why="At each download clients lay the logged models of that run over them, also those that come later.",
+            fix="mlflow.register_model('runs:/RUN/NAME', MODEL)",
+        )
+    if (odd := oddity(address)) is not None:
+        raise ArtifactError(
+            f"The address of the files of {whose} can be read in two ways: {odd} ({short(address, 80)}).",
+            why="What is judged might not be what is loaded.",
+            fix="log the model again under a plain name: letters, digits, - and _",
+        )
+
+
+def _is_text(path: str) -> bool:
+    try:
+        unquote(path, errors="strict")
+    except UnicodeDecodeError:
+        return False
+    return True
