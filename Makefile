@@ -4,8 +4,8 @@ VENV := .venv
 DEMO_VENV := .venv-demo
 BIN := $(VENV)/bin
 
-# They measure, or start servers of several processes, and get the machine for themselves.
-ALONE := tests/cli tests/docs tests/e2e tests/evidence tests/stress
+# They time things, run llama.cpp, whose threads wait for each other, or crash servers: they get the machine for themselves.
+ALONE := tests/cli tests/docs $(addprefix tests/e2e/test_,examples.py server.py web_ui.py) tests/evidence tests/stress
 
 .PHONY: demo demo-quick test test-fast test-slow test-mlflow lint bench clean
 

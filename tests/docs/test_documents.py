@@ -133,6 +133,17 @@ TUTORIALS = {
     ),
 }  # fmt: skip
 """What a tutorial leaves behind, and what it says, in this order."""
+STORY = (
+    "gptq does not run on demo-cpu",
+    "(1) task-eval fail: multi-step-reasoning fell",
+    "It needs quantization-aware training, and none is recorded for these weights",
+    "First look, 40 items per task: inconclusive",
+    "items would settle it",
+    "allowed skills version 4 at @champion",
+    "quantgov rollback skills --alias champion: version 4 -> version 1",
+    "chain unbroken",
+)
+"""What `quantgov demo --quick` says, with which each tutorial begins."""
 
 
 @pytest.mark.slow
@@ -164,6 +175,9 @@ def test_the_tutorial_runs_as_it_stands(name: str, tmp_path: Path) -> None:
     for one in expected:
         place = words.find(one, place)
         assert place >= 0, f"{one}: {out[-9000:]}"
+    assert [one for one in STORY if one not in words] == []
+    reports = list((tmp_path / report).parent.glob("report-*.html"))
+    assert len(reports) == 4 and all("http" not in one.read_text().replace("http-equiv", "") for one in reports)
     assert (tmp_path / report).stat().st_size > 10_000
 
 
