@@ -1,21 +1,33 @@
-"""What decides a model's answers beside its weights: configuration, tokenizer, chat template, GGUF metadata.
+"""What decides a model's answers beside its weights: configuration, tokenizer, chat template, metadata of containers.
 
 The weights digest is the same whatever stands in these files, and a changed chat template or rope base changes every
 answer. So a measurement also names their digest. Cards, licences and pictures are left out: they change nothing.
+
+What the header of a safetensors file says counts here, as that of a GGUF file does: torchao writes there how the codes
+of its tensors are read (blocks, types, the rounding of activations). It is no part of the weights: those are tensors,
+which a recipe has to give again byte for byte, whatever stands beside them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from mlflow_quantgov.artifact.files import list_files
-from mlflow_quantgov.artifact.tensors import read_gguf
-from mlflow_quantgov.artifact.weights import OTHER_WEIGHT_SUFFIXES, json_digest
+from mlflow_quantgov.artifact.files import list_files, parse_json
+from mlflow_quantgov.artifact.tensors import Tensor, open_safetensors
+from mlflow_quantgov.artifact.weights import OTHER_WEIGHT_SUFFIXES, json_digest, names_repeat, tensors_by_file
 from mlflow_quantgov.errors import ArtifactError
 
 _FOR_PEOPLE = {".md", ".png", ".jpg", ".jpeg", ".svg", ".gif", ".pdf"}
 _ABOUT = ("license", "notice", "readme", "use_policy", ".git")
+_FOR_LOADERS = {".gguf", ".json", ".jinja", ".model", ".py", ".pyc", ".so"}
+"""What a loader reads under any name, if it is told to: `license.gguf` is a model, whatever it is called."""
+_GGUF = "gguf"
+"""Stands for the name of a GGUF file."""
+_USUAL = ("format", "pt")
+"""What the header of nearly every safetensors file says; without it a loader does the same."""
 _MAX_BYTES = 1 << 30
 
 
@@ -26,14 +38,23 @@ def behaviour_digest(path: str | Path) -> str:
         path: Model folder, or one model file (whose own name does not count).
 
     Returns:
-        `sha256:...` of the sorted list of names and sha256 as canonical JSON.
+        `sha256:...` of the sorted list of names and sha256 as canonical JSON; what headers of safetensors files say
+        beyond `format: pt` stands among them.
 
     Raises:
         ArtifactError: Nothing there, a file that cannot be read, or more than 1 GiB of such files.
     """
     source = Path(path)
-    found = list_files(source)
-    described = [[_label(name, file, source), _digest_of(file)] for name, file in found if _counts(name)]
+    files = dict(list_files(source))
+    tensors = tensors_by_file(files)
+    named = names_repeat(tensors)
+    described = [
+        [_label(name, file, source, named=named), _digest_of(file, tensors.get(name, {}))]
+        for name, file in files.items()
+        if _counts(name)
+    ]
+    if said := _said_in_headers(files):
+        described.append(["safetensors", "metadata", json_digest(said)])
     return json_digest(sorted(described))
 
 
@@ -41,18 +62,57 @@ def _counts(name: str) -> bool:
     path = PurePosixPath(name)
     if path.suffix == ".safetensors" or path.suffix in OTHER_WEIGHT_SUFFIXES - {".xml"}:
         return False
-    return path.suffix.lower() not in _FOR_PEOPLE and not path.name.lower().startswith(_ABOUT)
+    about = path.name.lower().startswith(_ABOUT) and path.suffix not in _FOR_LOADERS
+    return path.suffix.lower() not in _FOR_PEOPLE and not about
 
 
-def _label(name: str, file: Path, source: Path) -> str:
-    return "gguf" if file.suffix == ".gguf" else "" if source.is_file() else name
+def _label(name: str, file: Path, source: Path, *, named: bool) -> str:
+    """Name under which a file counts.
+
+    Args:
+        name: Its relative path.
+        file: The file.
+        source: The model's folder, or the file itself.
+        named: Whether a GGUF file counts by its own name, since others have tensors of the same names.
+    """
+    if file.suffix == ".gguf" and not named:
+        return _GGUF
+    # A file that is called as GGUF files count, and holds the header of one, is none.
+    return "" if source.is_file() else f"./{name}" if name == _GGUF else name
 
 
-def _digest_of(file: Path) -> str:
+def _said_in_headers(files: Mapping[str, Path]) -> list[list[str]]:
+    """What the headers of safetensors files say, sorted; once where several files say the same.
+
+    Texts that are JSON count as what they say, not as how it is written. Where two files say something else under one
+    key, the one read last counts for a loader: then the file is named too.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for name, file in files.items():
+        if file.suffix == ".safetensors":
+            for key, text in open_safetensors(file).metadata.items():
+                if (key, text) != _USUAL:
+                    found.setdefault(json.dumps(key), {})[name] = _meaning(text)
+    said = []
+    for key, texts in found.items():
+        agreed = set(texts.values())
+        said += [[key, *agreed]] if len(agreed) == 1 else [[key, text, name] for name, text in texts.items()]
+    return sorted(said)
+
+
+def _meaning(text: str) -> str:
+    """A text as canonical JSON, led by whether it was an object or a list itself; ASCII, whatever it holds."""
+    try:
+        if text.lstrip()[:1] in ("{", "["):
+            return f"json {json.dumps(parse_json(text.encode()), sort_keys=True, separators=(',', ':'))}"
+    except (ValueError, RecursionError):
+        pass  # Then it is text like any other.
+    return f"text {json.dumps(text)}"
+
+
+def _digest_of(file: Path, tensors: Mapping[str, Tensor]) -> str:
     """sha256 of a file; of a GGUF file, of everything before its first tensor."""
-    size = file.stat().st_size
-    if file.suffix == ".gguf":
-        size = min((tensor.offset for tensor in read_gguf(file).tensors.values()), default=size)
+    size = min((tensor.offset for tensor in tensors.values()), default=file.stat().st_size)
     if size > _MAX_BYTES:
         raise ArtifactError(
             f"{file.name} has {size:,} bytes and is no file of weights that can be read.",

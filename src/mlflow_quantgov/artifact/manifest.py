@@ -196,7 +196,7 @@ def _entries(source: Path) -> list[tuple[str, Path]]:
 
 def _finish(files: list[FileEntry], paths: dict[str, Path]) -> Manifest:
     ordered = tuple(sorted(files, key=lambda file: file.path))
-    tensors = tensor_parts(paths[file.path] for file in ordered)
+    tensors = tensor_parts({file.path: paths[file.path] for file in ordered})
     digests = {file.path: file.sha256 for file in ordered}
     others = [WeightPart(name, digests[name]) for name in weight_files(paths, alone=not tensors)]
     kind = "tensors" if not others else "tensors and files" if tensors else "files"

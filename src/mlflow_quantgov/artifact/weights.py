@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from mlflow_quantgov.artifact.files import list_files
@@ -25,7 +25,7 @@ class WeightPart:
     """A tensor, or a file of weights whose tensors cannot be read one by one."""
 
     name: str
-    """Of the tensor; path of the file."""
+    """Of the tensor (see `tensors_in`); path of the file."""
     sha256: str
     """Hex digest of its bytes."""
     dtype: str | None = None
@@ -34,7 +34,7 @@ class WeightPart:
 
 
 def weights_digest(parts: Iterable[WeightPart]) -> str:
-    """`sha256:...` over all parts, whatever files the tensors lie in."""
+    """`sha256:...` over all parts, whatever files the tensors of one model lie in."""
     listed = list(parts)
     tensors = sorted(
         (one for one in listed if one.dtype is not None), key=lambda one: (one.name, one.sha256, one.dtype)
@@ -44,20 +44,49 @@ def weights_digest(parts: Iterable[WeightPart]) -> str:
     return json_digest(described + [[one.name, one.sha256] for one in files])
 
 
-def tensors_in(paths: Iterable[Path]) -> Iterator[Tensor]:
-    """Every tensor of the files that are read tensor by tensor; nothing but headers is read.
+def tensors_by_file(paths: Mapping[str, Path]) -> dict[str, dict[str, Tensor]]:
+    """Tensors of each file that is read tensor by tensor, by the file's relative path; nothing but headers is read.
 
     Raises:
         ArtifactError: A header is wrong.
     """
-    for path in paths:
+    found = {}
+    for name, path in paths.items():
         if path.suffix == ".safetensors":
-            yield from open_safetensors(path).tensors.values()
+            found[name] = open_safetensors(path).tensors
         elif path.suffix == ".gguf":
-            yield from read_gguf(path).tensors.values()
+            found[name] = read_gguf(path).tensors
+    return found
 
 
-def tensor_parts(paths: Iterable[Path]) -> list[WeightPart]:
+def names_repeat(files: Mapping[str, Mapping[str, Tensor]]) -> bool:
+    """Whether a tensor's name stands in two files, so that only their names say which of the two a loader takes."""
+    return len(set().union(*files.values())) < sum(map(len, files.values()))
+
+
+def tensors_in(paths: Mapping[str, Path]) -> list[Tensor]:
+    """Every tensor of the files that are read tensor by tensor.
+
+    The parts of one model share no name, so it does not count in which of them a tensor lies. Where two files do share
+    one (a projector beside a model), every tensor is called `FILE/./NAME`: no tensor alone can be called so.
+
+    Args:
+        paths: Files by their relative paths.
+
+    Raises:
+        ArtifactError: A header is wrong.
+    """
+    files = tensors_by_file(paths)
+    if not names_repeat(files):
+        return [tensor for tensors in files.values() for tensor in tensors.values()]
+    return [
+        replace(tensor, name=f"{file}/./{tensor.name}")
+        for file, tensors in files.items()
+        for tensor in tensors.values()
+    ]
+
+
+def tensor_parts(paths: Mapping[str, Path]) -> list[WeightPart]:
     """Every tensor, hashed in parallel.
 
     Raises:
@@ -86,7 +115,7 @@ def weight_parts(path: Path) -> list[WeightPart]:
         ArtifactError: A file cannot be read.
     """
     paths = dict(list_files(path))
-    tensors = tensor_parts(paths.values())
+    tensors = tensor_parts(paths)
     return tensors + [WeightPart(name, _file_digest(paths[name])) for name in weight_files(paths, alone=not tensors)]
 
 

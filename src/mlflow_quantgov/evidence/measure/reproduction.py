@@ -199,7 +199,7 @@ def _difference(recorded: WeightPart | None, again: WeightPart | None) -> str | 
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    return {one.name: one for one in tensors_in(dict(list_files(path)).values())}
+    return {one.name: one for one in tensors_in(dict(list_files(path)))}
 
 
 def _bytes_that_differ(one: Tensor, other: Tensor) -> str:

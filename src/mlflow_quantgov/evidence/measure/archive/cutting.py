@@ -68,7 +68,7 @@ def cut(path: Path) -> Iterator[Piece]:
 def _tensors(path: Path) -> list[Tensor]:
     """Tensors in the order of their bytes; none where the file's header is not understood: it is archived all the same."""
     try:
-        return sorted((one for one in tensors_in([path]) if one.size), key=lambda one: one.offset)
+        return sorted((one for one in tensors_in({path.name: path}) if one.size), key=lambda one: one.offset)
     except ArtifactError:
         return []
 
