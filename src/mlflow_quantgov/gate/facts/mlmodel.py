@@ -34,6 +34,7 @@ _TASKS = frozenset({
     "zero-shot-classification", "zero-shot-image-classification", "zero-shot-object-detection", "llm/v1/embeddings",
 })  # fmt: skip
 """Tasks of transformers' pipelines that an encoder can have; whatever is not among them may generate."""
+_GENERATES = "which may generate text: language models are logged with mlflow_quantgov.log_model."
 _PIPELINES = re.compile(
     r"(Classification|FeatureExtraction|Detection|Segmentation|Matching|ImageToImage|MaskGeneration|FillMask"
     r"|QuestionAnswering|DepthEstimation|SpeechRecognition)Pipeline$"
@@ -101,10 +102,10 @@ def _transformers_problem(folder: Path, described: dict[str, Any], files: Artifa
         return f"MLmodel has 'transformers' load {str(binary)[:100]!r}, which is not what was inspected."
     for key in ("task", "inference_task"):
         if described.get(key) is not None and described[key] not in _TASKS:
-            return f"MLmodel gives it the task {str(described[key])[:100]!r}, which is one of language models."
+            return f"MLmodel gives it the task {str(described[key])[:100]!r}, {_GENERATES}"
     pipeline = described.get("instance_type")
     if pipeline is not None and not _PIPELINES.search(str(pipeline)):
-        return f"MLmodel makes it a {str(pipeline)[:100]!r}, which may generate text."
+        return f"MLmodel makes it a {str(pipeline)[:100]!r}, {_GENERATES}"
     made, named = str(described.get("pipeline_model_type")), architectures_of(files)
     if made not in named or not is_encoder_class(made):
         return f"MLmodel makes it a {made[:100]!r}, which is not the class in its config.json."
