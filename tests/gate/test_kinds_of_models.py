@@ -156,3 +156,34 @@ def test_what_is_not_known_as_harmless_is_judged(change: Callable[[Path], None],
     change(root)
     found, problem = inspect_version(root, root / "model")
     assert found is not None and found.is_language_model and problem is None
+
+
+@pytest.mark.slow
+def test_what_mlflow_itself_writes_is_told_apart(tmp_path: Path, skills: Path) -> None:
+    """Real classes of transformers, saved by MLflow: heads of encoders pass, decoders under any tensor names do not."""
+    import mlflow
+
+    transformers = pytest.importorskip("transformers")
+    words = transformers.AutoTokenizer.from_pretrained(skills)
+    size = {"vocab_size": len(words), "hidden_size": 16}
+    encoder = size | {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    bert = transformers.BertConfig(**encoder)
+    falcon = transformers.FalconConfig(**size, num_hidden_layers=1, num_attention_heads=2)
+    neox = transformers.GPTNeoXConfig(**encoder, tie_word_embeddings=True)
+    kinds = [
+        (transformers.BertForSequenceClassification(bert), "text-classification", False),
+        (transformers.BertModel(bert), "feature-extraction", False),
+        (transformers.BloomForCausalLM(transformers.BloomConfig(**size, n_layer=1, n_head=2)), "text-generation", True),
+        (transformers.FalconForCausalLM(falcon), "text-generation", True),
+        (transformers.GPTNeoXForCausalLM(neox), "text-generation", True),
+    ]
+    for number, (model, task, generates) in enumerate(kinds):
+        root = tmp_path / str(number)
+        pipeline = transformers.pipeline(task, model=model, tokenizer=words)
+        mlflow.transformers.save_model(pipeline, str(root), pip_requirements=["mlflow"])
+        found, problem = inspect_version(root, root / "model")
+        assert (found is not None, problem) == (generates, None), task
+        if generates:
+            config = json.loads((root / "model" / "config.json").read_text()) | ENCODER
+            (root / "model" / "config.json").write_text(json.dumps(config))
+            assert inspect_version(root, root / "model") != (None, None)
