@@ -144,14 +144,32 @@ def test_inspection_needs_no_heavy_library(artifacts: Path) -> None:
     assert run.stdout.strip() == "[]"
 
 
+BERT = {"model_type": "bert"}
+
+
 @pytest.mark.parametrize(
     ("config", "tensor", "is_one"),
     [
         ({"architectures": ["ChatGLMModel"]}, "transformer.embedding.word_embeddings.weight", True),
         ({"architectures": ["OwnModel"], "auto_map": {"AutoModelForCausalLM": "own.OwnModel"}}, "e.weight", True),
         ({"architectures": ["OwnModel"]}, "lm_head.weight", True),
-        ({"architectures": ["BertModel"]}, "embeddings.word_embeddings.weight", False),
-        ({"architectures": ["BertForSequenceClassification"], "auto_map": []}, "classifier.weight", False),
+        ({"architectures": ["OwnForSequenceClassification"]}, "classifier.weight", True),
+        (BERT | {"architectures": ["BertModel"]}, "embeddings.word_embeddings.weight", False),
+        (BERT | {"architectures": ["BertForSequenceClassification"], "auto_map": []}, "classifier.weight", False),
+        (BERT | {"architectures": ["BertForMaskedLM"]}, "cls.predictions.bias", False),
+        (BERT | {"architectures": ["BertForMaskedLM"], "is_decoder": True}, "cls.predictions.bias", True),
+        (BERT, "cls.predictions.bias", True),
+        (BERT | {"architectures": ["BertLMHeadModel"]}, "cls.predictions.bias", True),
+        (BERT | {"architectures": ["BertModel"], "auto_map": {"AutoModel": "own.Own"}}, "embeddings.weight", True),
+        (BERT | {"architectures": ["BertModel", "BertGenerationDecoder"]}, "embeddings.weight", True),
+        ({"architectures": ["ViTForImageClassification"], "model_type": "vit"}, "classifier.weight", False),
+        ({"model_type": "bloom"}, "transformer.word_embeddings.weight", True),
+        ({"model_type": "falcon"}, "transformer.word_embeddings.weight", True),
+        ({"model_type": "mamba"}, "backbone.embeddings.weight", True),
+        ({"model_type": "gpt_neox"}, "gpt_neox.embed_in.weight", True),
+        (BERT | {"architectures": ["BertModel"]}, "transformer.h.0.self_attention.query_key_value.weight", True),
+        (BERT | {"architectures": ["BertModel"]}, "gpt_neox.embed_in.weight", True),
+        ({"model_type": ["bert"]}, "e.weight", True),
     ],
 )
 def test_a_language_model_by_any_name(config: dict[str, Any], tensor: str, is_one: bool, tmp_path: Path) -> None:

@@ -74,11 +74,21 @@ def test_many_small_files_are_not_small(tmp_path: Path) -> None:
     ("flavors", "words"),
     [
         ({"transformers": {"source_model_name": "some/other", "task": "text-generation"}}, "fetch 'some/other'"),
-        ({"transformers": {"source_model_name": "some/other", "model_binary": "model"}}, None),
+        ({"transformers": {"source_model_name": "some/other", "model_binary": "model"}}, "not what was inspected"),
         ({"sklearn": {"pickled_model": "quantgov/plots/late.json"}}, "files may still be added"),
         ({"python_function": {"loader_module": "mine", "data": "./x/../quantgov/plots"}}, "files may still be added"),
         ({"sklearn": "model.pkl"}, "cannot be read"),
         ({"sklearn": {"pickled_model": "model.pkl"}}, None),
+        ({"python_function": {"artifacts": {"w": {"path": "quantgov/reports/w.json"}}}}, "files may still be added"),
+        ({"python_function": {"config": {"a": [{"b": "x\\..\\QuantGov\\plots\\w.png"}]}}}, "files may still be added"),
+        ({"python_function": {"artifacts": {"w": {"path": "artifacts/w", "uri": "/home/me/w"}}}}, None),
+        ({"python_function": {"artifacts": {"w": {"path": "/srv/w", "uri": "w"}}}}, "does not lie in the version"),
+        ({"python_function": {"data": "../../other/model", "model_code_path": "/home/me/code.py"}}, "does not lie in"),
+        ({"mine": {"uri": "/srv/llm"}}, "does not lie in the version"),
+        ({"mine": {"files": ["a/../../b"]}}, "does not lie in the version"),
+        ({"mine": {"files": "C:\\llm"}}, "does not lie in the version"),
+        ({"mine": {"files": "~/llm"}}, "does not lie in the version"),
+        ({"python_function": {"config": {"prompt": "Q: what?", "url": "https://example.org/v1"}}}, None),
     ],
 )
 def test_a_model_of_another_kind_holds_what_it_loads(
@@ -97,6 +107,32 @@ def test_a_number_that_no_database_holds_is_no_version(store: Any, sklearn_like:
         with pytest.raises(MlflowException) as raised:
             store.set_registered_model_alias("iris", "champion", number)
         assert raised.value.get_http_status_code() in {400, 404}
+
+
+def test_an_mlmodel_further_down_is_read_too(tmp_path: Path) -> None:
+    """A loader that is pointed at its folder goes by that one."""
+    (tmp_path / "MLmodel").write_text("flavors: {python_function: {loader_module: mlflow.transformers, data: inner}}\n")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "MLmodel").write_text("flavors: {sklearn: {pickled_model: m.pkl}}\n")
+    assert other_problem(tmp_path) is None
+    (tmp_path / "inner" / "MLmodel").write_text("flavors: {transformers: {model_binary: /srv/llm}}\n")
+    assert "/srv/llm" in str(other_problem(tmp_path))
+
+
+def test_a_link_to_a_folder_elsewhere_is_not_overlooked(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    root = tmp_path / "version"
+    root.mkdir()
+    (root / "model.pkl").write_bytes(b"small")
+    (root / "artifacts").symlink_to(tmp_path / "elsewhere")
+    assert "artifacts is a link" in str(other_problem(root))
+
+
+@pytest.mark.parametrize("space", [" ", "\n", "\t"])
+def test_weights_are_known_however_their_header_is_laid_out(space: str, tmp_path: Path) -> None:
+    header = f'{{{space}"a": {{"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}}}'.encode()
+    (tmp_path / "weights.st").write_bytes(len(header).to_bytes(8, "little") + header)
+    assert "weights.st" in str(other_problem(tmp_path))
 
 
 FUNCTION = "python_function: {loader_module: mlflow_quantgov.flavor, data: model}"

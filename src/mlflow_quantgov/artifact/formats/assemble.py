@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mlflow_quantgov.artifact.formats.exclusions import check_exclusions
-from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, is_language_model
+from mlflow_quantgov.artifact.formats.interface import ArtifactFiles
+from mlflow_quantgov.artifact.formats.language import is_language_model
 from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization, Quantization
 from mlflow_quantgov.artifact.structure import stored_twice, structure_of_config
 from mlflow_quantgov.artifact.tensors import FLOATS, Tensor

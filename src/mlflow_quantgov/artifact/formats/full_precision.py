@@ -9,7 +9,8 @@ import numpy as np
 
 from mlflow_quantgov.artifact.formats.assemble import dtype_of, logical_elements, tied_output
 from mlflow_quantgov.artifact.formats.grid import lies_on_grid
-from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format, is_language_model
+from mlflow_quantgov.artifact.formats.interface import ArtifactFiles, Format
+from mlflow_quantgov.artifact.formats.language import is_language_model
 from mlflow_quantgov.artifact.formats.unread import format_of_tensors, unread
 from mlflow_quantgov.artifact.quantization import Inspection, Quantization
 from mlflow_quantgov.artifact.structure import structure_of_config

@@ -14,6 +14,7 @@ from mlflow_quantgov.artifact.formats.codes import place_of
 from mlflow_quantgov.artifact.formats.full_precision import ON_GRID
 from mlflow_quantgov.artifact.formats.grid import lies_on_grid
 from mlflow_quantgov.artifact.formats.interface import ArtifactFiles
+from mlflow_quantgov.artifact.formats.language import architectures_of, is_known_encoder
 from mlflow_quantgov.artifact.formats.unread import unread
 from mlflow_quantgov.artifact.graph_structure import NamedShape, model_config, structure_of_graph
 from mlflow_quantgov.artifact.quantization import Inspection, LayerQuantization, Quantization
@@ -134,18 +135,17 @@ def assemble_graph(files: ArtifactFiles, name: str, read: GraphReading) -> Inspe
 def is_language_model(files: ArtifactFiles, read: GraphReading) -> bool:
     """Whether a graph is a language model's; what it computes counts for more than what a config calls it.
 
-    A cache of keys and values, or an embedding and an output matrix of the same size, is one. Otherwise the config's
-    `architectures` decide; without them, an input that is called `input_ids` is taken for a language model's.
+    A cache of keys and values, or an embedding and an output matrix of the same size, is one. Otherwise an input that is
+    called `input_ids` is taken for a language model's, unless the config is one of a known encoder.
     """
     embeddings = {one.shape for one in read.uses if one.kind == "embedding"}
     heads = any(one.kind == "matrix" and one.shape in embeddings for one in read.uses)
-    listed = files.config.get("architectures")
-    named = [str(one) for one in listed] if isinstance(listed, list) else []
     if read.generative or heads or files.extra.get("genai_config.json"):
         return True
-    if named:
-        return any(one.endswith(("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")) for one in named)
-    return read.token_inputs
+    if is_known_encoder(files):
+        return False
+    generating = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
+    return read.token_inputs or any(one.endswith(generating) for one in architectures_of(files))
 
 
 def _refuse_unknown(files: ArtifactFiles, name: str, read: GraphReading) -> None:

@@ -45,6 +45,16 @@ class ArtifactFiles:
     """What was noticed about the folder itself."""
 
     @property
+    def read(self) -> frozenset[Path]:
+        """The files that hold what was read; whatever else lies in the folder was not looked at."""
+        found = {tensor.file for tensor in self.tensors.values()} | {one.path for one in self.ggufs}
+        if self.onnx is not None:
+            found |= {self.onnx.path, *self.onnx.external}
+        if self.openvino is not None:
+            found |= {self.openvino.path, self.openvino.weights}
+        return frozenset(found)
+
+    @property
     def claims(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Every place that says how the model is quantized: file name and what it says."""
         text = self.config.get("text_config")
@@ -104,21 +114,3 @@ class Format(ABC):
         Raises:
             ArtifactError: The tensors contradict each other or the config.
         """
-
-
-def is_language_model(files: ArtifactFiles) -> bool:
-    """Whether tensors and config are those of a language model."""
-    listed, mapped = files.config.get("architectures"), files.config.get("auto_map")
-    named = [str(one) for one in listed] if isinstance(listed, list) else []
-    named += [str(one) for one in mapped] if isinstance(mapped, dict) else []  # what code beside the model makes of it
-    if any(one.endswith(_GENERATING) for one in named):
-        return True
-    # Whatever the config calls it: a loader of language models takes these tensors.
-    return any(part in name for name in files.tensors for part in _GENERATING_TENSORS)
-
-
-_GENERATING = (
-    "ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ForSeq2SeqLM", "ChatGLMModel", "ForVision2Seq", "ForImageTextToText",
-)  # fmt: skip
-_GENERATING_TENSORS = ("embed_tokens", "wte.", "lm_head.", "embed_out.", "output_layer.weight")
-"""Embeddings and heads as the families of decoders call them; encoders have other names."""

@@ -2,57 +2,47 @@
 
 from __future__ import annotations
 
-import posixpath
 import zipfile
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
-import yaml
-
+from mlflow_quantgov.artifact.folder import open_artifact
 from mlflow_quantgov.errors import ArtifactError
+from mlflow_quantgov.gate.facts.mlmodel import NAME, UNREADABLE, elsewhere_problem, flavors_of, unreadable
 
 LOADER = "mlflow_quantgov.flavor"
-OURS = "quantgov"
-"""Folder of a version in which evidence and reports are added after the registration."""
 MOST_OTHER_BYTES = 50_000_000
 """More than this in all is weights of something, whatever it is called; only small models count as `other`."""
 _WEIGHTS = {".safetensors", ".gguf", ".onnx", ".onnx_data", ".ort", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack"}
 _INSPECTED = {".safetensors", ".gguf"}
 _MAX_FILES = 10_000
 _MAX_MEMBERS = 10_000
-_MAX_MLMODEL_BYTES = 1_000_000
+_NO_WEIGHTS = {"training_args.bin", "openvino_tokenizer.bin", "openvino_detokenizer.bin"}
+"""What libraries write beside a model under a name that looks like weights."""
+_ADAPTER = "adapter_config.json"
 _FLAVORS = {"python_function", "quantgov"}
-_UNREADABLE = (OSError, yaml.YAMLError, RecursionError, KeyError, TypeError, ValueError, AttributeError)
-"""What reading an MLmodel raises where it is not one, or not what MLflow writes."""
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """Safe loader without merge keys, with which a file of a kilobyte fills any memory."""
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
-            raise yaml.YAMLError("merge keys are not read here")
-        super().flatten_mapping(node)
-
-
-def weights_below(root: Path, *, but: Path | None = None) -> str | None:
+def weights_below(root: Path, *, but: Path | None = None, read: frozenset[Path] = frozenset()) -> str | None:
     """Name of the first file that holds model weights, by its suffix or by its first bytes; None where there is none.
 
     Args:
         root: Folder or file to look through.
-        but: Folder that was inspected: there, only weights that are called something else count.
+        but: Folder of the model that is loaded: there, only weights that are called something else count.
+        read: Files that were inspected, links resolved.
 
     Raises:
         ArtifactError: There are more files than anybody would look at.
     """
     for path in _files(root):
+        if path.resolve() in read:
+            continue
         inspected = but is not None and path.is_relative_to(but)
         if inspected and path.suffix in _INSPECTED:
             continue
         if (
-            (path.suffix.lower() in _WEIGHTS and not inspected)
+            (path.suffix.lower() in _WEIGHTS and not inspected and path.name not in _NO_WEIGHTS)
             or _begins_like_weights(_first_bytes(path))
             or _zip_holds_weights(path)
         ):
@@ -60,18 +50,35 @@ def weights_below(root: Path, *, but: Path | None = None) -> str | None:
     return None
 
 
-def other_problem(root: Path) -> str | None:
-    """Why a folder in which inspection found no language model cannot count as a model of another kind, or None."""
-    found = weights_below(root)
+def other_problem(root: Path, artifact: Path | None = None) -> str | None:
+    """Why a version cannot count as a model of another kind, or None.
+
+    Args:
+        root: Folder (or the one file) of the version.
+        artifact: What was inspected in it, and is no language model; None where nothing could be inspected.
+    """
+    files = open_artifact(artifact) if artifact is not None else None
+    read = frozenset(path.resolve() for path in files.read) if files is not None else frozenset()
+    linked = _link_out(root)
+    if linked is not None:
+        return f"{linked} is a link to a folder, or out of the version, and was not followed."
+    found = weights_below(root, read=read)
     if found is not None:
-        return f"{found} holds model weights that were not recognised as a model."
-    named = _named_elsewhere(root)
-    if named is not None:
-        return named
-    sizes = [path.stat().st_size for path in _files(root)]
-    if sum(sizes) > MOST_OTHER_BYTES:
-        return f"It holds {sum(sizes):,} bytes that nobody can read as a model."
-    return None if sizes else "It holds no files."
+        if files is None:
+            return f"{found} holds model weights that were not recognised as a model."
+        return f"{found} holds weights beside the model that was inspected."
+    if files is not None and (files.root / _ADAPTER).exists():
+        return f"{_ADAPTER} has a loader take another model, which was not inspected."
+    every = list(_files(root))
+    # One further down is read where a loader is pointed at its folder.
+    for path in every:
+        elsewhere = elsewhere_problem(path, files) if path.name.casefold() == NAME.casefold() else None
+        if elsewhere is not None:
+            return elsewhere
+    size = sum(path.stat().st_size for path in every if path.resolve() not in read)
+    if size > MOST_OTHER_BYTES:
+        return f"It holds {size:,} bytes that nobody can read as a model."
+    return None if every else "It holds no files."
 
 
 def loading_problem(root: Path, files: Path) -> str | None:
@@ -81,15 +88,15 @@ def loading_problem(root: Path, files: Path) -> str | None:
         root: A version that this flavor logged.
         files: The folder inside it that was inspected.
     """
-    path = root / "MLmodel"
+    path = root / NAME
     try:
         if not path.is_file():
             return "MLmodel is no ordinary file."
-        flavors = _flavors(root)
+        flavors = flavors_of(path)
         loader, data = flavors["python_function"]["loader_module"], flavors["python_function"]["data"]
         codes = [one.get("code") for one in flavors.values()]
-    except _UNREADABLE as error:
-        return _unreadable(error)
+    except UNREADABLE as error:
+        return unreadable(error)
     if not isinstance(loader, str) or not isinstance(data, str):
         return "MLmodel names its loader or its data by something else than a word."
     if loader != LOADER or data != files.name:
@@ -101,41 +108,6 @@ def loading_problem(root: Path, files: Path) -> str | None:
         return "It brings code of its own, which would run in place of installed packages and was not measured."
     extra = weights_below(root, but=files)
     return f"{extra} holds weights beside the model that was inspected." if extra else None
-
-
-def _named_elsewhere(root: Path) -> str | None:
-    """Whether MLmodel loads what does not lie here, or may come later: from a hub, or from where evidence is added."""
-    if not (root / "MLmodel").is_file():
-        return None
-    try:
-        flavors = _flavors(root)
-        for name, described in flavors.items():
-            # As MLflow's transformers flavor writes it with `save_pretrained=False`.
-            if "source_model_name" in described and "model_binary" not in described:
-                return f"MLmodel has {str(name)[:100]!r} fetch {str(described['source_model_name'])[:100]!r}, which does not lie here."
-            if any(_is_ours(value) for value in described.values()):
-                return f"MLmodel has {str(name)[:100]!r} load from {OURS}/, where files may still be added."
-    except _UNREADABLE as error:
-        return _unreadable(error)
-    return None
-
-
-def _is_ours(value: object) -> bool:
-    return isinstance(value, str) and OURS in PurePosixPath(posixpath.normpath(value)).parts
-
-
-def _unreadable(error: Exception) -> str:
-    return f"MLmodel cannot be read ({type(error).__name__}), so nobody knows what would be loaded."
-
-
-def _flavors(root: Path) -> Any:
-    """What MLmodel says of its flavors; raises a lot where it is not one."""
-    path = root / "MLmodel"
-    if path.stat().st_size > _MAX_MLMODEL_BYTES:
-        raise ValueError("MLmodel is too large to be one")
-    with path.open("rb") as file:
-        content = file.read(_MAX_MLMODEL_BYTES)
-    return yaml.load(content.decode("utf-8"), Loader=_PlainLoader)["flavors"]  # noqa: S506  (a SafeLoader)
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -153,15 +125,24 @@ def _files(root: Path) -> Iterator[Path]:
     yield from (path for path in sorted(found) if path.is_file())
 
 
+def _link_out(root: Path) -> str | None:
+    """The first link that leads to what the list of files does not show."""
+    home = root.resolve()
+    for path in islice(root.rglob("*"), _MAX_FILES + 1):
+        if path.is_symlink() and (path.is_dir() or not path.resolve().is_relative_to(home)):
+            return path.relative_to(root).as_posix()
+    return None
+
+
 def _first_bytes(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(16)
 
 
 def _begins_like_weights(head: bytes) -> bool:
-    """GGUF by its magic; safetensors by the length of a JSON object that begins after it."""
+    """GGUF by its magic; safetensors by the length of a JSON object that begins after it, however that is laid out."""
     length = int.from_bytes(head[:8], "little")
-    return head[:4] == b"GGUF" or (len(head) == 16 and 2 <= length < 1 << 30 and head[8:10] in {b'{"', b"{ ", b"{}"})
+    return head[:4] == b"GGUF" or (len(head) == 16 and 2 <= length < 1 << 30 and head[8:9] == b"{")
 
 
 def _zip_holds_weights(path: Path) -> bool:

@@ -16,7 +16,7 @@ from mlflow_quantgov.artifact.quantization import Inspection
 from mlflow_quantgov.errors import ArtifactError, QuantgovError
 from mlflow_quantgov.flavor.download import model_artifact
 from mlflow_quantgov.flavor.layout import LINEAGE_FILE, MANIFEST_FILE, LineageRecord, SavedModel, read_lineage
-from mlflow_quantgov.gate.facts.contents import loading_problem, other_problem, weights_below
+from mlflow_quantgov.gate.facts.contents import loading_problem, other_problem
 from mlflow_quantgov.gate.facts.copies import copies_below
 from mlflow_quantgov.gate.facts.sources import VersionRef, path_here
 from mlflow_quantgov.lineage import ModelFacts, facts_of
@@ -87,8 +87,7 @@ def inspect_version(root: Path, artifact: Path) -> tuple[Inspection | None, str 
     if found.is_language_model or found.quantization.is_quantized:
         return found, None
     # Inspected, and of another kind; but something else in the folder may be what it serves.
-    hidden = weights_below(root, but=artifact)
-    return None, f"{hidden} holds weights beside the model that was inspected." if hidden else None
+    return None, other_problem(root, artifact)
 
 
 def _own_files(root: Path) -> tuple[str | None, LineageRecord | None, tuple[str, ...]]:
