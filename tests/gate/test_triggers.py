@@ -620,6 +620,16 @@ def never_more_than_python(connection: Connection, rules: list[Any], asked: list
                 assert not let_through
 
 
+def test_two_spaces_are_one_to_the_gate_and_nothing_to_a_database(engine: Engine, store: Any) -> None:
+    rules = [("my model", {"@a": "g"}, "refuse", None), ("*", {"@a": "open"}, "open", None)]
+    with engine.connect() as connection:
+        bare(connection)
+        never_more_than_python(
+            connection, rules, [("my  model", "a"), ("my model", "a"), ("other", "a"), ("other", "b  c")]
+        )
+        connection.rollback()
+
+
 def bare(connection: Connection) -> None:
     """The table of aliases without its key to the models."""
     if connection.dialect.name == "postgresql":

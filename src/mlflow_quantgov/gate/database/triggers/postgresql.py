@@ -102,16 +102,16 @@ def _raise(words: str) -> str:
     return f"RAISE EXCEPTION '{words}' USING ERRCODE = 'insufficient_privilege';"
 
 
-# No name is folded beyond printable ASCII: what PostgreSQL makes of others depends on its locale.
+# No name is folded beyond printable ASCII with single spaces: what PostgreSQL makes of others depends on its locale.
 _RULE_OBSERVES = """
-SELECT wanted_name COLLATE "C" ~ '^[ -~]*$' AND EXISTS (
+SELECT wanted_name COLLATE "C" ~ '^( ?[!-~])* ?$' AND EXISTS (
   SELECT 1 FROM quantgov_rules r
   WHERE r.position = (
       SELECT MIN(m.position) FROM quantgov_rules m WHERE btrim(lower(wanted_name COLLATE "C")) ~ m.regex)
     AND r.observes)
 """
 _OPEN = """
-SELECT quantgov_is_observed(wanted_name) OR wanted_name COLLATE "C" ~ '^[ -~]*$' AND wanted COLLATE "C" ~ '^[ -~]*$' AND EXISTS (
+SELECT quantgov_is_observed(wanted_name) OR wanted_name COLLATE "C" ~ '^( ?[!-~])* ?$' AND wanted COLLATE "C" ~ '^( ?[!-~])* ?$' AND EXISTS (
   SELECT 1 FROM quantgov_rules r
   WHERE r.position = (
       SELECT MIN(m.position) FROM quantgov_rules m WHERE btrim(lower(wanted_name COLLATE "C")) ~ m.regex)

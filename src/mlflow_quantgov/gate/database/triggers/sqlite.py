@@ -43,10 +43,10 @@ def _trigger(name: str, when: str, table: str, condition: str, words: str) -> tu
 
 
 def _decidable(value: str) -> str:
-    """Printable ASCII without NUL, where SQLite's functions stop reading."""
+    """Printable ASCII with single spaces only, and without NUL, where SQLite's functions stop reading."""
     return (
         f"(typeof({value}) = 'text' AND length(CAST({value} AS BLOB)) = length({value}) "
-        f"AND {value} NOT GLOB '*[^ -~]*')"
+        f"AND {value} NOT GLOB '*[^ -~]*' AND {value} NOT GLOB '*  *')"
     )
 
 
