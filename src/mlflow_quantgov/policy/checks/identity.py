@@ -25,7 +25,7 @@ def run(question: Question) -> CheckResult:
         return result(
             NAME,
             "missing",
-            "Not measured: no manifest was written when this version was logged.",
+            "Not measured: no manifest was written when this version was logged, and it is a language model or cannot be told from one.",
             "log it with mlflow_quantgov.log_model",
         )
     if facts.recorded_manifest != facts.model.manifest:
