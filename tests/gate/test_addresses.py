@@ -54,6 +54,8 @@ ODD = [
     "s3://bucket/team//model",
     "s3://bucket/model/",
     "s3://bucket/mod%65l",
+    "s3://bu?cket/model",
+    "mlflow-artifacts://host#x/0/run/artifacts/model",
     f"RUNS:/{RUN}/model",
     f"runs:/{RUN}/mo\tdel",
     f"runs:/{RUN}/model?x=1",
@@ -92,6 +94,36 @@ def test_no_version_is_made_of_it(store: Any, tmp_path: Path, source: str) -> No
     store.create_registered_model("m")
     with pytest.raises(MlflowException, match=r"can be read in two ways.*Fix:"):
         store.create_model_version("m", source.format(place=tmp_path / "model"))
+
+
+@pytest.mark.parametrize(
+    "source", ["models:///m-{id}", "models:/m-{id}?x", "models:/m", "models:/m@champion", "models:/m/latest"]
+)
+def test_no_version_is_made_of_a_model_in_another_spelling(store: Any, source: str) -> None:
+    store.create_registered_model("m")
+    with pytest.raises(MlflowException, match="can be read in two ways"):
+        store.create_model_version("m", source.format(id=RUN))
+
+
+@pytest.mark.parametrize("location", ["mlruns/0/model", "file:mlruns/0/model", "~/model", "models:/other@dev"])
+def test_files_are_not_read_from_where_a_reader_stands_or_from_what_moves(location: str) -> None:
+    with pytest.raises(ArtifactError), local_files(VersionRef("m", "1", location, 0), None):
+        pass
+
+
+def test_the_files_of_another_host_are_not_looked_for_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "0" / "model").mkdir(parents=True)
+    (tmp_path / "0" / "model" / "MLmodel").write_text("flavors: {}")
+    monkeypatch.setenv("_MLFLOW_SERVER_ARTIFACT_DESTINATION", str(tmp_path))
+    monkeypatch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", "mlflow-artifacts://ours:5000/")
+    for host in ("", "//ours:5000"):
+        with local_files(VersionRef("m", "1", f"mlflow-artifacts:{host}/0/model", 0), None) as root:
+            assert root == tmp_path / "0" / "model"
+    with (
+        pytest.raises(ArtifactError, match="cannot be reached"),
+        local_files(VersionRef("m", "1", "mlflow-artifacts://127.0.0.1:9/0/model", 0), None),
+    ):
+        pass
 
 
 def test_nor_of_a_logged_model_that_lies_at_one(store: Any, tmp_path: Path) -> None:

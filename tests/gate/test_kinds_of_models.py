@@ -79,6 +79,60 @@ def test_a_classifier_of_transformers_is_of_another_kind(tmp_path: Path) -> None
     assert inspect_version(root, root / "model") == (None, None)
 
 
+def loaded_by(root: Path, loader: str, **described: Any) -> Path:
+    """The classifier's files, with an MLmodel that names another loader."""
+    function = {"loader_module": loader, **described}
+    (root / "MLmodel").write_text(json.dumps({"flavors": {"python_function": function}}))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("loader", "described", "words"),
+    [
+        ("loader", {"code": "code"}, "code of its own"),
+        ("mlflow.transformers", {"code": "code"}, "code of its own"),
+        ("mlflow.pyfunc.model", {"python_model": "python_model.pkl"}, "nobody knows what that makes of them"),
+    ],
+)
+def test_weights_that_look_like_an_encoders_are_given_to_nothing_else(
+    tmp_path: Path, loader: str, described: dict[str, str], words: str
+) -> None:
+    root = loaded_by(classifier(tmp_path / "v"), loader, **described)
+    found, problem = inspect_version(root, root / "model")
+    assert found is None and problem is not None and words in problem
+
+
+def test_sentence_transformers_are_of_another_kind(tmp_path: Path) -> None:
+    """As MLflow's flavor lays them out: it notes what they were made from, and loads its own folder."""
+    from mlflow_quantgov.gate.facts.version_files import read_version
+
+    root = classifier(tmp_path / "v")
+    shutil.rmtree(root / "components")
+    (root / "model").rename(root / "model.sentence_transformer")
+    config = {"architectures": ["BertModel"], "model_type": "bert"}
+    (root / "model.sentence_transformer" / "config.json").write_text(json.dumps(config))
+    noted = {
+        "source_model_name": "sentence-transformers/all-MiniLM-L6-v2",
+        "pipeline_model_type": "BertModel",
+        "code": None,
+    }
+    function = {"loader_module": "mlflow.sentence_transformers", "data": "model.sentence_transformer"}
+    (root / "MLmodel").write_text(
+        json.dumps({"flavors": {"sentence_transformers": noted, "python_function": function}})
+    )
+    read = read_version(root)
+    assert (read.role, read.problems) == ("other", ())
+
+
+def test_no_version_holds_more_mlmodels_than_anybody_reads(tmp_path: Path) -> None:
+    root = classifier(tmp_path / "v")
+    for number in range(30):
+        (root / f"{number}").mkdir()
+        shutil.copy(root / "MLmodel", root / f"{number}")
+    _, problem = inspect_version(root, root / "model")
+    assert problem is not None and "files called MLmodel" in problem
+
+
 def test_a_decoy_that_is_inspected_hides_no_weights(tmp_path: Path) -> None:
     """A small classifier lies where inspection looks, and a language model below it, where MLmodel leads."""
     root = classifier(tmp_path / "v", model_binary="model/llm")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -259,3 +260,18 @@ def test_a_source_that_takes_in_the_whole_bucket(direct: Server, s3: Store) -> N
         answer = direct.post("model-versions/create", name=name, source=source)
         assert answer.ok is not direct.gated
         assert not direct.gated or "holds the artifacts of others" in answer.text
+
+
+def test_what_a_version_in_a_bucket_says_of_its_parent_is_read(s3: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the server itself, to which clients' addresses (`mlflow-artifacts:`) lead nowhere."""
+    from mlflow_quantgov.gate.facts.sources import VersionRef
+    from mlflow_quantgov.gate.facts.version_files import claimed_parent
+
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("_MLFLOW_SERVER_ARTIFACT_DESTINATION", f"s3://{BUCKET}/claims")
+    record = json.dumps({"schema": "quantgov/lineage/v1", "parent": {"uri": "models:/parent/1"}})
+    s3.client.put_object(Bucket=BUCKET, Key="claims/0/m/quantgov/lineage.json", Body=record.encode())
+    ref = VersionRef("chat", "1", "mlflow-artifacts:/0/m", 0, "mlflow-artifacts:/0/m")
+    assert (claimed_parent(ref, None) or {}).get("uri") == "models:/parent/1"
+    assert claimed_parent(replace(ref, location="mlflow-artifacts:/0/none"), None) is None

@@ -145,7 +145,7 @@ def model_artifact(root: Path) -> Path:
     """The model itself inside a downloaded folder, whatever flavor logged it."""
     if (root / MANIFEST_FILE).is_file():
         return SavedModel(root).artifact
-    for inner in ("model", "components/model"):
+    for inner in ("model", "components/model", "model.sentence_transformer"):
         if (root / inner).is_dir():
             return sole_model_file(root / inner) or root / inner
     return root

@@ -13,6 +13,10 @@ from urllib.parse import unquote
 
 from mlflow_quantgov.errors import ArtifactError, short
 
+MEND = (
+    "name the folder without such signs, and without a slash at its end; where the experiment's artifact location has them, "
+    "log the model into another experiment"
+)
 _SCHEME = re.compile(r"^(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):")
 _ENCODED = frozenset({"file", "mlflow-artifacts"})
 """Schemes whose paths MLflow percent-encodes by itself, and decodes once everywhere."""
@@ -35,9 +39,12 @@ def oddity(address: str) -> str | None:
         return "it holds signs that no screen shows"
     path = address.removeprefix(f"{scheme}:") if named else address
     if path.startswith("//") and named:
-        if scheme == "file" and not path.startswith("///"):
+        authority, _, path = path.removeprefix("//").partition("/")
+        if scheme == "file" and authority:
             return "it names a host"
-        path = "/" + path.removeprefix("//").partition("/")[2]
+        if found := _MEANS_MORE.search(authority):
+            return f"it holds {found[0]}"
+        path = f"/{path}"
     once = unquote(path, errors="strict") if scheme in _ENCODED and _is_text(path) else path
     if once.count("/") != path.count("/") or not once.isprintable():
         return "a percent sign hides something in it"
@@ -70,11 +77,14 @@ def check_address(address: str, whose: str) -> None:
             why="At each download clients lay the logged models of that run over them, also those that come later.",
             fix="mlflow.register_model('runs:/RUN/NAME', MODEL)",
         )
-    if (odd := oddity(address)) is not None:
+    odd = oddity(address)
+    if odd is None and scheme in _FOLDERS | {address} and not address.removeprefix("file:").startswith("/"):
+        odd = "it begins at whatever folder its reader stands in"
+    if odd is not None:
         raise ArtifactError(
             f"The address of the files of {whose} can be read in two ways: {odd} ({short(address, 80)}).",
             why="What is judged might not be what is loaded.",
-            fix="log the model again under a plain name: letters, digits, - and _",
+            fix=MEND,
         )
 
 

@@ -18,6 +18,7 @@ _WEIGHTS = {".safetensors", ".gguf", ".onnx", ".onnx_data", ".ort", ".bin", ".pt
 _INSPECTED = {".safetensors", ".gguf"}
 _MAX_FILES = 10_000
 _MAX_MEMBERS = 10_000
+_MOST_MLMODELS = 20
 _NO_WEIGHTS = {"training_args.bin", "openvino_tokenizer.bin", "openvino_detokenizer.bin"}
 """What libraries write beside a model under a name that looks like weights."""
 _ADAPTER = "adapter_config.json"
@@ -70,14 +71,17 @@ def other_problem(root: Path, artifact: Path | None = None) -> str | None:
     if files is not None and (files.root / _ADAPTER).exists():
         return f"{_ADAPTER} has a loader take another model, which was not inspected."
     every = list(_files(root))
-    # One further down is read where a loader is pointed at its folder.
-    for path in every:
-        elsewhere = elsewhere_problem(path, files) if path.name.casefold() == NAME.casefold() else None
-        if elsewhere is not None:
-            return elsewhere
     size = sum(path.stat().st_size for path in every if path.resolve() not in read)
     if size > MOST_OTHER_BYTES:
         return f"It holds {size:,} bytes that nobody can read as a model."
+    # One further down is read where a loader is pointed at its folder.
+    described = [path for path in every if path.name.casefold() == NAME.casefold()]
+    if len(described) > _MOST_MLMODELS:
+        return f"It holds {len(described):,} files called {NAME}, of which a loader may take any."
+    for path in described:
+        elsewhere = elsewhere_problem(path, files)
+        if elsewhere is not None:
+            return elsewhere
     return None if every else "It holds no files."
 
 

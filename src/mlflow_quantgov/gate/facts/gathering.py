@@ -85,7 +85,9 @@ class Gatherer:
                 named = version_named(str((claimed_parent(ref, self.engine) or {}).get("uri", "")))
             except (QuantgovError, ValueError):
                 named = None
-            self.claims[ref] = [named] if named else []
+            if named is None:
+                return []  # and asked again: the store may have been silent
+            self.claims[ref] = [named]
         return self.claims[ref]
 
 

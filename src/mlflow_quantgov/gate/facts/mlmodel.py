@@ -25,6 +25,8 @@ _NOTES = (("source_model_name",), ("model_code_path",), ("artifacts", "*", "uri"
 _ELSEWHERE = ("source_model_revision", "local_base_model_path")
 """With either, the transformers flavor loads from a hub or another folder, whatever else it says."""
 _DRIVE = re.compile(r"^[a-zA-Z]:\S")
+_LOADERS = {"mlflow.transformers", "mlflow.sentence_transformers"}
+"""They make of safetensors what the config beside them says."""
 _TASKS = frozenset({
     "audio-classification", "automatic-speech-recognition", "depth-estimation", "document-question-answering",
     "feature-extraction", "fill-mask", "image-classification", "image-feature-extraction", "image-segmentation",
@@ -76,8 +78,8 @@ def elsewhere_problem(path: Path, files: ArtifactFiles | None) -> str | None:
             if not isinstance(described, dict):
                 raise TypeError("a flavor is described by names and values")
             shown = str(name)[:100]
-            if "source_model_name" in described and "model_binary" not in described:
-                # As MLflow's transformers flavor writes it with `save_pretrained=False`.
+            if name != "sentence_transformers" and "source_model_name" in described and "model_binary" not in described:
+                # As MLflow's transformers flavor writes it with `save_pretrained=False`; the other one only notes it.
                 return f"MLmodel has {shown!r} fetch {str(described['source_model_name'])[:100]!r}, which does not lie here."
             for text in _texts(described):
                 if _is_ours(text):
@@ -85,6 +87,7 @@ def elsewhere_problem(path: Path, files: ArtifactFiles | None) -> str | None:
                 if _leads_out(text):
                     return f"MLmodel has {shown!r} load {text[:100]!r}, which does not lie in the version."
             problem = _transformers_problem(path.parent, described, files) if name == "transformers" else None
+            problem = problem or _code_problem(described, files)
             if problem is not None:
                 return problem
     except UNREADABLE as error:
@@ -109,6 +112,18 @@ def _transformers_problem(folder: Path, described: dict[str, Any], files: Artifa
     made, named = str(described.get("pipeline_model_type")), architectures_of(files)
     if made not in named or not is_encoder_class(made):
         return f"MLmodel makes it a {made[:100]!r}, which is not the class in its config.json."
+    return None
+
+
+def _code_problem(described: dict[str, Any], files: ArtifactFiles | None) -> str | None:
+    """Why weights that were taken for an encoder's may be given to something else, or None; a graph says itself what it is."""
+    if files is None or not files.config or files.onnx is not None or files.openvino is not None:
+        return None
+    if described.get("code"):
+        return "It brings code of its own, which may make a language model of the weights that were inspected."
+    loader = described.get("loader_module", "mlflow.transformers")
+    if loader not in _LOADERS:
+        return f"MLmodel has {str(loader)[:100]!r} load the weights that were inspected, and nobody knows what that makes of them."
     return None
 
 

@@ -24,6 +24,7 @@ _LOGGED = re.compile(r"^models:/(m-[0-9a-f]{32})$")
 _RUN = re.compile(r"^runs:/+(?P<id>[0-9a-f]{32})(?:/(?P<path>.*))?$", re.DOTALL)
 # MLflow's own server hands these to its workers (mlflow/server/__init__.py).
 _BACKEND = "_MLFLOW_SERVER_FILE_STORE"
+_ROOT = "_MLFLOW_SERVER_ARTIFACT_ROOT"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ def version_named(uri: str | None) -> tuple[str, str] | None:
     return (named["name"], named["version"]) if named else None
 
 
+def is_model(uri: str) -> bool:
+    """Whether a URI is a registered version or a logged model, in the one spelling in which everybody takes it for that."""
+    return bool(_VERSION.fullmatch(uri) or _LOGGED.fullmatch(uri))
+
+
 @contextmanager
 def local_files(ref: VersionRef, engine: Engine | None) -> Iterator[Path]:
     """The version's files on this machine, as a client gets them; in a temporary folder where they lie elsewhere.
@@ -56,7 +62,7 @@ def local_files(ref: VersionRef, engine: Engine | None) -> Iterator[Path]:
     Raises:
         ArtifactError: The files cannot be reached, or their address may be read in two ways.
     """
-    location = _location(ref, engine)
+    location = location_of(ref, engine)
     path = _as_path(location)
     if path is not None:
         if not path.exists():
@@ -66,10 +72,12 @@ def local_files(ref: VersionRef, engine: Engine | None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="quantgov-files-") as scratch:
         try:
             # The way of clients. `mlflow.artifacts.download_artifacts` splits an address first, and joins it otherwise.
-            fetched = get_artifact_repository(_stored(location)).download_artifacts("", scratch)
+            fetched = Path(get_artifact_repository(stored_at(location)).download_artifacts("", scratch))
         except Exception as error:
             raise _unreachable(ref, type(error).__name__) from error
-        yield Path(fetched)
+        if not any(fetched.iterdir()):
+            raise _unreachable(ref, "nothing lies below its address; of a file, register the folder")
+        yield fetched
 
 
 def path_here(ref: VersionRef, engine: Engine | None) -> Path | None:
@@ -78,11 +86,18 @@ def path_here(ref: VersionRef, engine: Engine | None) -> Path | None:
     Raises:
         ArtifactError: Nobody knows where they lie, or their address may be read in two ways.
     """
-    return _as_path(_location(ref, engine))
+    return _as_path(location_of(ref, engine))
 
 
-def _location(ref: VersionRef, engine: Engine | None) -> str:
+def location_of(ref: VersionRef, engine: Engine | None) -> str:
+    """The address of a version's files.
+
+    Raises:
+        ArtifactError: Nobody knows it, or it may be read in two ways.
+    """
     found = _resolved(ref, engine)
+    if found.startswith("models:") and version_named(found) is None:
+        raise _unreachable(ref, "it is named by another model, of which the version may change")
     check_address(found, f"{ref.name} version {ref.version}")
     return found
 
@@ -138,11 +153,11 @@ def databases(engine: Engine) -> Iterator[Engine]:
             other.dispose()
 
 
-def _stored(location: str) -> str:
+def stored_at(location: str) -> str:
     """Where the server itself fetches what it serves: a client asks for `mlflow-artifacts:` over HTTP, the server cannot."""
     parsed, destination = urlparse(location), os.environ.get(DESTINATION)
     relative = unquote(parsed.path).strip("/")
-    if parsed.scheme != "mlflow-artifacts" or not destination or ".." in relative.split("/"):
+    if not destination or not _is_served(location) or ".." in relative.split("/"):
         return location
     return f"{destination.rstrip('/')}/{relative}"
 
@@ -152,7 +167,7 @@ def _as_path(location: str) -> Path | None:
     if parsed.scheme == "mlflow-artifacts" and os.environ.get(DESTINATION):
         root = _as_path(os.environ[DESTINATION])
         relative = unquote(parsed.path).lstrip("/")
-        if root is None or ".." in Path(relative).parts:
+        if root is None or not _is_served(location) or ".." in Path(relative).parts:
             return None
         return root / relative
     if parsed.scheme == "file":
@@ -160,6 +175,13 @@ def _as_path(location: str) -> Path | None:
     if parsed.scheme == "":
         return Path(location)
     return None
+
+
+def _is_served(location: str) -> bool:
+    """Whether clients get it from this server: another host, if one is named, has files of its own."""
+    parsed = urlparse(location)
+    own = {"", urlparse(os.environ.get(_ROOT, "")).netloc}
+    return parsed.scheme == "mlflow-artifacts" and parsed.netloc in own
 
 
 def _unreachable(ref: VersionRef, problem: str) -> ArtifactError:

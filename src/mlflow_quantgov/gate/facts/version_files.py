@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mlflow
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from pydantic import ValidationError
 from sqlalchemy import Engine
 
@@ -18,7 +18,7 @@ from mlflow_quantgov.flavor.download import model_artifact
 from mlflow_quantgov.flavor.layout import LINEAGE_FILE, MANIFEST_FILE, LineageRecord, SavedModel, read_lineage
 from mlflow_quantgov.gate.facts.contents import loading_problem, other_problem
 from mlflow_quantgov.gate.facts.copies import copies_below
-from mlflow_quantgov.gate.facts.sources import VersionRef, path_here
+from mlflow_quantgov.gate.facts.sources import VersionRef, location_of, path_here, stored_at
 from mlflow_quantgov.lineage import ModelFacts, facts_of
 from mlflow_quantgov.policy.facts import Role
 
@@ -65,8 +65,8 @@ def claimed_parent(ref: VersionRef, engine: Engine | None) -> dict[str, Any] | N
     if root is None and ref.location is not None:
         with tempfile.TemporaryDirectory(prefix="quantgov-lineage-") as scratch:
             try:
-                place = f"{ref.location.rstrip('/')}/{LINEAGE_FILE}"
-                fetched = Path(mlflow.artifacts.download_artifacts(artifact_uri=place, dst_path=scratch))
+                repository = get_artifact_repository(stored_at(location_of(ref, engine)))
+                fetched = Path(repository.download_artifacts(LINEAGE_FILE, scratch))
             except Exception:  # noqa: BLE001  (a store of another kind says in its own way that there is no such file)
                 return None
             return read_lineage(fetched).parent

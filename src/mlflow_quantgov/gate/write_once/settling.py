@@ -10,8 +10,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from mlflow_quantgov.errors import ArtifactError, short
-from mlflow_quantgov.gate.facts.addresses import oddity
-from mlflow_quantgov.gate.facts.sources import databases, logged_model_of, run_of
+from mlflow_quantgov.gate.facts.addresses import MEND, oddity
+from mlflow_quantgov.gate.facts.sources import databases, is_model, logged_model_of, run_of
 from mlflow_quantgov.gate.write_once.folder_locks import FolderLocks
 from mlflow_quantgov.gate.write_once.governed import covers_others
 from mlflow_quantgov.gate.write_once.places import Place, place_of
@@ -46,11 +46,16 @@ class Settling:
         """Refuse a version whose files two readers might look for in two places, or one that would take in other people's."""
         known = (logged_model_of(one, source) or run_of(one, source) for one in databases(self.engine))
         for address in {source, next((uri for uri in known if uri is not None), source)}:
-            odd = None if address.startswith("models:") else oddity(address)
+            odd = (
+                oddity(address)
+                if not address.startswith("models:")
+                else None
+                if is_model(address)
+                else "it is no models:/NAME/VERSION"
+            )
             if odd is not None:
                 raise MlflowException(
-                    f"quantgov refused: the address of its files can be read in two ways: {odd} ({short(address)}). "
-                    "Fix: log the model under a plain name, and register that",
+                    f"quantgov refused: the address of its files can be read in two ways: {odd} ({short(address)}). Fix: {MEND}",
                     error_code=INVALID_PARAMETER_VALUE,
                 )
         if source.startswith(("models:", "runs:")):
