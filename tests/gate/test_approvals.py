@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from mlflow_quantgov.evidence.signing import (
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.store import EVIDENCE_FOLDER, copy_name
 from mlflow_quantgov.gate.database import triggers
+from mlflow_quantgov.gate.database.tables import SignatureRow
 from mlflow_quantgov.gate.doors import actor
 from mlflow_quantgov.gate.registry_store import open_store
 from mlflow_quantgov.pages.api import build_api
@@ -137,6 +139,63 @@ def test_withdrawn_by_the_same_key_it_counts_no_longer(release: Release) -> None
     assert not found.allowed and "ada's is withdrawn" in found.checks[1].reason
     release.approve("ada")
     assert release.ask().allowed, [(one.check, one.reason) for one in release.ask().checks]
+
+
+def test_an_old_approval_stays_old_whatever_its_key_is_called(release: Release) -> None:
+    release.open("{count: 1, within_days: 30}")
+    taken = release.approve("ada")
+    assert release.ask().allowed
+    with release.store.engine.begin() as connection:
+        triggers.remove(connection)
+        connection.execute(sqlalchemy.update(SignatureRow).values(received_at=datetime.now(UTC) - 60 * DAY))
+    made = sign(taken.statement, release.people["ada"])
+    for hint in (made.key, "", "x1"):
+        release.store.quantgov_take_in("chat", "1", replace(made, key=hint).to_bytes())
+        found = release.ask()
+        assert not found.allowed and "older than 30 days" in found.checks[1].reason, hint
+    # To approve again is a statement of its own.
+    release.approve("ada")
+    assert release.ask().allowed
+
+
+def test_what_was_withdrawn_does_not_come_back_under_another_hint(release: Release) -> None:
+    """Neither an approval, also of a person whose clock is behind, nor a withdrawal against what was approved since."""
+    release.open("1")
+    # Ada signs the withdrawal on a machine whose clock is a minute behind.
+    behind = provenance().model_copy(update={"measured_at": datetime.now(UTC) - timedelta(minutes=1)})
+    approved, withdrawn = release.approve("ada"), release.withdraw("ada", provenance=behind)
+    assert not release.ask().allowed
+
+    def send(statement: Statement) -> None:
+        release.store.quantgov_take_in("chat", "1", replace(sign(statement, release.people["ada"]), key="").to_bytes())
+
+    send(approved.statement)
+    assert not release.ask().allowed
+    release.approve("ada")
+    assert release.ask().allowed
+    send(withdrawn.statement)
+    assert release.ask().allowed
+
+
+def test_a_number_in_another_spelling_is_the_same_version(release: Release) -> None:
+    release.open("1")
+    statement = release.approve("ada").statement
+    assert release.ask().allowed
+    content = Withdrawal.measured(
+        **{name: value for name, value in release.values().items() if name not in {"manifest", "policy"}}
+    )
+    withdrawal = Statement.about(statement.subject_digest, content, name="chat")
+    release.store.quantgov_take_in("chat", "01", sign(withdrawal, release.people["ada"]).to_bytes())
+    assert not release.ask().allowed
+    rows = [row for row in release.store.quantgov_ledger("chat") if row["kind"] == "statement"]
+    assert {row["version"] for row in rows} == {"1"}
+    # Under a number that is nobody's it would be taken in, and never count.
+    elsewhere = Statement.about(
+        statement.subject_digest, Approval.measured(**release.values(version="01")), name="chat"
+    )
+    for spelling in ("1", "01"):
+        with pytest.raises(EvidenceError, match="is for chat version 01, not for chat version 1"):
+            release.store.quantgov_take_in("chat", spelling, sign(elsewhere, release.people["ada"]).to_bytes())
 
 
 def test_a_withdrawal_between_the_judgement_and_the_change_is_seen(release: Release) -> None:

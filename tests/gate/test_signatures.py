@@ -34,6 +34,7 @@ from mlflow_quantgov.evidence.signing import (
 )
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.store import EVIDENCE_FOLDER, copy_name
+from mlflow_quantgov.gate.database.tables import SignatureRow
 from mlflow_quantgov.gate.registry_store import open_store
 from mlflow_quantgov.gate.statements.intake import kept_marks
 from mlflow_quantgov.gate.statements.signatures import MOST_UNTRUSTED
@@ -261,14 +262,64 @@ def test_a_signature_that_comes_while_it_is_judged_is_seen(release: Release) -> 
 
 
 def test_a_statement_cannot_be_covered_with_signatures(release: Release) -> None:
-    statement, eve = release.second_run(), sign(release.second_run(), release.people["eve"])
+    statement = release.second_run()
     payload = statement.to_bytes()
     for number in range(MOST_UNTRUSTED):
-        forged = Envelope(payload, f"key {number}", eve.signature)
-        release.store.quantgov_take_in("chat", "1", forged.to_bytes())
+        release.store.quantgov_take_in("chat", "1", Envelope(payload, "any key", bytes([number]) * 64).to_bytes())
     with pytest.raises(EvidenceError, match="signatures already"):
-        release.store.quantgov_take_in("chat", "1", Envelope(payload, "one more", eve.signature).to_bytes())
+        release.store.quantgov_take_in("chat", "1", Envelope(payload, "any key", b"\xff" * 64).to_bytes())
     release.attach(statement, "ada")
+    assert release.outcomes()["lineage"] == "pass"
+
+
+def test_a_signature_is_kept_once_whatever_its_key_is_called(release: Release) -> None:
+    statement = release.second_run()
+    for who in ("ada", "eve"):
+        made = sign(statement, release.people[who])
+        for hint in (made.key, "", "x1", made.key):
+            release.store.quantgov_take_in("chat", "1", replace(made, key=hint).to_bytes())
+    (one,) = release.store.quantgov_facts("chat", "1").evidence
+    assert [signature.name for signature in one.signatures] == ["ada", ""]
+    with release.store._sessions.transaction() as session:
+        assert session.query(SignatureRow).count() == 2
+
+
+def test_signatures_of_before_that_were_kept_under_several_hints_count_as_they_first_came(release: Release) -> None:
+    statement = release.second_run()
+    release.attach(statement, "ada")
+    with release.store._sessions.transaction() as session:
+        (row,) = session.query(SignatureRow).all()
+        first, values = row.received_at, {"statement": row.statement, "key": "x1", "signature": row.signature}
+        session.add(SignatureRow(digest="sha256:x1", received_at=first + DAY, **values))
+    facts = release.store.quantgov_facts("chat", "1")
+    assert [one.received_at for one in facts.evidence[0].signatures] == [first.replace(tzinfo=UTC)]
+    with release.store._sessions.transaction() as session:
+        assert release.store._same_evidence(session, facts)
+
+
+def test_a_wrong_hint_takes_no_signature_away_from_a_key_that_is_trusted_later(release: Release) -> None:
+    """Somebody sends Eve's in before her, and says that it is Ada's, whose key nobody knows yet either."""
+    statement, bob = release.second_run(), release.key("bob", "waiver", "approver")
+    release.trust(bob)
+    made = sign(statement, release.people["eve"])
+    release.store.quantgov_take_in("chat", "1", replace(made, key=release.people["ada"].public.id).to_bytes())
+    release.attach(statement, "eve")
+    release.trust(bob, release.key("ada", "measurer"), release.key("eve", "measurer"))
+    (one,) = release.store.quantgov_facts("chat", "1").evidence
+    assert [(signature.name, signature.standing) for signature in one.signatures] == [("eve", "valid")]
+    assert release.outcomes()["lineage"] == "pass"
+
+
+def test_a_signature_by_a_key_that_is_trusted_later_counts_from_when_it_first_came(release: Release) -> None:
+    statement, ada = release.second_run(), release.key("ada", "measurer")
+    made = sign(statement, release.people["eve"])
+    release.store.quantgov_take_in("chat", "1", made.to_bytes())
+    release.trust(ada, release.key("eve", "measurer", not_before=datetime.now(UTC)))
+    for hint in (made.key, "", "x1"):
+        release.store.quantgov_take_in("chat", "1", replace(made, key=hint).to_bytes())
+    (one,) = release.store.quantgov_facts("chat", "1").evidence
+    assert [signature.standing for signature in one.signatures] == ["not-yet-valid"]
+    release.trust(ada, release.key("eve", "measurer"))
     assert release.outcomes()["lineage"] == "pass"
 
 

@@ -150,6 +150,16 @@ def test_expiry_by_age_is_by_the_gates_clock(signers: dict[str, Signer], keys: T
         assert judged(asked, version(held)).outcome == outcome
 
 
+def test_a_second_signature_of_the_same_key_makes_an_approval_no_younger(
+    signers: dict[str, Signer], keys: TrustedKeys
+) -> None:
+    asked = policy("{count: 1, within_days: 30}")
+    held = said(approval(asked), keys, signers["ada"], minutes=60 * 24 * 60)
+    (old,) = held.signatures
+    again = replace(held, signatures=(replace(old, received_at=NOW), old))
+    assert judged(asked, version(again)).outcome == "missing"
+
+
 def test_a_key_that_has_expired_or_was_revoked_approves_no_longer(signers: dict[str, Signer]) -> None:
     asked = policy("1")
     revoked = {"revoked_at": NOW - DAY, "reason": "lost"}

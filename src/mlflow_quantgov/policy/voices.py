@@ -97,7 +97,7 @@ def _speakers(one: Evidence, demand: ApprovalsDemand, now: datetime) -> Iterator
     """Everybody who stands behind a statement: each valid key's holder, or who was signed in."""
     dated = one.content.provenance.measured_at
     by = getattr(one.content, "by", None)
-    for signature in one.signatures:
+    for signature in _first(one.signatures):
         said = _Said(signature.name or signature.words(), signature.received_at or dated, dated)
         yield said if (problem := _key_problem(signature, one, demand, now)) is None else _with(said, problem)
     if one.signatures:
@@ -151,11 +151,23 @@ def _withdrawals(question: Question) -> Iterator[_Said]:
         if not isinstance(content, Withdrawal) or not _is_here(content, question.destination, facts):
             continue
         dated = content.provenance.measured_at
-        for signature in one.signatures:
-            if signature.is_valid:
-                yield _Said(signature.name, signature.received_at or dated, dated)
+        for signature in _first(signature for signature in one.signatures if signature.is_valid):
+            yield _Said(signature.name, signature.received_at or dated, dated)
         if not one.signatures and _signed_in(one):
             yield _Said(str(one.actor), _received(one), dated)
+
+
+def _first(signatures: Iterable[Signature]) -> Iterator[Signature]:
+    """One signature of each trusted key, the one that came first: to say it again takes a statement of its own."""
+    known: dict[str, Signature] = {}
+    for one in signatures:
+        if not one.is_trusted:
+            yield one
+            continue
+        before = known.setdefault(one.key, one)
+        if one.received_at is not None and (before.received_at is None or one.received_at < before.received_at):
+            known[one.key] = one
+    yield from known.values()
 
 
 def _is_here(content: Withdrawal, destination: str, facts: Facts) -> bool:

@@ -161,6 +161,11 @@ class Signature:
         """Whether it vouches for anything."""
         return self.standing == "valid"
 
+    @property
+    def is_trusted(self) -> bool:
+        """Whether a key that stands in the file made it, whatever that is worth."""
+        return self.standing not in {"untrusted", "bad"}
+
     def words(self) -> str:
         """Who it is, for people."""
         return self.name if self.name else f"the untrusted key {one_line(self.key)[:19]}"

@@ -31,7 +31,9 @@ class Desk:
             EvidenceError: Malformed, about other bytes, imported for another pair, its summary is not what its records give,
                 its signature does not fit, it is a waiver or an approval that nobody with the role has given for this version, or a spot-check of
                 other items than were drawn.
+            MlflowException: There is no such version.
         """
+        version = self._number(name, version)
         facts = _readable(self.quantgov_facts(name, version))
         read = (facts.lineage.parent if facts.lineage else None, facts.model)
         behaviours = {one.weights: one.behaviour for one in read if one}
@@ -65,7 +67,9 @@ class Desk:
         Raises:
             ArtifactError: The files of the version cannot be read.
             UsageError: There is no such evaluation of this version.
+            MlflowException: There is no such version.
         """
+        version = self._number(name, version)
         evaluation = evaluation_named(_readable(self.quantgov_facts(name, version)), statement)
         digest, (actor, source) = evaluation.digest, current_actor()
         with self._sessions.transaction() as session:

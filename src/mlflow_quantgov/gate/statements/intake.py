@@ -102,6 +102,7 @@ def take_in(
             canonical,
             attached.envelope,
             found,
+            keys,
             actor=actor,
             actor_source=actor_source,
             now=now,

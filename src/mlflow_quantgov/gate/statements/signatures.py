@@ -1,8 +1,13 @@
-"""The signatures of kept statements: each kept once with the time at which it came, and looked at anew for every decision."""
+"""The signatures of kept statements: each kept once with the time at which it came, and looked at anew for every decision.
+
+A signature is its bytes over a payload. The key's id beside them is a hint that anybody can write, so it makes no signature
+another one: neither is one kept again under another id, nor does it come anew.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from sqlalchemy import func, select
@@ -22,12 +27,13 @@ def keep(
     content: bytes,
     envelope: Envelope,
     found: Signature,
+    keys: TrustedKeys,
     *,
     actor: str | None,
     actor_source: str | None,
     now: datetime,
 ) -> None:
-    """Keep a signature, unless it is known.
+    """Keep a signature, unless it is known, or its signer has signed this statement before: what was said once stays as old.
 
     Args:
         session: Of the gate's database; the caller commits.
@@ -35,6 +41,7 @@ def keep(
         content: The statement's canonical bytes.
         envelope: As it came.
         found: Whose it is.
+        keys: Whose signatures are believed.
         actor: Who attached it; None where it was found beside the model.
         actor_source: How that is known.
         now: By the gate's clock.
@@ -42,7 +49,11 @@ def keep(
     Raises:
         EvidenceError: The statement has enough signatures by untrusted keys.
     """
-    if session.get(SignatureRow, envelope.digest) is not None:
+    kept = [_envelope(row, content) for row in _rows(session, [statement])]
+    if any((one.signature, one.payload) == (envelope.signature, envelope.payload) for one in kept):
+        return
+    signer = keys.find(found.key) if found.is_trusted else None
+    if signer is not None and any(one.fits(signer.public) for one in kept):
         return
     if found.standing == "untrusted":
         query = select(func.count()).select_from(SignatureRow).where(SignatureRow.statement == statement)
@@ -80,8 +91,13 @@ def kept_of(
     """
     found: dict[str, list[Signature]] = {}
     for row in _rows(session, contents):
-        envelope = Envelope(row.payload or contents[row.statement], row.key, row.signature)
-        found.setdefault(row.statement, []).append(examine(envelope, keys, utc(row.received_at), now))
+        envelope, received = _envelope(row, contents[row.statement]), utc(row.received_at)
+        one = examine(envelope, keys, received, now)
+        if one.standing == "bad":
+            # It was kept when nobody here knew the key that its writer named; another key, trusted since, may have made it.
+            unnamed = examine(replace(envelope, key=""), keys, received, now)
+            one = unnamed if unnamed.is_trusted else one
+        found.setdefault(row.statement, []).append(one)
     return {digest: tuple(sorted(all_of, key=lambda one: not one.is_valid)) for digest, all_of in found.items()}
 
 
@@ -95,10 +111,18 @@ def utc(moment: datetime) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+def _envelope(row: SignatureRow, content: bytes) -> Envelope:
+    return Envelope(content if row.payload is None else row.payload, row.key, row.signature)
+
+
 def _rows(session: Session, statements: Collection[str]) -> list[SignatureRow]:
+    """Each signature as it first came: two requests at once, or an earlier version, may have kept it under several hints."""
     query = (
         select(SignatureRow)
         .where(SignatureRow.statement.in_(list(statements)))
         .order_by(SignatureRow.received_at, SignatureRow.digest)
     )
-    return list(session.execute(query).scalars())
+    first: dict[tuple[str, bytes, bytes | None], SignatureRow] = {}
+    for row in session.execute(query).scalars():
+        first.setdefault((row.statement, row.signature, row.payload), row)
+    return list(first.values())
