@@ -52,11 +52,14 @@ def saying(folder: Path, metadata: dict[str, Any] | None, name: str = "model.saf
     return folder
 
 
-def ggufs(folder: Path, *files: tuple[str, str, dict[str, int]], rope: float = 1.0) -> Path:
-    """A folder with GGUF files: name, architecture, and tensors of one repeated number."""
+def ggufs(folder: Path, *files: tuple[str, str, dict[str, int]], rope: float = 1.0, split: bool = False) -> Path:
+    """A folder with GGUF files: name, architecture, and tensors of one repeated number; `split`: parts of one model."""
     folder.mkdir(exist_ok=True)
-    for name, architecture, tensors in files:
+    for number, (name, architecture, tensors) in enumerate(files):
         writer = gguf.GGUFWriter(folder / name, architecture)
+        if split:
+            writer.add_uint16("split.no", number)
+            writer.add_uint16("split.count", len(files))
         writer.add_float32("llama.rope.freq_base", rope)
         for tensor, value in tensors.items():
             writer.add_tensor(tensor, np.full((2, 32), value, np.float32))
@@ -203,19 +206,107 @@ def test_no_other_model_and_projector_have_the_same_digests(tmp_path: Path, name
 
 def test_parts_of_one_gguf_model_have_the_digest_of_the_whole(tmp_path: Path) -> None:
     whole = ggufs(tmp_path / "whole", ("m.gguf", "llama", {"a": 1, "b": 2}))
-    parts = ggufs(
-        tmp_path / "parts", ("m-00001-of-00002.gguf", "llama", {"b": 2}), ("m-00002-of-00002.gguf", "llama", {"a": 1})
-    )
+    files = ("m-00001-of-00002.gguf", "llama", {"b": 2}), ("m-00002-of-00002.gguf", "llama", {"a": 1})
+    parts = ggufs(tmp_path / "parts", *files, split=True)
     assert digests(parts)[0] == digests(whole)[0]
-    beside = ggufs(tmp_path / "beside", ("m.gguf", "llama", {"a": 1}), ("mmproj.gguf", "clip", {"b": 2}))
-    assert digests(beside)[0] == digests(whole)[0]
-    assert {one.name for one in weight_parts(beside)} == {"a", "b"}
+    apart = ggufs(tmp_path / "apart", *files)
+    assert digests(apart)[0] != digests(whole)[0], "llama.cpp reads the first alone, whatever they are called"
 
 
-def test_tensors_of_one_name_are_called_by_their_files(tmp_path: Path) -> None:
-    folder = ggufs(tmp_path / "m", ("m.gguf", "llama", {"a": 1}), ("mmproj.gguf", "clip", {"a": 2}))
-    assert [one.name for one in weight_parts(folder)] == ["m.gguf/./a", "mmproj.gguf/./a"]
+@pytest.mark.parametrize("projector", [{"a": 2}, {"b": 2}])
+def test_tensors_beside_a_model_are_called_by_their_files(tmp_path: Path, projector: dict[str, int]) -> None:
+    folder = ggufs(tmp_path / "m", ("m.gguf", "llama", {"a": 1}), ("mmproj.gguf", "clip", projector))
+    assert [one.name for one in weight_parts(folder)] == ["m.gguf/./a", f"mmproj.gguf/./{next(iter(projector))}"]
     assert weights_digest(weight_parts(folder)) == build_manifest(folder).weights_digest
+
+
+def _exchanged(one: Path, other: Path) -> None:
+    between = one.with_name("between")
+    one.rename(between)
+    other.rename(one)
+    between.rename(other)
+
+
+SECOND = ["extra.safetensors", "adapter_model.safetensors", "sub/model.safetensors", "model-00001-of-00001.safetensors"]
+
+
+@pytest.mark.parametrize("second", SECOND)
+def test_files_that_a_loader_leaves_aside_do_not_stand_for_the_model(tmp_path: Path, second: str) -> None:
+    """transformers takes tensors with and without `model.` before their names, and reads one of the two files."""
+    (tmp_path / "sub").mkdir()
+    saying(tmp_path, {"blocks": "1"}, tensor="model.layers")
+    saying(tmp_path, {"others": "2"}, second, tensor="layers")
+    before = digests(tmp_path)
+    _exchanged(tmp_path / "model.safetensors", tmp_path / second)
+    after = digests(tmp_path)
+    assert after[0] != before[0] and after[1] != before[1]
+
+
+@pytest.mark.parametrize("rest", SECOND)
+def test_a_model_without_some_of_its_tensors_is_not_the_whole(tmp_path: Path, rest: str) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    (cut / "sub").mkdir(parents=True)
+    whole.mkdir()
+    write_safetensors(whole / "model.safetensors", {name: np.zeros(4, np.float32) for name in "ab"})
+    saying(cut, None, tensor="a")
+    saying(cut, None, rest, tensor="b")
+    assert digests(cut)[0] != digests(whole)[0]
+
+
+@pytest.mark.parametrize("also", ["model.safetensors", "extra.safetensors", "sub/model-00001-of-00002.safetensors"])
+@pytest.mark.parametrize("index", [True, False])
+def test_shards_count_as_the_whole_and_not_beside_other_files(tmp_path: Path, index: bool, also: str) -> None:
+    whole, shards = tmp_path / "whole", tmp_path / "shards"
+    (shards / "sub").mkdir(parents=True)
+    whole.mkdir()
+    names = {name: f"model-0000{number}-of-00002.safetensors" for number, name in enumerate("ab", 1)}
+    for name, file in names.items():
+        saying(shards, None, file, tensor=name)
+    if index:
+        (shards / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    write_safetensors(whole / "model.safetensors", {name: np.zeros(4, np.float32) for name in "ab"})
+    assert digests(shards)[0] == digests(whole)[0]
+    write_safetensors(whole / "model.safetensors", {name: np.zeros(4, np.float32) for name in "abc"})
+    saying(shards, None, also, tensor="c")
+    assert digests(shards)[0] != digests(whole)[0]
+
+
+def test_a_name_by_which_a_pickle_is_loaded_instead_counts(tmp_path: Path) -> None:
+    """Without a file of the usual name transformers takes pytorch_model.bin."""
+    saying(tmp_path, None)
+    alone = digests(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "other.safetensors")
+    assert digests(tmp_path) == alone
+    (tmp_path / "pytorch_model.bin").write_bytes(b"x")
+    other = digests(tmp_path)
+    (tmp_path / "other.safetensors").rename(tmp_path / "model.safetensors")
+    assert digests(tmp_path)[0] != other[0]
+    assert [one.name for one in weight_parts(tmp_path)] == ["x", "pytorch_model.bin"], "as before"
+
+
+def test_a_shard_that_the_configuration_names_alone_counts_by_its_file(tmp_path: Path) -> None:
+    names = {name: f"model-0000{number}-of-00002.safetensors" for number, name in enumerate("ab", 1)}
+    for name, file in names.items():
+        saying(tmp_path, None, file, tensor=name)
+    (tmp_path / "config.json").write_text(json.dumps({"transformers_weights": names["a"]}))
+    assert [one.name for one in weight_parts(tmp_path)] == [f"{file}/./{name}" for name, file in names.items()]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("model.safetensors.index.json", "["),
+        ("model.safetensors.index.json", '{"weight_map": {"a": "../x"}}'),
+        ("model.safetensors.index.json", '{"weight_map": {"a": 1}}'),
+        ("config.json", "[]"),
+    ],
+)
+def test_a_folder_that_no_loader_could_open_still_has_a_digest(tmp_path: Path, name: str, text: str) -> None:
+    for number in (1, 2):
+        saying(tmp_path, None, f"model-0000{number}-of-00002.safetensors", tensor=str(number))
+    (tmp_path / name).write_text(text)
+    assert [one.name for one in weight_parts(tmp_path)] == [f"model-0000{n}-of-00002.safetensors/./{n}" for n in (1, 2)]
+    assert digests(tmp_path)
 
 
 def test_safetensors_with_tensors_of_one_name_are_told_apart(tmp_path: Path) -> None:

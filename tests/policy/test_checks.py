@@ -574,6 +574,17 @@ def test_lineage_below_the_demanded_level_is_refused() -> None:
     assert not judge(good, pinned(parents=[digest("9")])).allowed
 
 
+def test_a_parent_beside_which_other_weights_lie_is_refused_even_where_it_is_pinned() -> None:
+    good = facts_of()
+    assert good.lineage is not None
+    beside = model_facts(PARENT, warnings=("not-inspected: rest.safetensors also holds weights",))
+    found = judge(replace(good, lineage=replace(good.lineage, parent=beside)), pinned(parents=[PARENT]))
+    outcome, reason = refusals(found)["lineage"]
+    assert outcome == "fail" and "rest.safetensors also holds weights, and nobody can tell" in reason
+    (fix,) = [one.fix for one in found.checks if one.check == "lineage"]
+    assert fix.startswith("remove it from the folder, and log the model again")
+
+
 @pytest.mark.parametrize("trace", ["rounded", "compensated"])
 def test_lineage_says_which_change_would_have_shown(trace: Trace) -> None:
     good = facts_of()

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from mlflow_quantgov.artifact.files import list_files, parse_json
 from mlflow_quantgov.artifact.tensors import Tensor, open_safetensors
-from mlflow_quantgov.artifact.weights import OTHER_WEIGHT_SUFFIXES, json_digest, names_repeat, tensors_by_file
+from mlflow_quantgov.artifact.weights import OTHER_WEIGHT_SUFFIXES, file_names_count, json_digest, tensors_by_file
 from mlflow_quantgov.errors import ArtifactError
 
 _FOR_PEOPLE = {".md", ".png", ".jpg", ".jpeg", ".svg", ".gif", ".pdf"}
@@ -47,13 +47,13 @@ def behaviour_digest(path: str | Path) -> str:
     source = Path(path)
     files = dict(list_files(source))
     tensors = tensors_by_file(files)
-    named = names_repeat(tensors)
+    named = file_names_count(files, tensors)
     described = [
         [_label(name, file, source, named=named), _digest_of(file, tensors.get(name, {}))]
         for name, file in files.items()
         if _counts(name)
     ]
-    if said := _said_in_headers(files):
+    if said := _said_in_headers(files, named=named):
         described.append(["safetensors", "metadata", json_digest(said)])
     return json_digest(sorted(described))
 
@@ -73,7 +73,7 @@ def _label(name: str, file: Path, source: Path, *, named: bool) -> str:
         name: Its relative path.
         file: The file.
         source: The model's folder, or the file itself.
-        named: Whether a GGUF file counts by its own name, since others have tensors of the same names.
+        named: Whether a GGUF file counts by its own name (see `file_names_count`).
     """
     if file.suffix == ".gguf" and not named:
         return _GGUF
@@ -81,11 +81,12 @@ def _label(name: str, file: Path, source: Path, *, named: bool) -> str:
     return "" if source.is_file() else f"./{name}" if name == _GGUF else name
 
 
-def _said_in_headers(files: Mapping[str, Path]) -> list[list[str]]:
+def _said_in_headers(files: Mapping[str, Path], *, named: bool) -> list[list[str]]:
     """What the headers of safetensors files say, sorted; once where several files say the same.
 
     Texts that are JSON count as what they say, not as how it is written. Where two files say something else under one
-    key, the one read last counts for a loader: then the file is named too.
+    key, the one read last counts for a loader: then the file is named too, as where names of
+    files count (`named`).
     """
     found: dict[str, dict[str, str]] = {}
     for name, file in files.items():
@@ -96,7 +97,10 @@ def _said_in_headers(files: Mapping[str, Path]) -> list[list[str]]:
     said = []
     for key, texts in found.items():
         agreed = set(texts.values())
-        said += [[key, *agreed]] if len(agreed) == 1 else [[key, text, name] for name, text in texts.items()]
+        if named or len(agreed) > 1:
+            said += [[key, text, name] for name, text in texts.items()]
+        else:
+            said.append([key, *agreed])
     return sorted(said)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -62,6 +63,38 @@ def open_artifact(path: Path) -> ArtifactFiles:
     raise _no_weights(path, list(found))
 
 
+def tensor_files_read(root: Path, names: Iterable[str]) -> frozenset[str]:
+    """Names of the safetensors or GGUF files of a folder that make up its model for every loader.
+
+    Args:
+        root: The folder.
+        names: Relative paths of all files in it.
+
+    Returns:
+        Those that `open_artifact` reads; empty where it reads none, or refuses the choice.
+    """
+    top = sorted(name for name in names if "/" not in name)
+    ggufs = [name for name in top if name.endswith(".gguf")]
+    try:
+        shards = _shards(root, [name for name in top if name.endswith(".safetensors")])
+        if shards and ggufs:
+            return frozenset()
+        if shards:
+            other = _named_otherwise(root, read_json_object(root / "config.json"), set(shards))
+            return frozenset(shards if other is None else ())
+        if not ggufs:
+            return frozenset()
+        parts, _ = _one_gguf(root, {name: read_gguf(root / name) for name in ggufs})
+    except ArtifactError:
+        return frozenset()
+    return frozenset(part.path.name for part in parts)
+
+
+def found_by_name(names: Iterable[str]) -> bool:
+    """Whether transformers finds these files by their names, before it looks for weights of another kind."""
+    return any(name in {SINGLE, INDEX} for name in names)
+
+
 def _of_ggufs(path: Path, parts: list[GgufFile], size: int, warnings: tuple[str, ...]) -> ArtifactFiles:
     root = path if path.is_dir() else path.parent
     return ArtifactFiles(root, {}, {}, {}, size, ggufs=tuple(parts), warnings=warnings)
@@ -81,12 +114,18 @@ def _of_safetensors(root: Path, shards: dict[str, Path], size: int, warnings: tu
         _check_index(root, tensors, set(shards))
     extra = {name: read_json_object(root / name) for name in (*SIDE_CONFIGS, *NOTES)}
     config = read_json_object(root / "config.json")
-    named = config.get(_NAMED_WEIGHTS)
-    meant = set(_weight_map(root).values()) if named == INDEX else {str(named)}
-    if named is not None and meant != set(shards):
-        problem = f"{_NAMED_WEIGHTS} of its config.json names {str(named)[:100]!r}, not {next(iter(shards))}"
+    named = _named_otherwise(root, config, set(shards))
+    if named is not None:
+        problem = f"{_NAMED_WEIGHTS} of its config.json names {named[:100]!r}, not {next(iter(shards))}"
         raise _contradiction(root, problem)
     return ArtifactFiles(root, config, tensors, texts, size, extra, warnings=warnings)
+
+
+def _named_otherwise(root: Path, config: dict[str, Any], shards: set[str]) -> str | None:
+    """The file that a config makes transformers load, where that is not these shards."""
+    named = config.get(_NAMED_WEIGHTS)
+    meant = set(_weight_map(root).values()) if named == INDEX else {str(named)}
+    return str(named) if named is not None and meant != shards else None
 
 
 def _shards(root: Path, names: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from mlflow_quantgov.artifact.files import list_files
+from mlflow_quantgov.artifact.folder import found_by_name, tensor_files_read
 from mlflow_quantgov.artifact.graph_files import weights_beside
 from mlflow_quantgov.artifact.tensors import Tensor, open_safetensors, read_gguf
 from mlflow_quantgov.errors import ArtifactError
@@ -59,16 +60,32 @@ def tensors_by_file(paths: Mapping[str, Path]) -> dict[str, dict[str, Tensor]]:
     return found
 
 
-def names_repeat(files: Mapping[str, Mapping[str, Tensor]]) -> bool:
-    """Whether a tensor's name stands in two files, so that only their names say which of the two a loader takes."""
-    return len(set().union(*files.values())) < sum(map(len, files.values()))
+def file_names_count(paths: Mapping[str, Path], files: Mapping[str, Mapping[str, Tensor]]) -> bool:
+    """Whether the names of files say which tensors a loader takes, so that each tensor counts under its file's name.
+
+    That is so where a tensor's name stands in two files, where a loader leaves one of the files aside, and where it
+    may take weights of another kind (`pytorch_model.bin`) unless a file is called as it expects.
+
+    Args:
+        paths: Every file of the model by its relative path.
+        files: Tensors of those that are read tensor by tensor.
+    """
+    others = any(PurePosixPath(name).suffix in OTHER_WEIGHT_SUFFIXES for name in paths)
+    if not files or (len(files) == 1 and not others):
+        return False
+    if len(set().union(*files.values())) < sum(map(len, files.values())):
+        return True
+    name, path = next(iter(paths.items()))
+    read = tensor_files_read(path.parents[name.count("/")], paths)
+    unsure = others and any(one.endswith(".safetensors") for one in files) and not found_by_name(paths)
+    return unsure or read != files.keys()
 
 
 def tensors_in(paths: Mapping[str, Path]) -> list[Tensor]:
     """Every tensor of the files that are read tensor by tensor.
 
-    The parts of one model share no name, so it does not count in which of them a tensor lies. Where two files do share
-    one (a projector beside a model), every tensor is called `FILE/./NAME`: no tensor alone can be called so.
+    Where a loader reads them all, it does not count in which of them a tensor lies. Where names of files decide (see
+    `file_names_count`), every tensor is called `FILE/./NAME`: no tensor alone can be called so.
 
     Args:
         paths: Files by their relative paths.
@@ -77,7 +94,7 @@ def tensors_in(paths: Mapping[str, Path]) -> list[Tensor]:
         ArtifactError: A header is wrong.
     """
     files = tensors_by_file(paths)
-    if not names_repeat(files):
+    if not file_names_count(paths, files):
         return [tensor for tensors in files.values() for tensor in tensors.values()]
     return [
         replace(tensor, name=f"{file}/./{tensor.name}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlflow_quantgov.policy.checks.interface import Question, result
+from mlflow_quantgov.policy.checks.interface import Question, other_weights, result
 from mlflow_quantgov.policy.decision import CheckResult
 
 NAME = "identity"
@@ -30,8 +30,7 @@ def run(question: Question) -> CheckResult:
         )
     if facts.recorded_manifest != facts.model.manifest:
         return result(NAME, "fail", "The files are not those that were logged.", "log the model again")
-    beside = next((one for one in facts.model.quantization.warnings if "also holds weights" in one), None)
+    beside = other_weights(facts.model)
     if beside is not None:
-        reason = f"{beside.removeprefix('not-inspected: ')}, and nobody can tell which of them is served."
-        return result(NAME, "fail", reason, "remove it from the folder, and log the model again")
+        return result(NAME, "fail", *beside)
     return result(NAME, "pass", "Every file is the one that was logged.", manifest=facts.model.manifest)

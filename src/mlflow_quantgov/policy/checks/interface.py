@@ -44,6 +44,16 @@ def result(
     return CheckResult(check, outcome, one_line(reason), one_line(fix), numbers, tuple(one.digest for one in evidence))
 
 
+def other_weights(model: ModelFacts | None) -> tuple[str, str] | None:
+    """What to say, and its fix, of a model beside whose weights lie others that were not inspected."""
+    warnings = model.quantization.warnings if model else ()
+    beside = next((one for one in warnings if "also holds weights" in one), None)
+    if beside is None:
+        return None
+    reason = f"{beside.removeprefix('not-inspected: ')}, and nobody can tell which of them is served."
+    return reason, "remove it from the folder, and log the model again"
+
+
 def is_about(side: Side | None, model: ModelFacts | None, content: Predicate) -> bool:
     """Whether a side of a measurement is this model: its weights, and whatever else decides its answers.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlflow_quantgov.errors import pasted
 from mlflow_quantgov.lineage import Lineage, ModelFacts
-from mlflow_quantgov.policy.checks.interface import Question, result
+from mlflow_quantgov.policy.checks.interface import Question, other_weights, result
 from mlflow_quantgov.policy.decision import CheckResult
 from mlflow_quantgov.policy.facts import reproductions
 from mlflow_quantgov.policy.schema import ParentPin
@@ -26,6 +26,11 @@ def run(question: Question) -> CheckResult:
         return result(NAME, "missing", "No full-precision parent is named.", "log it with parent=models:/NAME/VERSION")
     if not found.reaches(wanted):
         return _too_low(question, found)
+    beside = other_weights(found.parent)
+    if beside is not None:
+        return result(
+            NAME, "fail", f"In its parent {found.parent_uri} {beside[0]}", f"{beside[1]}, and this one with it"
+        )
     standing = question.yardsticks.standing_of(found.parent)
     if standing == "not-allowed":
         reason = "Its parent is not among those that the policy allows."
