@@ -256,7 +256,7 @@ def test_a_source_that_takes_in_the_whole_bucket(direct: Server, s3: Store) -> N
     name = f"m{uuid.uuid4().hex[:8]}"
     direct.client.create_registered_model(name)
     logged(direct, s3)
-    for source in (f"s3://{BUCKET}/{direct.folder.name}/", f"s3://{BUCKET}/{direct.folder.name}/1"):
+    for source in (f"s3://{BUCKET}/{direct.folder.name}", f"s3://{BUCKET}/{direct.folder.name}/1"):
         answer = direct.post("model-versions/create", name=name, source=source)
         assert answer.ok is not direct.gated
         assert not direct.gated or "holds the artifacts of others" in answer.text
