@@ -134,7 +134,7 @@ def test_a_parent_that_does_not_load_is_recorded_and_the_version_timed_alone(
     found.verify_summary()
     lost = found.parent_not_loaded
     assert lost is not None and lost.cause == "refused" and "cannot be read" in lost.error
-    assert lost.free_memory_bytes > 0
+    assert lost.free_memory_bytes > 0 and found.parent.behaviour is None
     summary = found.stated()
     assert summary["outcome"] is None and summary["loads"][0]["decode"]["parent"] is None
     assert summary["loads"][0]["decode"]["quantized_low"] > 0 and summary["memory_ratio"] is None

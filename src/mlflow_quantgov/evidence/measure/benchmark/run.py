@@ -133,7 +133,7 @@ class _Benchmark:
             if left.facts
             else Side(
                 weights=parent[1],
-                behaviour=behaviour_digest(parent[0]),
+                behaviour=_behaviour_or_none(parent[0]),
                 runtime=right.facts.runtime,
                 version=right.facts.version,
             )
@@ -244,6 +244,14 @@ def warnings_of(conditions: Conditions, cores: int, loads: list[TimedLoad]) -> t
 
 def _since(before: int | None, after: int | None) -> int | None:
     return None if before is None or after is None else max(0, after - before)
+
+
+def _behaviour_or_none(path: Path) -> str | None:
+    """None for files that are broken: then what is stated is about no model that the gate has read, and counts for none."""
+    try:
+        return behaviour_digest(path)
+    except ArtifactError:
+        return None
 
 
 def _quantized_does_not_load(path: Path, target: Target, failure: DidNotRunError | None) -> Exception:
