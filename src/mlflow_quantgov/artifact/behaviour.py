@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from mlflow_quantgov.artifact.files import list_files, parse_json
-from mlflow_quantgov.artifact.tensors import Tensor, open_safetensors
-from mlflow_quantgov.artifact.weights import OTHER_WEIGHT_SUFFIXES, file_names_count, json_digest, tensors_by_file
+from mlflow_quantgov.artifact.tensors import GgufFile, SafetensorsFile, Tensor
+from mlflow_quantgov.artifact.weights import OTHER_WEIGHT_SUFFIXES, file_names_count, json_digest, open_tensor_files
 from mlflow_quantgov.errors import ArtifactError
 
 _FOR_PEOPLE = {".md", ".png", ".jpg", ".jpeg", ".svg", ".gif", ".pdf"}
@@ -46,14 +46,15 @@ def behaviour_digest(path: str | Path) -> str:
     """
     source = Path(path)
     files = dict(list_files(source))
-    tensors = tensors_by_file(files)
+    opened = open_tensor_files(files)
+    tensors = {name: file.tensors for name, file in opened.items()}
     named = file_names_count(files, tensors)
     described = [
         [_label(name, file, source, named=named), _digest_of(file, tensors.get(name, {}))]
         for name, file in files.items()
         if _counts(name)
     ]
-    if said := _said_in_headers(files, named=named):
+    if said := _said_in_headers(opened, named=named):
         described.append(["safetensors", "metadata", json_digest(said)])
     return json_digest(sorted(described))
 
@@ -81,7 +82,7 @@ def _label(name: str, file: Path, source: Path, *, named: bool) -> str:
     return "" if source.is_file() else f"./{name}" if name == _GGUF else name
 
 
-def _said_in_headers(files: Mapping[str, Path], *, named: bool) -> list[list[str]]:
+def _said_in_headers(files: Mapping[str, SafetensorsFile | GgufFile], *, named: bool) -> list[list[str]]:
     """What the headers of safetensors files say, sorted; once where several files say the same.
 
     Texts that are JSON count as what they say, not as how it is written. Where two files say something else under one
@@ -90,8 +91,8 @@ def _said_in_headers(files: Mapping[str, Path], *, named: bool) -> list[list[str
     """
     found: dict[str, dict[str, str]] = {}
     for name, file in files.items():
-        if file.suffix == ".safetensors":
-            for key, text in open_safetensors(file).metadata.items():
+        if isinstance(file, SafetensorsFile):
+            for key, text in file.metadata.items():
                 if (key, text) != _USUAL:
                     found.setdefault(json.dumps(key), {})[name] = _meaning(text)
     said = []

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from mlflow_quantgov.artifact.files import list_files
 from mlflow_quantgov.artifact.folder import found_by_name, tensor_files_read
 from mlflow_quantgov.artifact.graph_files import weights_beside
-from mlflow_quantgov.artifact.tensors import Tensor, open_safetensors, read_gguf
+from mlflow_quantgov.artifact.tensors import GgufFile, SafetensorsFile, Tensor, open_safetensors, read_gguf
 from mlflow_quantgov.errors import ArtifactError
 
 CHUNK = 4 * 1024 * 1024
@@ -45,18 +45,18 @@ def weights_digest(parts: Iterable[WeightPart]) -> str:
     return json_digest(described + [[one.name, one.sha256] for one in files])
 
 
-def tensors_by_file(paths: Mapping[str, Path]) -> dict[str, dict[str, Tensor]]:
-    """Tensors of each file that is read tensor by tensor, by the file's relative path; nothing but headers is read.
+def open_tensor_files(paths: Mapping[str, Path]) -> dict[str, SafetensorsFile | GgufFile]:
+    """Each file that is read tensor by tensor, by its relative path; nothing but headers is read.
 
     Raises:
         ArtifactError: A header is wrong.
     """
-    found = {}
+    found: dict[str, SafetensorsFile | GgufFile] = {}
     for name, path in paths.items():
         if path.suffix == ".safetensors":
-            found[name] = open_safetensors(path).tensors
+            found[name] = open_safetensors(path)
         elif path.suffix == ".gguf":
-            found[name] = read_gguf(path).tensors
+            found[name] = read_gguf(path)
     return found
 
 
@@ -93,7 +93,7 @@ def tensors_in(paths: Mapping[str, Path]) -> list[Tensor]:
     Raises:
         ArtifactError: A header is wrong.
     """
-    files = tensors_by_file(paths)
+    files = {name: file.tensors for name, file in open_tensor_files(paths).items()}
     if not file_names_count(paths, files):
         return [tensor for tensors in files.values() for tensor in tensors.values()]
     return [

@@ -17,6 +17,8 @@ MEND = (
     "name the folder without such signs, and without a slash at its end; where the experiment's artifact location has them, "
     "log the model into another experiment"
 )
+VERSION = re.compile(r"^models:/(?P<name>[^/@]+)/(?P<version>\d+)$")
+LOGGED = re.compile(r"^models:/(m-[0-9a-f]{32})$")
 _SCHEME = re.compile(r"^(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):")
 _ENCODED = frozenset({"file", "mlflow-artifacts"})
 """Schemes whose paths MLflow percent-encodes by itself, and decodes once everywhere."""
@@ -31,21 +33,21 @@ def oddity(address: str) -> str | None:
     Args:
         address: A URI, or the path of a folder.
     """
-    named = _SCHEME.match(address)
-    scheme = named["scheme"] if named else ""
+    scheme, path = _parted(address)
+    if scheme == "models":
+        return None if VERSION.fullmatch(address) or LOGGED.fullmatch(address) else "it is no models:/NAME/VERSION"
     if scheme != scheme.lower():
         return f"its scheme is written {scheme}"
     if address != address.strip() or not address.isprintable():
         return "it holds signs that no screen shows"
-    path = address.removeprefix(f"{scheme}:") if named else address
-    if path.startswith("//") and named:
+    if path.startswith("//") and scheme:
         authority, _, path = path.removeprefix("//").partition("/")
         if scheme == "file" and authority:
             return "it names a host"
         if found := _MEANS_MORE.search(authority):
             return f"it holds {found[0]}"
         path = f"/{path}"
-    once = unquote(path, errors="strict") if scheme in _ENCODED and _is_text(path) else path
+    once = _decoded(path) if scheme in _ENCODED else path
     if once.count("/") != path.count("/") or not once.isprintable():
         return "a percent sign hides something in it"
     if found := _MEANS_MORE.search(once):
@@ -62,15 +64,13 @@ def check_address(address: str, whose: str) -> None:
     """Refuse an address that two readers may take differently.
 
     Args:
-        address: Where files lie; what leads to another version (`models:`) is looked at there.
+        address: Where files lie.
         whose: The version, for the message.
 
     Raises:
         ArtifactError: It is one.
     """
-    scheme = address.partition(":")[0]
-    if scheme == "models":
-        return
+    scheme, path = _parted(address)
     if scheme == "runs":
         raise ArtifactError(
             f"The files of {whose} are named by their run ({short(address, 80)}): mlflow.register_model names their folder.",
@@ -78,7 +78,7 @@ def check_address(address: str, whose: str) -> None:
             fix="mlflow.register_model('runs:/RUN/NAME', MODEL)",
         )
     odd = oddity(address)
-    if odd is None and scheme in _FOLDERS | {address} and not address.removeprefix("file:").startswith("/"):
+    if odd is None and scheme in _FOLDERS and not path.startswith("/"):
         odd = "it begins at whatever folder its reader stands in"
     if odd is not None:
         raise ArtifactError(
@@ -88,9 +88,15 @@ def check_address(address: str, whose: str) -> None:
         )
 
 
-def _is_text(path: str) -> bool:
+def _parted(address: str) -> tuple[str, str]:
+    """Scheme, empty for a plain path, and what stands behind it."""
+    named = _SCHEME.match(address)
+    return (named["scheme"], address[named.end() :]) if named else ("", address)
+
+
+def _decoded(path: str) -> str:
+    """Decoded once; as it stands where that gives no text."""
     try:
-        unquote(path, errors="strict")
+        return unquote(path, errors="strict")
     except UnicodeDecodeError:
-        return False
-    return True
+        return path

@@ -16,11 +16,9 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from sqlalchemy import Engine, create_engine, inspect, text
 
 from mlflow_quantgov.errors import ArtifactError
-from mlflow_quantgov.gate.facts.addresses import check_address
+from mlflow_quantgov.gate.facts.addresses import LOGGED, VERSION, check_address
 from mlflow_quantgov.gate.write_once.places import DESTINATION
 
-_VERSION = re.compile(r"^models:/(?P<name>[^/@]+)/(?P<version>\d+)$")
-_LOGGED = re.compile(r"^models:/(m-[0-9a-f]{32})$")
 _RUN = re.compile(r"^runs:/+(?P<id>[0-9a-f]{32})(?:/(?P<path>.*))?$", re.DOTALL)
 # MLflow's own server hands these to its workers (mlflow/server/__init__.py).
 _BACKEND = "_MLFLOW_SERVER_FILE_STORE"
@@ -42,13 +40,8 @@ class VersionRef:
 
 def version_named(uri: str | None) -> tuple[str, str] | None:
     """Name and version of a `models:/NAME/VERSION`; None for any other URI."""
-    named = _VERSION.match(uri or "")
+    named = VERSION.match(uri or "")
     return (named["name"], named["version"]) if named else None
-
-
-def is_model(uri: str) -> bool:
-    """Whether a URI is a registered version or a logged model, in the one spelling in which everybody takes it for that."""
-    return bool(_VERSION.fullmatch(uri) or _LOGGED.fullmatch(uri))
 
 
 @contextmanager
@@ -95,30 +88,33 @@ def location_of(ref: VersionRef, engine: Engine | None) -> str:
     Raises:
         ArtifactError: Nobody knows it, or it may be read in two ways.
     """
-    found = _resolved(ref, engine)
-    if found.startswith("models:") and version_named(found) is None:
-        raise _unreachable(ref, "it is named by another model, of which the version may change")
+    found = _found(ref, engine)
     check_address(found, f"{ref.name} version {ref.version}")
     return found
 
 
-def _resolved(ref: VersionRef, engine: Engine | None) -> str:
+def _found(ref: VersionRef, engine: Engine | None) -> str:
     known = ref.location or ref.source
-    logged = _LOGGED.match(known or "")
+    logged = LOGGED.match(known or "")
     if not logged:
         return known
     if engine is None:
         return str(mlflow.MlflowClient().get_logged_model(logged[1]).artifact_location)
-    for candidate in databases(engine):
-        found = logged_model_of(candidate, known)
-        if found is not None:
-            return found
+    found = resolved(engine, known)
+    if found is not None:
+        return found
     raise _unreachable(ref, f"the logged model {logged[1]} is gone")
+
+
+def resolved(engine: Engine, uri: str) -> str | None:
+    """Where the files of a logged model or of a run lie; None for other URIs, and where nobody here knows it."""
+    known = (logged_model_of(one, uri) or run_of(one, uri) for one in databases(engine))
+    return next((found for found in known if found is not None), None)
 
 
 def logged_model_of(engine: Engine, uri: str) -> str | None:
     """Where the files of `models:/m-...` lie; None for other URIs, and where this database does not know it; one that was deleted still has its row."""
-    logged = _LOGGED.match(uri)
+    logged = LOGGED.match(uri)
     return _one(engine, "logged_models", "artifact_location", "model_id", logged[1]) if logged else None
 
 
@@ -163,18 +159,11 @@ def stored_at(location: str) -> str:
 
 
 def _as_path(location: str) -> Path | None:
-    parsed = urlparse(location)
-    if parsed.scheme == "mlflow-artifacts" and os.environ.get(DESTINATION):
-        root = _as_path(os.environ[DESTINATION])
-        relative = unquote(parsed.path).lstrip("/")
-        if root is None or not _is_served(location) or ".." in Path(relative).parts:
-            return None
-        return root / relative
+    stored = stored_at(location)
+    parsed = urlparse(stored)
     if parsed.scheme == "file":
         return Path(unquote(parsed.path))
-    if parsed.scheme == "":
-        return Path(location)
-    return None
+    return Path(stored) if parsed.scheme == "" else None
 
 
 def _is_served(location: str) -> bool:

@@ -12,7 +12,7 @@ from mlflow.entities.model_registry.model_version_stages import STAGE_DELETED_IN
 from sqlalchemy import Connection, Engine, Row, inspect, text
 
 from mlflow_quantgov.errors import ArtifactError
-from mlflow_quantgov.gate.facts.sources import databases, logged_model_of, run_of
+from mlflow_quantgov.gate.facts.sources import databases, logged_model_of, resolved, run_of
 from mlflow_quantgov.gate.write_once.places import LOCAL, Place, place_of
 
 MOST_SECONDS = 30.0
@@ -112,11 +112,8 @@ class Governed:
     def _place(self, source: str | None, location: str | None) -> Place | None:
         """Where a version's files lie; None where its source leads nowhere any more."""
         uri = location or source or ""
-        for engine in databases(self._engine) if uri.startswith(("runs:", "models:")) else ():
-            resolved = logged_model_of(engine, uri) or run_of(engine, uri)
-            if resolved is not None:
-                uri = resolved
-                break
+        if uri.startswith(("runs:", "models:")):
+            uri = resolved(self._engine, uri) or uri
         if not uri or uri.startswith(("runs:", "models:")):
             return None
         try:

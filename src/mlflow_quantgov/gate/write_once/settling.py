@@ -11,7 +11,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from mlflow_quantgov.errors import ArtifactError, short
 from mlflow_quantgov.gate.facts.addresses import MEND, oddity
-from mlflow_quantgov.gate.facts.sources import databases, is_model, logged_model_of, run_of
+from mlflow_quantgov.gate.facts.sources import resolved
 from mlflow_quantgov.gate.write_once.folder_locks import FolderLocks
 from mlflow_quantgov.gate.write_once.governed import covers_others
 from mlflow_quantgov.gate.write_once.places import Place, place_of
@@ -35,8 +35,7 @@ class Settling:
 
     def _undisturbed(self: Any, source: str, create: Callable[[], Result]) -> Result:
         """Judge and create a version while nobody may write to its files, which are not protected before it is registered."""
-        known = (logged_model_of(one, source) or run_of(one, source) for one in databases(self.engine))
-        place = _place(next((uri for uri in known if uri is not None), source))
+        place = _place(resolved(self.engine, source) or source)
         if place is None:
             return create()
         with self._folders.alone(place):
@@ -44,15 +43,8 @@ class Settling:
 
     def _refuse_source(self: Any, source: str) -> None:
         """Refuse a version whose files two readers might look for in two places, or one that would take in other people's."""
-        known = (logged_model_of(one, source) or run_of(one, source) for one in databases(self.engine))
-        for address in {source, next((uri for uri in known if uri is not None), source)}:
-            odd = (
-                oddity(address)
-                if not address.startswith("models:")
-                else None
-                if is_model(address)
-                else "it is no models:/NAME/VERSION"
-            )
+        for address in (source, resolved(self.engine, source)):
+            odd = oddity(address) if address is not None else None
             if odd is not None:
                 raise MlflowException(
                     f"quantgov refused: the address of its files can be read in two ways: {odd} ({short(address)}). Fix: {MEND}",
