@@ -115,7 +115,10 @@ def test_an_honest_evaluation_holds_and_a_forged_one_does_not(gated: Run) -> Non
     assert code == 0 and "all 20 items agree" in words and f"items 20 of {3 * LIMIT}" in words
     assert "would have stayed hidden with probability 5% 0." in words
 
-    # All items: which twenty are drawn is the server's to say, and a test must not hang on it.
+    code, _, err = gated("spot-check", URI, "--tasks", str(SKILLS_TASKS), "--items", "2")
+    assert code == 3 and f"--items 4 --tasks {SKILLS_TASKS}" in " ".join(err.split())
+
+    # From here on all items: which ones are drawn is the server's to say, and two of a forged evaluation may be honest or not.
     honest = recorded()
     statement = attach(forged(honest, 2))
     code, found = check(gated, "--items", str(3 * LIMIT))
@@ -128,8 +131,6 @@ def test_an_honest_evaluation_holds_and_a_forged_one_does_not(gated: Run) -> Non
     assert code == 1
     assert f"Fix: measure it again, and look at who attached the evaluation: quantgov evaluate {URI}" in err
     assert "nobody signed this spot-check" in " ".join(err.split())
-    code, _, err = gated("spot-check", URI, "--tasks", str(SKILLS_TASKS), "--items", "2")
-    assert code == 3 and f"--items 4 --tasks {SKILLS_TASKS}" in " ".join(err.split())
 
 
 def test_other_batches_do_not_refute_an_honest_evaluation(gated: Run) -> None:
