@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 from mlflow_quantgov.evidence.predicates import DocumentRecord, Fidelity, FidelityV1, Provenance, Side
 from mlflow_quantgov.evidence.predicates.fidelity import DocumentRecordV1, kl_bin
 from mlflow_quantgov.evidence.statement import Statement
+from mlflow_quantgov.pages.entry import recorded
 from mlflow_quantgov.pages.fidelity_plot import kl_plot
 from mlflow_quantgov.pages.plot import Interval, interval_plot
 from mlflow_quantgov.pages.report import render_report
@@ -44,6 +45,41 @@ def test_a_decision_shows_its_checks_and_remedies(browser: FlaskClient, store: A
     decision = store.quantgov_ledger("chat")[0]["decision_id"]
     text = browser.get(f"/quantgov/decisions/{decision}").text
     assert "Refused" in text and "rollback-archive" in text and "quantgov archive models:/chat/1" in text
+
+
+def test_every_entry_says_who_did_what_and_when(browser: FlaskClient, store: Any) -> None:
+    rows = store.quantgov_ledger(None, 1000)
+    assert {row["kind"] for row in rows} >= {"denial", "policy"}
+    for row in rows:
+        text = browser.get(f"/quantgov/decisions/{row['decision_id']}").text
+        assert f"<h1>{row['kind'].capitalize()}" in text and "[]" not in text and "None" not in text
+        for shown in (row["created_at"][:19].replace("T", " "), row["actor"], row["actor_source"], row["row_hash"]):
+            assert shown in text, (row["kind"], shown)
+        if row["version"]:
+            assert f'href="/quantgov/models/{row["model"]}/versions/{row["version"]}"' in text
+
+
+def test_an_entry_hides_nothing_that_was_recorded() -> None:
+    body = {
+        "kind": "task-eval", "signed_by": [], "nobody": None, "judged": {"created": 1_795_710_065_081, "source": "models:/m-1"},
+        "signatures": [{"name": "ada", "roles": ["measurer", "approver"]}], "of_later": {"deep": {"yes": True}},
+        "checks": [{"check": "identity", "evidence": []}, {"check": "task-eval", "evidence": ["sha256:1", "sha256:2"]}],
+    }  # fmt: skip
+    assert recorded(body) == [
+        ("kind", "task-eval"),
+        ("signed by", "none"),
+        ("judged: created", "2026-11-26 16:21:05 UTC"),
+        ("judged: source", "models:/m-1"),
+        ("signatures 1: name", "ada"),
+        ("signatures 1: roles", "measurer, approver"),
+        ("of later: deep: yes", "yes"),
+        ("evidence of task-eval", "sha256:1, sha256:2"),
+    ]
+
+
+def test_a_served_report_leads_back_and_a_file_leads_nowhere(browser: FlaskClient, store: Any) -> None:
+    assert 'href="/quantgov/ledger"' in browser.get("/quantgov/models/chat/versions/1").text
+    assert "<nav" not in render_report(store.quantgov_facts("chat", "1"), None, title="chat version 1")
 
 
 @pytest.mark.parametrize("path", ["models/none", "models/chat/versions/9", "models/chat/versions/x", "decisions/none"])

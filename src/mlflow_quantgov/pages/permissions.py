@@ -138,8 +138,8 @@ def _model_of_request() -> str | None:
     """The registered model that a request is about."""
     views = request.view_args or {}
     if "decision_id" in views:
-        about: str | None = _store().quantgov_model_of(views["decision_id"])
-        return about
+        row = _store().quantgov_row(views["decision_id"])
+        return None if row is None else row["model"]
     if "name" in views:
         return str(views["name"])
     try:

@@ -17,13 +17,14 @@ from mlflow_quantgov.policy.schema import ParentPin
 from mlflow_quantgov.version import __version__
 
 
-def render_report(facts: Facts, decision: Decision | None, *, title: str) -> str:
+def render_report(facts: Facts, decision: Decision | None, *, title: str, served: bool = False) -> str:
     """Render the report; nothing in it refers to another host.
 
     Args:
         facts: What is known about the version.
         decision: The verdict to show, if one was asked for.
         title: Heading.
+        served: Whether a server shows it, with ways to its other pages; a file leads nowhere.
     """
     capabilities = _capabilities(decision)
     descent = facts.lineage.descent if facts.lineage else None
@@ -33,6 +34,7 @@ def render_report(facts: Facts, decision: Decision | None, *, title: str) -> str
     return render(
         "report.html",
         title=title,
+        served=served,
         facts=facts,
         decision=decision,
         plot=interval_plot([one["interval"] for one in capabilities]),

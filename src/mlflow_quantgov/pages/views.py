@@ -11,6 +11,7 @@ from werkzeug.exceptions import NotFound
 
 from mlflow_quantgov.flavor.download import search_versions
 from mlflow_quantgov.gate.clients.answers import decision_from_dict
+from mlflow_quantgov.pages.entry import recorded
 from mlflow_quantgov.pages.permissions import may_see
 from mlflow_quantgov.pages.problems import answer_in_pages
 from mlflow_quantgov.pages.render import render
@@ -51,15 +52,15 @@ def build_views(store: Callable[[], Any]) -> Blueprint:
         facts = store().quantgov_facts(name, version)
         gated = gated_destinations(store().quantgov_policy(), name)
         decision = decide(store().quantgov_policy(), facts, gated[0]) if gated else None
-        return render_report(facts, decision, title=f"{name} version {version}")
+        return render_report(facts, decision, title=f"{name} version {version}", served=True)
 
     @views.get("/decisions/<decision_id>")
     def decision(decision_id: str) -> str:
-        found = store().quantgov_decision(decision_id)
-        if found is None:
+        row, body = store().quantgov_row(decision_id), store().quantgov_decision(decision_id)
+        if row is None or body is None:
             raise NotFound("There is no such decision.")
-        shown = decision_from_dict(found) if "checks" in found else None
-        return page("decision.html", decision=shown, raw=found)
+        shown = decision_from_dict(body) if "checks" in body else None
+        return page("entry.html", row=row, decision=shown, recorded=recorded(body))
 
     @views.get("/pointers")
     def pointers() -> str:

@@ -6,12 +6,10 @@ from typing import Any
 
 from mlflow.entities import LoggedModel
 from mlflow.utils.workspace_context import ServerWorkspaceContext
-from sqlalchemy import select
 
 from mlflow_quantgov.gate import ledger
 from mlflow_quantgov.gate.database import workspaces
 from mlflow_quantgov.gate.database.outages import tried_again
-from mlflow_quantgov.gate.database.tables import LedgerRow
 from mlflow_quantgov.gate.doors.actor import current_actor
 from mlflow_quantgov.gate.doors.refusals import refusal
 from mlflow_quantgov.gate.ledger import Entry
@@ -25,11 +23,10 @@ _MOVE = "move the alias or stage away first"
 class ServerSide:
     """Answers to the server's own pages and hooks."""
 
-    def quantgov_model_of(self: Any, decision_id: str) -> str | None:
-        """The registered model that a row of the ledger is about."""
+    def quantgov_row(self: Any, decision_id: str) -> dict[str, Any] | None:
+        """One row of the ledger, without its body."""
         with self._sessions() as session:
-            found = session.execute(select(LedgerRow.model).where(LedgerRow.decision_id == decision_id)).first()
-        return None if found is None else found[0]
+            return ledger.row(session, decision_id)
 
     @tried_again
     def quantgov_guard_workspace(self: Any, workspace: str) -> None:

@@ -59,7 +59,8 @@ def local_files(ref: VersionRef, engine: Engine | None) -> Iterator[Path]:
     path = _as_path(location)
     if path is not None:
         if not path.exists():
-            raise _unreachable(ref, f"{path.name} is not there")
+            why = " (was this server started with another --artifacts-destination?)" if _is_served(location) else ""
+            raise _unreachable(ref, f"{path.name} is not there{why}")
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="quantgov-files-") as scratch:

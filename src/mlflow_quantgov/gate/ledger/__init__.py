@@ -93,6 +93,12 @@ def rows(session: Session, model: str | None = None, limit: int = 100) -> list[d
     return [_public(row) for row in session.execute(query).scalars()]
 
 
+def row(session: Session, decision_id: str) -> dict[str, Any] | None:
+    """One row without its body, as `rows` gives it."""
+    found = session.execute(select(LedgerRow).where(LedgerRow.decision_id == decision_id)).scalar_one_or_none()
+    return None if found is None else _public(found)
+
+
 def decision(session: Session, decision_id: str) -> dict[str, Any] | None:
     """The body of one row: the whole decision."""
     row = session.execute(select(LedgerRow).where(LedgerRow.decision_id == decision_id)).scalar_one_or_none()
