@@ -355,6 +355,7 @@ def facts_of(measured: list[Predicate] | None = None, **changes: Any) -> Facts:
         now=NOW,
         model=model_facts(MODEL),
         recorded_manifest=digest("1"),
+        files_at="mlflow-artifacts:/0/models/m-1/artifacts",
         lineage=Lineage("structure", "models:/chat/1", model_facts(PARENT), parent_version="1"),
         target=target(),
         evidence=tuple(evidence(one) for one in (contents() if measured is None else measured)),

@@ -10,7 +10,7 @@ from typing import Any
 from mlflow_quantgov.artifact.plugins import entry_points
 from mlflow_quantgov.errors import pasted
 from mlflow_quantgov.evidence.predicates import Benchmark
-from mlflow_quantgov.policy import spot_check_demand, spot_checks, trust
+from mlflow_quantgov.policy import spot_check_demand, spot_checks, stores, trust
 from mlflow_quantgov.policy.audit import answers
 from mlflow_quantgov.policy.checks import (
     approvals,
@@ -80,14 +80,22 @@ def decide(policy: Policy, facts: Facts, destination: str, *, what_if: bool = Fa
         summary = "No language-model weights: such models pass as on plain MLflow."
         if rule.other == "refuse":
             summary = "The policy lets only language models whose weights can be read through here."
-        return _decision(policy, facts, destination, rule.other == "open", summary=summary, what_if=what_if)
+        elsewhere = stores.objection(rule.stores, facts.files_at)
+        if elsewhere is not None:
+            summary = f"{elsewhere} Fix: {identity.STORE_FIX}"
+        allowed = rule.other == "open" and elsewhere is None
+        return _decision(policy, facts, destination, allowed, summary=summary, what_if=what_if)
     counted, aside = trust.set_aside(gate, facts)
     counted, refuted = spot_checks.set_aside(gate, counted)
     uri = pasted(f"models:/{facts.name}/{facts.version}")
     checks = tuple(
         spot_checks.explain(
             trust.explain(
-                _run(check, Question(gate, rule.yardsticks, counted)), KINDS.get(check, ()), gate, counted, aside
+                _run(check, Question(gate, rule.yardsticks, counted, stores=rule.stores)),
+                KINDS.get(check, ()),
+                gate,
+                counted,
+                aside,
             ),
             refuted,
             gate,

@@ -144,6 +144,8 @@ class Facts:
     """What it was created from, as MLflow says."""
     location: str | None = None
     """Where clients download its files from."""
+    files_at: str | None = None
+    """The address of its files, with names of logged models resolved; None where nobody knows it."""
     seen: tuple[tuple[str, str, int, str], ...] = ()
     """Name, version, creation time and source of every registered version that was looked at."""
     logged_by: str | None = None

@@ -9,6 +9,7 @@ from datetime import date
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -22,6 +23,7 @@ from mlflow_quantgov.evidence.predicates import PERMISSIONS, PREDICATES, TaskRes
 from mlflow_quantgov.evidence.predicates.base import Digest
 from mlflow_quantgov.evidence.signing import Role
 from mlflow_quantgov.lineage import ModelFacts
+from mlflow_quantgov.policy import stores
 
 CheckName = Literal[
     "identity",
@@ -316,6 +318,14 @@ class Gate(_Part):
         return self
 
 
+def _store(given: str) -> str:
+    """An address that files can lie below."""
+    fault = stores.fault(given)
+    if fault is not None:
+        raise ValueError(f"{given[:100]!r} {fault}")
+    return given
+
+
 class Rule(_Part):
     """What holds for the registered models whose name matches."""
 
@@ -330,7 +340,14 @@ class Rule(_Part):
     """What a model without language-model weights gets."""
     mode: Literal["enforce", "observe"] | None = None
     """`observe` records for these models what would be refused, and refuses nothing; None: as the policy says."""
+    stores: tuple[Annotated[str, AfterValidator(_store)], ...] = ()
+    """Addresses below which the files of a version have to lie; empty: wherever the server can read them."""
     yardsticks: Yardsticks = Yardsticks()
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, whole: SerializerFunctionWrapHandler) -> Any:
+        """Rules that name no stores have the digest that they had before there were any."""
+        return {name: value for name, value in whole(self).items() if name != "stores" or value}
 
 
 class Inherited(_Part):
@@ -365,6 +382,11 @@ class Policy(_Part):
                     raise ValueError(
                         f"create: gated and the approvals of the gate {gate!r} exclude each other: nobody can approve of a "
                         "version that does not exist yet"
+                    )
+                if rule.stores and named is not None and "identity" not in named.checks:
+                    raise ValueError(
+                        f"stores are named for {rule.models!r}, and `identity`, which looks at them, is not among the checks of "
+                        f"the gate {gate!r}"
                     )
         return self
 

@@ -26,7 +26,7 @@ from mlflow_quantgov.gate.doors.actor import current_actor
 from mlflow_quantgov.gate.facts.copies import merged, unkept
 from mlflow_quantgov.gate.facts.descent import Comparison, Found, descent_of, kinship_of
 from mlflow_quantgov.gate.facts.siblings import Siblings
-from mlflow_quantgov.gate.facts.sources import VersionRef, local_files, path_here, version_named
+from mlflow_quantgov.gate.facts.sources import VersionRef, local_files, location_of, path_here, version_named
 from mlflow_quantgov.gate.facts.version_files import ReadVersion, claimed_parent, read_version
 from mlflow_quantgov.gate.statements.approving import logged_by, with_people
 from mlflow_quantgov.gate.statements.draws import with_draws
@@ -116,6 +116,7 @@ class _Gathering:
         facts = with_people(facts, self.keys, logged_by(self.sessions, ref))
         try:
             found = self._read(ref)
+            facts = replace(facts, files_at=location_of(self._resolved(ref), self.engine))
         except QuantgovError as error:
             return replace(facts, problems=(error.what,))
         facts = replace(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from mlflow_quantgov.policy.checks.interface import Question, other_weights, result
 from mlflow_quantgov.policy.decision import CheckResult
+from mlflow_quantgov.policy.stores import objection
 
 NAME = "identity"
+STORE_FIX = "log the model into an experiment whose artifact location lies there"
 
 
 def run(question: Question) -> CheckResult:
@@ -21,6 +23,9 @@ def run(question: Question) -> CheckResult:
         return result(NAME, "fail", f"{facts.problems[0]}{more}", fix, problems=list(facts.problems))
     if facts.model is None:
         return result(NAME, "fail", "The model's files cannot be read.", "quantgov inspect PATH")
+    elsewhere = objection(question.stores, facts.files_at)
+    if elsewhere is not None:
+        return result(NAME, "fail", elsewhere, STORE_FIX)
     if facts.recorded_manifest is None:
         return result(
             NAME,

@@ -27,6 +27,8 @@ class Question:
     """Digest of the policy."""
     rests_on: tuple[Evidence, ...] = ()
     """Evidence that the other checks of the decision rest on."""
+    stores: tuple[str, ...] = ()
+    """Addresses below which the version's files have to lie; empty: anywhere."""
 
     @property
     def uri(self) -> str:
