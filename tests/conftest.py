@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,12 +25,17 @@ SKILLS = Path(__file__).parent.parent / "src" / "mlflow_quantgov" / "demo" / "mo
 
 @pytest.fixture(autouse=True)
 def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No variable of the user's shell, and no cache of an earlier test, reaches a test."""
+    """No variable of the user's shell, no cache and no store of an earlier test reaches a test."""
     for name in list(os.environ):
         if name.startswith(("QUANTGOV_", "MLFLOW_")) and name != "QUANTGOV_NO_SKIPS":
             monkeypatch.delenv(name)
     monkeypatch.setenv("QUANTGOV_CACHE", str(tmp_path / "cache"))
     yield
+    # What a test told MLflow goes before the variables of the next one, and which is next hangs on who is free to run it.
+    if (mlflow := sys.modules.get("mlflow")) is not None:
+        mlflow.set_tracking_uri(None)
+        mlflow.set_registry_uri(None)
+        os.environ.pop("MLFLOW_REGISTRY_URI", None)  # which MLflow sets for subprocesses, and leaves
 
 
 @pytest.fixture

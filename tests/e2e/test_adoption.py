@@ -143,9 +143,12 @@ def test_observe_then_enforce_with_grace_then_out_again(registry: Registry, skil
         qg.load_model("models:/chat@champion")
         with pytest.raises(MlflowException, match="quantgov refused"):
             client.set_registered_model_alias("chat", "champion", "1")
+        asked = datetime.now(UTC).date()
         code, found = quantgov("recheck", "chat")
         stands = found["pointers"][0]["standing"]
-        assert (code, stands["how"], stands["days_left"], stands["believed"]) == (3, "observed", 2, True)
+        assert (code, stands["how"], stands["believed"]) == (3, "observed", True)
+        # Midnight may have passed meanwhile.
+        assert stands["days_left"] in {(tomorrow - day).days + 1 for day in (asked, datetime.now(UTC).date())}
         qg.archive("models:/chat/1", str(tmp_path / "archive"))
         qg.drill("models:/chat/1", str(tmp_path / "archive"))
         assert qg.promote("models:/chat/1", "@champion").allowed

@@ -79,7 +79,7 @@ def test_a_model_that_is_run_here_is_compared_with_what_the_real_tool_saved(
     assert found.provenance.imported and any("engaged cannot be seen" in one for one in found.warnings)
     same = fidelity.measure_saved(DATA / "parent.kld", skills, runtime="llama.cpp", **options)
     assert same.summary["kl_mean"] < 1e-4 and same.summary["perplexity_ratio"] == pytest.approx(1, abs=0.01)
-    assert same.summary["same_top_rate"] == 1.0
+    assert same.summary["same_top_rate"] > 0.98  # for one of the 90 tokens two nearly tie: 0.02 nats lie between them
 
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import mlflow_quantgov as qg
+from mlflow_quantgov.demo.server import free_port
 from mlflow_quantgov.evidence.predicates import TaskEval
 from mlflow_quantgov.flavor.environment import default_requirements
 
@@ -158,9 +158,7 @@ def test_a_served_model_answers_over_http(
     """`mlflow models serve` in this environment, asked as any client asks."""
     qg.log_parent(skills, name="skills", registered_model_name="skills")
     info = qg.log_model(make(skills, tmp_path), name="q", parent="models:/skills/1", target=target)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", info.model_uri, "--env-manager", "local"]
     log = (tmp_path / "serve.log").open("wb")
     # MLflow starts `uvicorn` by its name: it lies beside this Python.
@@ -175,7 +173,7 @@ def test_a_served_model_answers_over_http(
         request = urllib.request.Request(
             f"http://127.0.0.1:{port}/invocations", data=body, headers={"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             assert json.load(answer)["predictions"] == ["kettle", "dcba"]
     finally:
         server.terminate()
@@ -216,7 +214,7 @@ def test_endpoints_are_evaluated_in_place_of_the_files(
 
 def _wait_for(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
     """Until the server answers; its log where it ends before."""
-    until = time.monotonic() + 120
+    until = time.monotonic() + 600
     while time.monotonic() < until:
         assert server.poll() is None, log.read_text(encoding="utf-8", errors="replace")[-3000:]
         try:

@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[2]
         "kills --database postgresql --kills 10 --victim database",
         "races --database postgresql --rounds 28",
         "faults --database sqlite --only disk\xa0full --only database\xa0read-only --only files\xa0of\xa0the\xa0models\xa0gone",
-        "load --database postgresql --clients 8 --seconds 5 --workers 1",
+        # Of more clients than these the last in line is told "not now" after 20 seconds where the machine is slow.
+        "load --database postgresql --clients 4 --seconds 5 --workers 1",
     ],
 )
 def test_nothing_is_half_done(command: str, tmp_path: Path) -> None:

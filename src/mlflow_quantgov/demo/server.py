@@ -20,10 +20,20 @@ START_SECONDS = 120
 
 
 def free_port() -> int:
-    """A port on the loopback interface that nobody listens on."""
+    """A port on the loopback interface that nobody listens on, and that the kernel gives to nobody else for a minute.
+
+    A server takes seconds to come up, and meanwhile others ask for ports. One whose last connection was closed on the
+    server's side just now (TIME_WAIT) is given to nobody who asks for any port, and to servers that ask for it by number.
+    """
     with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        probe.listen(1)
+        address = probe.getsockname()
+        with socket.create_connection(address) as client:
+            probe.accept()[0].close()
+            client.recv(1)  # until that has come: who closes first waits
+        return int(address[1])
 
 
 @contextmanager

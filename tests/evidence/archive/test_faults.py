@@ -25,10 +25,14 @@ from pathlib import Path
 from mlflow_quantgov.artifact.manifest import build_manifest
 from mlflow_quantgov.errors import QuantgovError
 from mlflow_quantgov.evidence.measure.archive import archive
-model = Path(sys.argv[1])
+model, waits_at = Path(sys.argv[1]), float(sys.argv[3])
 print("ready", flush=True)
+def report(words, done):
+    print(words, flush=True)
+    if done >= waits_at:
+        sys.stdin.read()
 try:
-    archive(model, build_manifest(model), sys.argv[2], progress=lambda words, done: print(words, flush=True))
+    archive(model, build_manifest(model), sys.argv[2], progress=report)
 except QuantgovError as error:
     sys.exit(error.one_line())
 """
@@ -106,10 +110,11 @@ def test_a_changed_manifest_is_tampering_and_mended(model: Path, tmp_path: Path,
     restore(manifest.digest, str(store), tmp_path / "back")
 
 
-def start(model: Path, store: Path, **options: object) -> subprocess.Popen[str]:
+def start(model: Path, store: Path, *, waits_at: float = 2.0, **options: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(model), str(store)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,  # type: ignore[call-overload]
+        [sys.executable, "-c", WRITER, str(model), str(store), str(waits_at)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        **options,  # type: ignore[call-overload]
     )  # fmt: skip
 
 
@@ -117,7 +122,8 @@ def start(model: Path, store: Path, **options: object) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("pieces", [1, 3])
 def test_a_killed_writer_leaves_nothing_wrong_and_the_next_goes_on(large: Path, tmp_path: Path, pieces: int) -> None:
     store, manifest = tmp_path / "a", build_manifest(large)
-    writer = start(large, store)
+    # It waits where half is done: on a busy machine it could be through before the signal comes.
+    writer = start(large, store, waits_at=0.5)
     assert writer.stdout is not None
     while len(list((store / "chunks").rglob("?" * 64))) < pieces:
         assert writer.poll() is None, writer.communicate()
@@ -183,10 +189,13 @@ def test_files_that_may_not_grow_so_long_lose_nothing(model: Path, tmp_path: Pat
 
 
 RESTORER = """
-import sys
+import os, signal, sys
 from pathlib import Path
 from mlflow_quantgov.evidence.measure.archive import restore
-restore(sys.argv[1], sys.argv[2], Path(sys.argv[3]), progress=lambda words, done: print(done, flush=True))
+def report(words, done):
+    if done >= 0.3:
+        os.kill(os.getpid(), signal.SIGKILL)
+restore(sys.argv[1], sys.argv[2], Path(sys.argv[3]), progress=report)
 """
 
 
@@ -195,12 +204,7 @@ def test_what_a_killed_restore_left_is_removed_by_the_next_and_nothing_else(larg
     archive(large, manifest, store)
     target = tmp_path / "room" / "back"
     command = [sys.executable, "-c", RESTORER, manifest.digest, store, str(target)]
-    killed = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert killed.stdout is not None
-    while float(killed.stdout.readline()) < 0.3:
-        pass
-    killed.kill()
-    killed.communicate()
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     (left,) = target.parent.iterdir()
     (target.parent / ".restore-of-somebody").mkdir()
     assert any(left.rglob("*.safetensors")) and not target.exists()

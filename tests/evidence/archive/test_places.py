@@ -43,6 +43,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         boto3.client("s3").create_bucket(Bucket="bucket")
         yield f"http://{host}:{port}"
     server.stop()
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # they know the address, and would outlive the server
 
 
 @pytest.fixture(params=["s3", "memory", "local"])
