@@ -13,11 +13,18 @@ from typing import Any
 
 import hypothesis
 import pytest
+from hypothesis.internal.conjecture import providers
 
 # No timed assertions: a busy machine is no bug. In CI the same examples each time, so that no change is refused for what
 # another one broke; every other run looks further.
-hypothesis.settings.register_profile("untimed", deadline=None, derandomize=bool(os.environ.get("QUANTGOV_NO_SKIPS")))
+SAME_EXAMPLES = bool(os.environ.get("QUANTGOV_NO_SKIPS"))
+hypothesis.settings.register_profile("untimed", deadline=None, derandomize=SAME_EXAMPLES)
 hypothesis.settings.load_profile("untimed")
+if SAME_EXAMPLES:
+    # Hypothesis also draws numbers and words that it reads in whichever of our modules are loaded: which those are depends
+    # on the tests that ran before, and so on how two workers shared them. `test_same_examples.py` sees it if this ends.
+    nothing = getattr(providers, "Constants", tuple)()
+    providers._get_local_constants = lambda: nothing
 
 SKILLS = Path(__file__).parent.parent / "src" / "mlflow_quantgov" / "demo" / "models" / "skills"
 
