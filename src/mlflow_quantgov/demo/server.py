@@ -17,13 +17,20 @@ import requests
 from mlflow_quantgov.errors import UnreachableError
 
 START_SECONDS = 120
+_kept: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """A port on the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port on the loopback interface that nobody listens on, and that nobody else is given while this process lives.
+
+    A server takes seconds from here until it listens. A socket stays bound to the port, so that the system gives it to no
+    other who asks for a free one; with `SO_REUSEADDR`, which servers set, one may listen beside a socket that does not.
+    """
+    kept = socket.socket()
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind(("127.0.0.1", 0))
+    _kept.append(kept)
+    return int(kept.getsockname()[1])
 
 
 @contextmanager
