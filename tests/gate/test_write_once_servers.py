@@ -145,7 +145,7 @@ def garbage_collection(model: Logged) -> Any:
     command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", one.database,
                "--artifacts-destination", str(one.artifacts), "--tracking-uri", one.url, *chosen]  # fmt: skip
     environment = os.environ | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     if done.returncode:
         raise RuntimeError(done.stderr)
     return done

@@ -16,7 +16,7 @@ import requests
 
 from mlflow_quantgov.errors import UnreachableError
 
-START_SECONDS = 120
+START_SECONDS = 300
 _kept: list[socket.socket] = []
 
 
