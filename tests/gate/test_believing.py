@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -238,9 +239,17 @@ def test_decisions_of_before_are_bound_by_their_time(chat: Chat) -> None:
     assert chat.how() == ["re-created"]
 
 
+def wait_for_midnight_if_it_is_near() -> None:
+    """Days of grace are those of UTC: in the last minute of one, what is asked later would be asked on the next."""
+    left = 86_400 - time.time() % 86_400
+    if left < 60:
+        time.sleep(left + 1)
+
+
 @pytest.mark.parametrize(("left", "believed"), [(30, True), (1, True), (0, False), (-5, False)])
 def test_what_stood_before_the_gate_has_its_grace(chat: Chat, left: int, believed: bool) -> None:
     chat.sql(AROUND)
+    wait_for_midnight_if_it_is_near()
     until = datetime.now(UTC).date() + timedelta(days=left - 1)
     chat.open(extra=f"inherited: {{grace_until: {until}}}\n")
     (found,) = chat.store.quantgov_pointers()
@@ -270,8 +279,8 @@ def test_without_a_date_what_was_inherited_stays_and_what_was_observed_does_not(
     assert chat.how() == ["observed"]
     with pytest.raises(UsageError, match="while the gate only observed"):
         require_approval("models:/chat@champion")
-    tomorrow = date.today() + timedelta(days=2)
-    chat.open("rollback-archive", extra=f"inherited: {{grace_until: {tomorrow}}}\n")
+    later = date.today() + timedelta(days=2)
+    chat.open("rollback-archive", extra=f"inherited: {{grace_until: {later}}}\n")
     assert require_approval("models:/chat@champion") is not None
 
 

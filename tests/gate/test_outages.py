@@ -94,28 +94,38 @@ def test_a_commit_that_nobody_heard_of_is_not_made_again_and_said_so(postgres_st
 
 @pytest.mark.slow
 def test_a_deadlock_reaches_nobody(postgres_store: Any) -> None:
+    """Its victim looks for a deadlock once, a second after it began to wait: it has to be the one that waits last."""
     other = sqlalchemy.create_engine(postgres_store.db_uri).connect()
     other.execute(text("SET deadlock_timeout = '30s'"))  # the promotion is to be the victim
     other.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ledger._LOCK})
     failed: list[BaseException] = []
+    broken_off: list[str] = []
 
-    def promote() -> None:
+    def wait_for_the_promotion() -> None:
         try:
-            postgres_store.set_registered_model_alias("iris", "champion", "1")
+            other.execute(text("SELECT name FROM registered_models FOR UPDATE"))  # granted once that was broken off
         except BaseException as error:
             failed.append(error)
+        finally:
+            other.rollback()
 
-    promoting = threading.Thread(target=promote)
-    promoting.start()
-    with sqlalchemy.create_engine(postgres_store.db_uri).connect() as watching:
-        waits = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
-        while watching.execute(waits).scalar_one() == 0:
-            time.sleep(0.01)
-    other.execute(text("SELECT name FROM registered_models FOR UPDATE"))  # granted once the promotion was broken off
-    other.rollback()
+    waiting = threading.Thread(target=wait_for_the_promotion)
+
+    @event.listens_for(postgres_store.engine, "before_cursor_execute")
+    def let_the_other_wait_first(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if "pg_advisory_xact_lock" not in statement or waiting.ident is not None:
+            return
+        waiting.start()
+        with sqlalchemy.create_engine(postgres_store.db_uri).connect() as watching:
+            waits = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            while watching.execute(waits).scalar_one() == 0:
+                time.sleep(0.01)
+
+    event.listen(postgres_store.engine, "handle_error", lambda seen: broken_off.append(str(seen.original_exception)))
+    postgres_store.set_registered_model_alias("iris", "champion", "1")
+    waiting.join()
     other.close()
-    promoting.join()
-    assert not failed
+    assert not failed and any("deadlock detected" in one for one in broken_off)
     assert [row["kind"] for row in postgres_store.quantgov_ledger("iris")] == ["promotion"]
 
 

@@ -329,7 +329,8 @@ def test_a_row_that_is_changed_beside_a_promotion_is_waited_for(
     with engine.connect() as script, ThreadPoolExecutor(1) as pool:
         script.execute(text("UPDATE model_versions SET source = 'gone', storage_location = 'gone' WHERE version = 1"))
         asked = pool.submit(promote(store, move))
-        with engine.connect() as watching:
+        # Within one transaction PostgreSQL lists the connections that there were when it was first asked.
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as watching:
             waits = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
             while watching.execute(waits).scalar_one() == 0:
                 time.sleep(0.01)

@@ -20,7 +20,7 @@ from mlflow_quantgov.policy.matching import rule_for
 from mlflow_quantgov.yaml_files import MAX_BYTES, parse_yaml
 
 # A bound where a hang would be, no measure of speed.
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 READERS = {"policy": load_policy, "target": read_target, "keys": load_trusted_keys, "kernels": read_table}
 GOOD = """
 schema: quantgov/policy/v1

@@ -16,24 +16,21 @@ import requests
 
 from mlflow_quantgov.errors import UnreachableError
 
-START_SECONDS = 120
+START_SECONDS = 300
+_kept: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """A port on the loopback interface that nobody listens on, and that the kernel gives to nobody else for a minute.
+    """A port on the loopback interface that nobody listens on, and that nobody else is given while this process lives.
 
-    A server takes seconds to come up, and meanwhile others ask for ports. One whose last connection was closed on the
-    server's side just now (TIME_WAIT) is given to nobody who asks for any port, and to servers that ask for it by number.
+    A server takes seconds from here until it listens. A socket stays bound to the port, so that the system gives it to no
+    other who asks for a free one; with `SO_REUSEADDR`, which servers set, one may listen beside a socket that does not.
     """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", 0))
-        probe.listen(1)
-        address = probe.getsockname()
-        with socket.create_connection(address) as client:
-            probe.accept()[0].close()
-            client.recv(1)  # until that has come: who closes first waits
-        return int(address[1])
+    kept = socket.socket()
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind(("127.0.0.1", 0))
+    _kept.append(kept)
+    return int(kept.getsockname()[1])
 
 
 @contextmanager

@@ -163,7 +163,7 @@ def test_a_server_that_is_down_or_silent_is_one_clear_error(http_server, monkeyp
     hold = threading.Event()
 
     def silent(path: str, asked: dict[str, Any]) -> Answer:
-        hold.wait(5)
+        hold.wait(60)
         return MODELS
 
     with pytest.raises(UnreachableError, match="did not answer within 1 seconds"):

@@ -265,6 +265,7 @@ def test_biases_norms_of_heads_and_scaled_positions_are_proved_too(
         num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=architecture != "Qwen3",
         bos_token_id=256, eos_token_id=256, **({"rope_parameters": scaled, "attention_bias": True} if architecture == "Llama" else {}),
     )  # fmt: skip
+    torch.manual_seed(0)
     made = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     for parameter in made.parameters():  # norms and biases begin as ones and zeros, which would prove little
         torch.nn.init.normal_(parameter, std=0.05)
