@@ -186,6 +186,36 @@ def test_a_copy_is_read_where_clients_download_it(store: Any, tmp_path: Path) ->
     assert location == store.get_model_version_download_uri("copy", "1") and location.endswith("first")
 
 
+def test_what_a_copy_is_made_of_is_what_was_judged(
+    database: str, skills: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between judgement and creation the origin is deleted and made again, of weights that nobody measured."""
+    (tmp_path / "policy.yaml").write_text(load_policy().text.replace("create: open", "create: gated", 1).replace(
+        'models: "*"', 'models: "prod"') + '\n  - models: "*"\n    destinations: {}\n')  # fmt: skip
+    monkeypatch.setenv("QUANTGOV_POLICY", str(tmp_path / "policy.yaml"))
+    (tmp_path / "harmless").mkdir()
+    (tmp_path / "harmless" / "MLmodel").write_text("flavors: {sklearn: {}}\n")
+    shutil.copytree(skills, tmp_path / "unmeasured" / "model")
+    store, other = (open_store(f"quantgov:{database}") for _ in range(2))
+    for name in ("prod", "origin"):
+        store.create_registered_model(name)
+    store.create_model_version("origin", str(tmp_path / "harmless"))
+    store.create_model_version("prod", "models:/origin/1")
+    judge = store._judge_creation
+
+    def made_again_meanwhile(*given: Any) -> Any:
+        found = judge(*given)
+        other.delete_registered_model("origin")
+        other.create_registered_model("origin")
+        other.create_model_version("origin", str(tmp_path / "unmeasured"))
+        return found
+
+    monkeypatch.setattr(store, "_judge_creation", made_again_meanwhile)
+    with pytest.raises(MlflowException, match="quantgov refused"):
+        store.create_model_version("prod", "models:/origin/1")
+    assert [one.version for one in store.search_model_versions("name = 'prod'", max_results=10)] == [1]
+
+
 def test_a_rollback_goes_to_no_version_that_answers_otherwise(
     store: Any, logged: Callable[..., str], tmp_path: Path
 ) -> None:

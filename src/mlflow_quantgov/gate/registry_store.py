@@ -26,11 +26,12 @@ from mlflow_quantgov.gate.database.session import JoinedSessions
 from mlflow_quantgov.gate.database.upgrade import upgrade
 from mlflow_quantgov.gate.doors.actor import current_actor, is_verified
 from mlflow_quantgov.gate.doors.names import NameDoor
+from mlflow_quantgov.gate.doors.refusals import refusal
 from mlflow_quantgov.gate.doors.server_side import ServerSide
 from mlflow_quantgov.gate.doors.supported import check_instance, check_mlflow
 from mlflow_quantgov.gate.facts.gathering import Gatherer, reference_of
 from mlflow_quantgov.gate.facts.sources import VersionRef
-from mlflow_quantgov.gate.judging import Judging
+from mlflow_quantgov.gate.judging import ATTEMPTS, Judging
 from mlflow_quantgov.gate.ledger.audit import Audit
 from mlflow_quantgov.gate.ledger.records import Records
 from mlflow_quantgov.gate.pointers.guards import Deed, Guards
@@ -171,19 +172,19 @@ class _Gate(Audit, Guards, Rechecking, Desk, Judging, Records, Settling, _Store)
         return self._undisturbed(source, lambda: self._create_judged(name, source, *args, **kwargs))
 
     def _create_judged(self, name: str, source: str, *args: Any, **kwargs: Any) -> Any:
-        decision = self._judge_creation(name, source)
-        with self._sessions.transaction() as session:
-            self._lock(session, name)
+        for _ in range(ATTEMPTS):
+            decision = self._judge_creation(name, source)
             if not decision.allowed and not observes(self._policy, name):
-                created = None
-            else:
-                created = super().create_model_version(name, source, *args, **kwargs)
-                decision = replace(decision, version=str(created.version))
-            if created is not None:
-                self._record(session, decision, changed=True, creation=True)
-        if created is None:
-            self._deny(decision)
-        return created
+                self._deny(decision)
+            with self._sessions.transaction() as session:
+                self._lock(session, name)
+                ledger.lock(session)  # what it is a copy of is not deleted, and made again, from here on
+                self._refuse_stale(session)
+                if self._is_as_judged(session, decision.facts):
+                    created = super().create_model_version(name, source, *args, **kwargs)
+                    self._record(session, replace(decision, version=str(created.version)), changed=True, creation=True)
+                    return created
+        raise refusal(f"quantgov refused a version of {name}: what it is made of kept changing while it was judged.")
 
     @tried_again
     def delete_registered_model_alias(self, name: str, alias: str) -> None:
