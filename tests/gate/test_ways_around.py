@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.entities.model_registry import ModelVersionTag
 from mlflow.exceptions import MlflowException
 
 from mlflow_quantgov.artifact.manifest import build_manifest
@@ -184,6 +185,15 @@ def test_a_copy_is_read_where_clients_download_it(store: Any, tmp_path: Path) ->
     store.create_model_version("origin", str(tmp_path / "second"))
     location = store.reference("copy", "1").location
     assert location == store.get_model_version_download_uri("copy", "1") and location.endswith("first")
+
+
+def test_a_version_that_is_flagged_as_a_prompt_hides_no_other(store: Any, sklearn_like: Callable[[str], str]) -> None:
+    """A rollback would find nothing to go to."""
+    for _ in range(2):
+        sklearn_like("iris")
+    store.set_model_version_tag("iris", "2", ModelVersionTag("mlflow.prompt.is_prompt", "true"))
+    assert store.search_model_versions("name = 'iris'", max_results=10) == []
+    assert [one.version for one in store.references("iris")] == ["2", "1"]
 
 
 def test_what_a_copy_is_made_of_is_what_was_judged(
