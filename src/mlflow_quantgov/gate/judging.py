@@ -16,6 +16,7 @@ from mlflow_quantgov.gate import ledger
 from mlflow_quantgov.gate.database.granting import granted
 from mlflow_quantgov.gate.doors.actor import current_actor
 from mlflow_quantgov.gate.doors.refusals import refusal
+from mlflow_quantgov.gate.facts.siblings import has_changed
 from mlflow_quantgov.gate.facts.sources import VersionRef
 from mlflow_quantgov.gate.statements.intake import kept_marks
 from mlflow_quantgov.policy.decision import Decision
@@ -91,7 +92,8 @@ class Judging:
 
     def _same_evidence(self: Any, session: Session, facts: Facts) -> bool:
         subjects = {one.weights for one in (facts.model, facts.lineage.parent if facts.lineage else None) if one}
-        return kept_marks(session, subjects) == frozenset(mark for one in facts.evidence for mark in one.marks)
+        known = frozenset(mark for one in facts.evidence for mark in one.marks)
+        return kept_marks(session, subjects) == known and not has_changed(session, facts, self._keys)
 
 
 class _Pending:
