@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import requests
 from mlflow.exceptions import MlflowException
 
-from mlflow_quantgov.errors import LineageError, UsageError
+from mlflow_quantgov.errors import LineageError, UsageError, one_line
 from mlflow_quantgov.evidence import metrics
 from mlflow_quantgov.evidence.predicates import Predicate
 from mlflow_quantgov.evidence.signing import Attached, Signer, sign
@@ -159,14 +160,21 @@ def send(model: LocalModel, attached: Attached) -> dict[str, Any]:
 
 
 def _put_beside(model_id: str, attached: Attached, *, taken_in: bool) -> None:
-    """Copy and numbers on the LoggedModel's page; a version outlives it, and then the gate's bytes are all there is."""
+    """Copy and numbers on the LoggedModel's page, for people; what the gate has taken in counts without them.
+
+    A version outlives its LoggedModel, and whoever may attach evidence may perhaps not write to its experiment.
+    """
     try:
         upload_copy(model_id, attached)
         metrics.record(model_id, attached.statement.content())
-    except MlflowException as error:
-        if not taken_in or error.error_code != "RESOURCE_DOES_NOT_EXIST":
+    except (MlflowException, requests.RequestException) as error:
+        if not taken_in:
             raise
-        _log.warning("note: the logged model %s was deleted: the gate has the statement, its page shows none", model_id)
+        if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
+            said = "was deleted: the gate has the statement, its page shows none"
+        else:
+            said = f"got no copy or not its numbers: the gate has the statement, and that counts ({one_line(str(error))[:200]})"
+        _log.warning("note: the logged model %s %s", model_id, said)
 
 
 def _warn_of(attached: Attached, result: dict[str, Any]) -> None:

@@ -141,6 +141,31 @@ def test_withdrawn_by_the_same_key_it_counts_no_longer(release: Release) -> None
     assert release.ask().allowed, [(one.check, one.reason) for one in release.ask().checks]
 
 
+def test_what_was_withdrawn_does_not_come_back_when_the_key_that_withdrew_it_is_revoked(release: Release) -> None:
+    """Ben has two keys. A revoked one vouches for nothing; what it took away stays away."""
+    release.people["ben-2"] = load_signer(make_key("ben-2", release.folder / "people")[0])
+
+    def trust(**changes: Any) -> None:
+        holders = {"ada": "ada", "ben": "ben", "ben-2": "ben"}
+        keys = [
+            TrustedKey(id=one.public.id, public_key=one.public.text, name=holders[key], roles=("approver",),
+                       not_before=datetime(2026, 1, 1, tzinfo=UTC), **(changes if key == "ben-2" else {}))
+            for key, one in release.people.items() if key in holders
+        ]  # fmt: skip
+        write_trusted_keys(release.folder / "keys.yaml", TrustedKeys(keys=tuple(keys)))
+        release.open()
+
+    trust()
+    release.approve("ada", "ben")
+    assert release.ask().allowed
+    release.withdraw("ben-2")
+    assert not release.ask().allowed
+    trust(revoked_at=datetime.now(UTC), reason="laptop stolen")
+    assert not release.promote() and "ben's is withdrawn" in release.ask().checks[1].reason
+    release.approve("ben", reason="looked again")
+    assert release.promote()
+
+
 def test_an_old_approval_stays_old_whatever_its_key_is_called(release: Release) -> None:
     release.open("{count: 1, within_days: 30}")
     taken = release.approve("ada")

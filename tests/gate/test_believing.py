@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy
 from click.testing import CliRunner
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+from mlflow.tracking._model_registry.registry import ModelRegistryStoreRegistry
 
 import mlflow_quantgov as qg
 from mlflow_quantgov.cli import cli
@@ -45,6 +46,8 @@ class Chat:
         text = POLICY.replace("CHECKS", checks).replace("MODE", mode).replace("NAME", f"asks-{checks}") + extra
         (self.folder / "policy.yaml").write_text(text)
         self.patch.setenv("QUANTGOV_POLICY", str(self.folder / "policy.yaml"))
+        # MLflow keeps a store for every address; the one before has read another policy, and decides nothing any more.
+        ModelRegistryStoreRegistry._get_store_with_resolved_uri.cache_clear()
         mlflow.set_tracking_uri(self.database)
         mlflow.set_registry_uri(f"quantgov:{self.database}")
         self.client = mlflow.MlflowClient()

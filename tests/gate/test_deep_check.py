@@ -144,6 +144,27 @@ def test_a_decision_about_an_earlier_version_of_that_number_does_not_count(root:
     assert found.outcome == "pass" and "what was logged" in found.detail
 
 
+@pytest.mark.parametrize("what", ["model", "version", "another version"])
+def test_what_somebody_has_flagged_as_a_prompt_is_read_all_the_same(root: Path, what: str) -> None:
+    """MLflow's search leaves it out, and with one version every other one of its model."""
+    client = mlflow.MlflowClient()
+    overwrite(root, manifest_too=False)
+    if what == "model":
+        client.set_registered_model_tag("chat", "mlflow.prompt.is_prompt", "true")
+    else:
+        client.create_model_version("chat", str(root))
+        client.set_model_version_tag(
+            "chat", {"version": "1", "another version": "2"}[what], "mlflow.prompt.is_prompt", "true"
+        )
+    first, *_ = deep_check(find_gate())
+    assert (first.version, first.outcome) == ("1", "fail"), first
+
+
+def test_a_prompt_is_not_looked_for_on_a_disk(root: Path) -> None:
+    mlflow.MlflowClient().register_prompt("greeting", "Hello {{ name }}")
+    assert reread().model == "chat"
+
+
 def test_the_command_exits_with_4_and_names_the_file(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = overwrite(root, manifest_too=False)
     with pytest.raises(SystemExit) as stopped:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy
 from flask import Flask
+from mlflow.exceptions import MlflowException
 from older_tables import back_to
 
 from mlflow_quantgov.errors import EvidenceError, UsageError
@@ -288,6 +289,15 @@ def test_a_wider_version_whose_evaluation_was_refuted_was_not_evaluated(registry
     content = spot_check(
         evaluation, drawing["statement"], seed=drawing["seed"], flips=20, provenance=provenance(), **sides
     )
-    found.take_in(first, content)
+    judge = found.store._judge
+
+    def refuted_meanwhile(*given: Any) -> Any:
+        judged = judge(*given)
+        found.take_in(first, content)  # the same bytes are taken in once
+        return judged
+
+    found.store._judge = refuted_meanwhile
+    with pytest.raises(MlflowException, match="a spot-check of it failed"):
+        found.store.set_registered_model_alias("chat", "champion", version)
     check = refused(found, "was evaluated", "missing", version)
     assert "a spot-check of it failed (20 of 20 items score otherwise" in check.reason

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.entities.model_registry import ModelVersionTag
 from mlflow.exceptions import MlflowException
 
 from mlflow_quantgov.artifact.manifest import build_manifest
@@ -184,6 +185,45 @@ def test_a_copy_is_read_where_clients_download_it(store: Any, tmp_path: Path) ->
     store.create_model_version("origin", str(tmp_path / "second"))
     location = store.reference("copy", "1").location
     assert location == store.get_model_version_download_uri("copy", "1") and location.endswith("first")
+
+
+def test_a_version_that_is_flagged_as_a_prompt_hides_no_other(store: Any, sklearn_like: Callable[[str], str]) -> None:
+    """A rollback would find nothing to go to."""
+    for _ in range(2):
+        sklearn_like("iris")
+    store.set_model_version_tag("iris", "2", ModelVersionTag("mlflow.prompt.is_prompt", "true"))
+    assert store.search_model_versions("name = 'iris'", max_results=10) == []
+    assert [one.version for one in store.references("iris")] == ["2", "1"]
+
+
+def test_what_a_copy_is_made_of_is_what_was_judged(
+    database: str, skills: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between judgement and creation the origin is deleted and made again, of weights that nobody measured."""
+    (tmp_path / "policy.yaml").write_text(load_policy().text.replace("create: open", "create: gated", 1).replace(
+        'models: "*"', 'models: "prod"') + '\n  - models: "*"\n    destinations: {}\n')  # fmt: skip
+    monkeypatch.setenv("QUANTGOV_POLICY", str(tmp_path / "policy.yaml"))
+    (tmp_path / "harmless").mkdir()
+    (tmp_path / "harmless" / "MLmodel").write_text("flavors: {sklearn: {}}\n")
+    shutil.copytree(skills, tmp_path / "unmeasured" / "model")
+    store, other = (open_store(f"quantgov:{database}") for _ in range(2))
+    for name in ("prod", "origin"):
+        store.create_registered_model(name)
+    store.create_model_version("origin", str(tmp_path / "harmless"))
+    store.create_model_version("prod", "models:/origin/1")
+    judge = store._judge_creation
+
+    def made_again_meanwhile(*given: Any) -> Any:
+        found = judge(*given)
+        other.delete_registered_model("origin")
+        other.create_registered_model("origin")
+        other.create_model_version("origin", str(tmp_path / "unmeasured"))
+        return found
+
+    monkeypatch.setattr(store, "_judge_creation", made_again_meanwhile)
+    with pytest.raises(MlflowException, match="quantgov refused"):
+        store.create_model_version("prod", "models:/origin/1")
+    assert [one.version for one in store.search_model_versions("name = 'prod'", max_results=10)] == [1]
 
 
 def test_a_rollback_goes_to_no_version_that_answers_otherwise(

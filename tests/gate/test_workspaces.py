@@ -68,3 +68,23 @@ def test_a_workspace_in_which_a_gated_pointer_stands_may_not_go(store: Any, tmp_
         store.create_registered_model("iris")
         store.create_model_version("iris", str(tmp_path))
     store.quantgov_guard_workspace("team-a")
+
+
+def test_who_logged_a_version_is_not_forgotten_for_one_of_another_workspace(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever has a workspace of their own could have nobody approve of anything elsewhere."""
+    (tmp_path / "policy.yaml").write_text(
+        "{schema: quantgov/policy/v1, name: two, gates: {full: {checks: [approvals], approvals: {count: 1, not_by: [logger]}}},"
+        ' rules: [{models: "*", destinations: {"@champion": full}}]}'
+    )
+    monkeypatch.setenv("QUANTGOV_POLICY", str(tmp_path / "policy.yaml"))
+    store: Any = open_store(f"quantgov:{database}")
+    for workspace, user in (("default", "ada"), ("team-a", "eve")):
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user)
+        with ServerWorkspaceContext(workspace):
+            store.create_registered_model("chat")
+            store.create_model_version("chat", str(tmp_path / workspace))
+    for workspace, user in (("default", "ada"), ("team-a", "eve")):
+        with ServerWorkspaceContext(workspace):
+            assert store.quantgov_facts("chat", "1").logged_by == user

@@ -16,6 +16,7 @@ from mlflow_quantgov.gate import ledger
 from mlflow_quantgov.gate.database.granting import granted
 from mlflow_quantgov.gate.doors.actor import current_actor
 from mlflow_quantgov.gate.doors.refusals import refusal
+from mlflow_quantgov.gate.facts.siblings import has_changed
 from mlflow_quantgov.gate.facts.sources import VersionRef
 from mlflow_quantgov.gate.statements.intake import kept_marks
 from mlflow_quantgov.policy.decision import Decision
@@ -23,7 +24,9 @@ from mlflow_quantgov.policy.engine import decide
 from mlflow_quantgov.policy.facts import Facts
 from mlflow_quantgov.policy.matching import destination_kind, gated_destinations, observes
 
-_ATTEMPTS = 3
+ATTEMPTS = 3
+_NEW = "new"
+"""Number of a version that does not exist yet."""
 Result = TypeVar("Result")
 
 
@@ -34,7 +37,7 @@ class Judging:
         if destination_kind(self._policy, name, destination) == "open":
             return self._open_move(name, version, destination, change)
         self._settle(name, version)
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             before = self.reference(name, version)
             facts, decision = self._judge(before, destination)
             if not decision.allowed and not observes(self._policy, name):
@@ -43,8 +46,8 @@ class Judging:
                 self._lock(session, name)
                 self._hold(session, name, before.version)
                 ledger.lock(session)  # no version that it rests on is deleted from here on
-                same = self.reference(name, version) == before and self._same_versions(facts)
-                if same and self._same_evidence(session, facts):
+                self._refuse_stale(session)
+                if self.reference(name, version) == before and self._is_as_judged(session, facts):
                     with granted(session, self._record(session, decision, changed=True)):
                         return change()
         raise refusal(
@@ -68,23 +71,29 @@ class Judging:
     def _judge_creation(self: Any, name: str, source: str) -> Decision:
         """The decision on a version that does not exist yet: it must be good enough for every gated destination."""
         destinations = gated_destinations(self._policy, name) or ["@champion"]
-        ref = VersionRef(name, "new", source, 0)
+        ref = VersionRef(name, _NEW, source, 0)
         gatherer = replace(self._gatherer, registry=_Pending(self, ref))
-        facts = gatherer.gather(name, "new", current_actor()[0])
+        facts = gatherer.gather(name, _NEW, current_actor()[0])
         decisions = [decide(self._policy, facts, destination) for destination in destinations]
         return next((one for one in decisions if not one.allowed), decisions[0])
 
+    def _is_as_judged(self: Any, session: Session, facts: Facts | None) -> bool:
+        """Whether versions and evidence are still those that a decision was made from."""
+        return facts is not None and self._same_versions(facts) and self._same_evidence(session, facts)
+
     def _same_versions(self: Any, facts: Facts) -> bool:
         """Whether every version that was looked at is still the same: a parent may have been deleted, or made again."""
+        seen = tuple(one for one in facts.seen if one[1] != _NEW)
         try:
-            found = [self.reference(name, version) for name, version, _, _ in facts.seen]
+            found = [self.reference(name, version) for name, version, _, _ in seen]
         except MlflowException:
             return False
-        return facts.seen == tuple((one.name, one.version, one.creation_time, one.source) for one in found)
+        return seen == tuple((one.name, one.version, one.creation_time, one.source) for one in found)
 
     def _same_evidence(self: Any, session: Session, facts: Facts) -> bool:
         subjects = {one.weights for one in (facts.model, facts.lineage.parent if facts.lineage else None) if one}
-        return kept_marks(session, subjects) == frozenset(mark for one in facts.evidence for mark in one.marks)
+        known = frozenset(mark for one in facts.evidence for mark in one.marks)
+        return kept_marks(session, subjects) == known and not has_changed(session, facts, self._keys)
 
 
 class _Pending:
@@ -94,7 +103,7 @@ class _Pending:
         self._store, self._ref = store, ref
 
     def reference(self, name: str, version: str) -> VersionRef:
-        return self._ref if version == "new" else self._store.reference(name, version)
+        return self._ref if version == _NEW else self._store.reference(name, version)
 
     def references(self, name: str) -> Iterable[VersionRef]:
         return self._store.references(name)

@@ -12,25 +12,29 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mlflow.entities.model_registry.model_version_stages import STAGE_DELETED_INTERNAL
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
+from sqlalchemy import select
 
 from mlflow_quantgov.errors import require
 from mlflow_quantgov.evidence.signing import TrustedKeys, load_trusted_keys
-from mlflow_quantgov.flavor.download import search_versions
 from mlflow_quantgov.gate import ledger
+from mlflow_quantgov.gate.database import workspaces
 from mlflow_quantgov.gate.database.outages import tried_again
 from mlflow_quantgov.gate.database.session import JoinedSessions
 from mlflow_quantgov.gate.database.upgrade import upgrade
 from mlflow_quantgov.gate.doors.actor import current_actor, is_verified
 from mlflow_quantgov.gate.doors.names import NameDoor
+from mlflow_quantgov.gate.doors.refusals import refusal
 from mlflow_quantgov.gate.doors.server_side import ServerSide
 from mlflow_quantgov.gate.doors.supported import check_instance, check_mlflow
-from mlflow_quantgov.gate.facts.gathering import Gatherer, reference_of
+from mlflow_quantgov.gate.facts.gathering import Gatherer
 from mlflow_quantgov.gate.facts.sources import VersionRef
-from mlflow_quantgov.gate.judging import Judging
+from mlflow_quantgov.gate.judging import ATTEMPTS, Judging
 from mlflow_quantgov.gate.ledger.audit import Audit
 from mlflow_quantgov.gate.ledger.records import Records
 from mlflow_quantgov.gate.pointers.guards import Deed, Guards
@@ -127,14 +131,18 @@ class _Gate(Audit, Guards, Rechecking, Desk, Judging, Records, Settling, _Store)
     def reference(self, name: str, version: str) -> VersionRef:
         """What identifies a version now: one query, since every decision asks several times."""
         with self._sessions() as session:
-            row = self._get_sql_model_version(session, name, version)
-            location = row.storage_location or row.source
-            return VersionRef(row.name, str(row.version), row.source, int(row.creation_time), location)
+            return _reference(self._get_sql_model_version(session, name, version))
 
     def references(self, name: str) -> Iterable[VersionRef]:
-        """Every version of a model."""
-        found = search_versions(self.search_model_versions, name)
-        return [reference_of(one, self.get_model_version_download_uri(name, one.version)) for one in found]
+        """Every version of a model, newest first; MLflow's search leaves out what anybody has flagged as a prompt."""
+        of: Any = SqlModelVersion
+        there = of.current_stage.is_distinct_from(STAGE_DELETED_INTERNAL)
+        query = select(of).where(of.workspace == workspaces.current(), of.name == name, there)
+        with self._sessions() as session:
+            return [
+                _reference(row)
+                for row in session.scalars(query.order_by(of.last_updated_time.desc(), of.version.desc()))
+            ]
 
     # The doors.
 
@@ -171,19 +179,19 @@ class _Gate(Audit, Guards, Rechecking, Desk, Judging, Records, Settling, _Store)
         return self._undisturbed(source, lambda: self._create_judged(name, source, *args, **kwargs))
 
     def _create_judged(self, name: str, source: str, *args: Any, **kwargs: Any) -> Any:
-        decision = self._judge_creation(name, source)
-        with self._sessions.transaction() as session:
-            self._lock(session, name)
+        for _ in range(ATTEMPTS):
+            decision = self._judge_creation(name, source)
             if not decision.allowed and not observes(self._policy, name):
-                created = None
-            else:
-                created = super().create_model_version(name, source, *args, **kwargs)
-                decision = replace(decision, version=str(created.version))
-            if created is not None:
-                self._record(session, decision, changed=True, creation=True)
-        if created is None:
-            self._deny(decision)
-        return created
+                self._deny(decision)
+            with self._sessions.transaction() as session:
+                self._lock(session, name)
+                ledger.lock(session)  # what it is a copy of is not deleted, and made again, from here on
+                self._refuse_stale(session)
+                if self._is_as_judged(session, decision.facts):
+                    created = super().create_model_version(name, source, *args, **kwargs)
+                    self._record(session, replace(decision, version=str(created.version)), changed=True, creation=True)
+                    return created
+        raise refusal(f"quantgov refused a version of {name}: what it is made of kept changing while it was judged.")
 
     @tried_again
     def delete_registered_model_alias(self, name: str, alias: str) -> None:
@@ -215,6 +223,12 @@ class _Gate(Audit, Guards, Rechecking, Desk, Judging, Records, Settling, _Store)
         if given.isdecimal() and len(given) > _MOST_DIGITS:
             raise MlflowException(f"No model has a version {given[:40]}.", error_code=RESOURCE_DOES_NOT_EXIST)
         return self.reference(name, version).version
+
+
+def _reference(row: Any) -> VersionRef:
+    """What a row of MLflow's table of versions says."""
+    location = row.storage_location or row.source
+    return VersionRef(row.name, str(row.version), row.source, int(row.creation_time), location)
 
 
 class GatedStore(NameDoor, ServerSide, _Gate, SqlAlchemyStore):

@@ -151,7 +151,8 @@ def _withdrawals(question: Question) -> Iterator[_Said]:
         if not isinstance(content, Withdrawal) or not _is_here(content, question.destination, facts):
             continue
         dated = content.provenance.measured_at
-        for signature in _first(signature for signature in one.signatures if signature.is_valid):
+        # Whatever became of the key since: a revoked one vouches for nothing, and this takes a permission away.
+        for signature in _first(signature for signature in one.signatures if signature.is_trusted):
             yield _Said(signature.name, signature.received_at or dated, dated)
         if not one.signatures and _signed_in(one):
             yield _Said(str(one.actor), _received(one), dated)

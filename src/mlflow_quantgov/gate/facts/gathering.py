@@ -354,19 +354,22 @@ class _Gathering:
 class ClientRegistry:
     """A registry as a plain MLflow client sees it."""
 
-    def __init__(self, client: mlflow.MlflowClient) -> None:
-        """Use a client."""
+    def __init__(self, client: Any) -> None:
+        """Use a client: MLflow's, or what stands behind it."""
         self._client = client
 
     def reference(self, name: str, version: str) -> VersionRef:
         """See `Registry`."""
-        found = self._client.get_model_version(name, version)
-        return reference_of(found, self._client.get_model_version_download_uri(name, str(found.version)))
+        return self.of(self._client.get_model_version(name, version))
 
     def references(self, name: str) -> Iterable[VersionRef]:
         """See `Registry`."""
-        found = search_versions(self._client.search_model_versions, name)
-        return [reference_of(one, self._client.get_model_version_download_uri(name, str(one.version))) for one in found]
+        return [self.of(one) for one in search_versions(self._client.search_model_versions, name)]
+
+    def of(self, version: Any) -> VersionRef:
+        """What identifies one of MLflow's model versions."""
+        where = self._client.get_model_version_download_uri(version.name, str(version.version))
+        return reference_of(version, where)
 
 
 def reference_of(version: Any, location: str | None) -> VersionRef:

@@ -19,7 +19,7 @@ from mlflow_quantgov.flavor.layout import LineageRecord
 from mlflow_quantgov.gate.database.tables import StatementRow
 from mlflow_quantgov.gate.facts.copies import merged, unkept
 from mlflow_quantgov.gate.facts.sources import VersionRef
-from mlflow_quantgov.gate.statements.intake import kept
+from mlflow_quantgov.gate.statements.intake import kept, kept_marks
 from mlflow_quantgov.lineage import ModelFacts, structure_problems
 from mlflow_quantgov.policy.facts import Evidence, Facts, Sibling, narrowest_bits
 
@@ -169,3 +169,25 @@ def _compares_with(one: Evidence, parent: str) -> bool:
         and content.parent.weights == parent
         and content.quantized.weights == one.subject != parent
     )
+
+
+def has_changed(session: Session, facts: Facts, keys: TrustedKeys) -> bool:
+    """Whether something has come about one of the siblings, since they were gathered, that a decision would have read.
+
+    Args:
+        session: Of the gate's database.
+        facts: As they were gathered.
+        keys: Whose signatures are believed.
+    """
+    for sibling in facts.siblings:
+        assert facts.lineage is not None and facts.lineage.parent is not None
+        subject, parent = {sibling.model.weights}, facts.lineage.parent.weights
+        read = (*sibling.evidence, *sibling.aside, *sibling.spot_checks)
+        known = frozenset(mark for one in read for mark in one.marks)
+        if kept_marks(session, subject) == known:
+            continue
+        there = kept(session, subject, keys, facts.now)
+        there = [one for one in there if isinstance(one.content, SpotCheck) or _compares_with(one, parent)]
+        if frozenset(mark for one in there for mark in one.marks) != known:
+            return True
+    return False

@@ -109,10 +109,12 @@ def decision(session: Session, decision_id: str) -> dict[str, Any] | None:
 
 
 def newest_body(session: Session, kind: str) -> dict[str, Any]:
-    """The body of the newest row of a kind, with the row's policy digest where it names none; empty where there is none."""
-    row = session.execute(
-        select(LedgerRow).where(LedgerRow.kind == kind).order_by(desc(LedgerRow.seq)).limit(1)
-    ).scalar_one_or_none()
+    """The body of the newest row of a kind that is about no model, with the row's policy digest where it names none.
+
+    Empty where there is none.
+    """
+    query = select(LedgerRow).where(LedgerRow.kind == kind, LedgerRow.model.is_(None))  # by the index
+    row = session.execute(query.order_by(desc(LedgerRow.seq)).limit(1)).scalar_one_or_none()
     if row is None:
         return {}
     body: dict[str, Any] = json.loads(row.body)

@@ -53,6 +53,7 @@ class Records:
         actor, source = current_actor()
         with self._sessions.transaction() as session:
             self._lock(session, name)
+            self._refuse_stale(session)
             if not is_undecidable(name, destination):
                 return change()
             entry = Entry("open", actor, source, name, version, destination, "recorded", self._policy.digest)
@@ -103,6 +104,21 @@ class Records:
             entry = Entry(CREATED, actor, source, name, str(made.version), None, "recorded", self._policy.digest, body)
             ledger.append(session, entry)
         return made
+
+    def _refuse_stale(self: Any, session: Session) -> None:
+        """Refuse to decide by files that are in force no longer: another server, or a new worker, has read others since.
+
+        Raises:
+            MlflowException: The newest row of the ledger about the policy, or the keys, names another digest (403).
+        """
+        for kind, own in (("policy", self._policy.digest), ("keys", self._keys.digest)):
+            newest = str(ledger.newest_body(session, kind).get("digest", ""))
+            if newest != own:
+                raise refusal(
+                    f"quantgov refused: the {kind} file that this server has read ({own[:19] or 'none'}) is not in force any "
+                    f"more; another process on this database has read {newest[:19] or 'none'} since. Nothing was changed. "
+                    f"Fix: restart this one with the {kind} file that is in force"
+                )
 
     def _lock(self: Any, session: Session, name: str) -> None:
         """PostgreSQL: nobody else changes this model until we commit; SQLite holds its write lock already."""

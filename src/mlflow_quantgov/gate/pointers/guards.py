@@ -75,6 +75,7 @@ class Guards:
             with self._sessions.transaction() as session:
                 self._lock(session, deed.model)
                 ledger.lock(session)
+                self._refuse_stale(session)
                 found = self._reasons(session, deed, rests, workspace)
                 if found is not None:
                     enforced = [words for model, words in found if not observes(self._policy, model)]

@@ -115,8 +115,11 @@ def logged_by(sessions: Callable[[], AbstractContextManager[Session]] | None, re
     if sessions is None:
         return None
     with sessions() as session:
+        # Versions of before and of other workspaces have the same name and number.
+        bond = (ref.creation_time, ref.source)
         for row in ledger.newest_of(session, CREATED, ref.name, ref.version):
-            return row["actor"] if row["body"].get("created") == ref.creation_time else None
+            if (row["body"].get("created"), row["body"].get("source")) == bond:
+                return str(row["actor"])
     return None
 
 

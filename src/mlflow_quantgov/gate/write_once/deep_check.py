@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from mlflow_quantgov.errors import EvidenceError, QuantgovError
 from mlflow_quantgov.evidence.predicates import Archive
 from mlflow_quantgov.evidence.signing import read_attached
 from mlflow_quantgov.evidence.store import EVIDENCE_FOLDER, copy_name
-from mlflow_quantgov.flavor.download import model_artifact
+from mlflow_quantgov.flavor.download import model_artifact, search_versions
 from mlflow_quantgov.flavor.layout import MANIFEST_FILE, SavedModel
 from mlflow_quantgov.gate.clients.decided import Decided, newest_decided
 from mlflow_quantgov.gate.clients.interface import Gate
@@ -24,6 +25,9 @@ from mlflow_quantgov.gate.facts.copies import copies_below
 from mlflow_quantgov.gate.facts.gathering import ClientRegistry
 from mlflow_quantgov.gate.facts.sources import VersionRef, local_files
 
+_FLAGGED = "tag.`mlflow.prompt.is_prompt` = 'true'"
+_NO_FILES = "dummy-source"
+"""What MLflow writes where the files of a prompt would lie."""
 MOST_NAMED = 5
 """Files that are named of one version."""
 
@@ -49,20 +53,50 @@ def deep_check(gate: Gate | None, client: mlflow.MlflowClient | None = None) -> 
         client: Of the registry; None for the one that MLflow is set to.
     """
     client = client or mlflow.MlflowClient()
-    registry = ClientRegistry(client)
-    for name in _models(client):
-        for ref in sorted(registry.references(name), key=lambda one: int(one.version)):
-            yield _version(gate, ref)
+    # Past the client's own look at the flag, which has it say that there is no such model.
+    registry = ClientRegistry(client._get_registry_client())
+    for name in dict.fromkeys((*_models(client, None), *_models(client, _FLAGGED))):
+        refs = {ref.version: ref for ref in (*registry.references(name), *_hidden(client, registry, name))}
+        for ref in sorted(refs.values(), key=lambda one: int(one.version)):
+            found = _version(gate, ref)
+            # A prompt has no files, and nobody has decided on it.
+            if found.outcome != "inconclusive" or not _is_prompt(ref):
+                yield found
 
 
-def _models(client: mlflow.MlflowClient) -> Iterator[str]:
+def _models(client: mlflow.MlflowClient, query: str | None) -> Iterator[str]:
     token: Any = None
     while True:
-        page = client.search_registered_models(max_results=1000, page_token=token)
+        page = client.search_registered_models(query, max_results=1000, page_token=token)
         yield from (one.name for one in page)
         token = page.token
         if not token:
             return
+
+
+def _hidden(client: mlflow.MlflowClient, registry: ClientRegistry, name: str) -> Iterator[VersionRef]:
+    """Versions that MLflow's search leaves out: one that is flagged as a prompt hides every version of its model.
+
+    Whoever may tag a version can set that flag, so it says nothing about what lies there.
+    """
+    flagged = search_versions(lambda query, **given: client.search_model_versions(_also(query), **given), name)
+    for one in flagged:
+        yield registry.of(one)
+    if not flagged:
+        return
+    with suppress(MlflowException, ValueError):  # the model is flagged itself, and then its versions were found
+        newest = max(int(one.version) for one in client.get_registered_model(name).latest_versions)
+        for number in range(1, newest + 1):
+            with suppress(MlflowException):  # deleted, or flagged
+                yield registry.reference(name, str(number))
+
+
+def _also(query: str | None) -> str:
+    return f"{query} AND {_FLAGGED}" if query else _FLAGGED
+
+
+def _is_prompt(ref: VersionRef) -> bool:
+    return ref.source == _NO_FILES
 
 
 def _version(gate: Gate | None, ref: VersionRef) -> Reread:
