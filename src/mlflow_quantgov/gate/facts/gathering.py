@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import mlflow
 from sqlalchemy import Engine
@@ -20,11 +20,12 @@ from mlflow_quantgov.evidence.kernel_table import lookup
 from mlflow_quantgov.evidence.predicates import PERMISSIONS, Predicate, Training
 from mlflow_quantgov.evidence.signing import NO_KEYS, ROLES, TrustedKeys, read_attached
 from mlflow_quantgov.evidence.store import EVIDENCE_FOLDER, copy_name
-from mlflow_quantgov.flavor.download import model_artifact, search_versions
+from mlflow_quantgov.flavor.download import model_artifact
 from mlflow_quantgov.flavor.layout import LINEAGE_FILE, MANIFEST_FILE, SavedModel
 from mlflow_quantgov.gate.doors.actor import current_actor
 from mlflow_quantgov.gate.facts.copies import merged, unkept
 from mlflow_quantgov.gate.facts.descent import Comparison, Found, descent_of, kinship_of
+from mlflow_quantgov.gate.facts.registries import ClientRegistry, Registry
 from mlflow_quantgov.gate.facts.siblings import Siblings
 from mlflow_quantgov.gate.facts.sources import VersionRef, local_files, location_of, path_here, version_named
 from mlflow_quantgov.gate.facts.version_files import ReadVersion, claimed_parent, read_version
@@ -43,16 +44,6 @@ from mlflow_quantgov.policy.facts import (
     was_reproduced,
 )
 from mlflow_quantgov.policy.noted import strangers
-
-
-class Registry(Protocol):
-    """What gathering needs of a registry: the store on the server, a client elsewhere."""
-
-    def reference(self, name: str, version: str) -> VersionRef:
-        """One version."""
-
-    def references(self, name: str) -> Iterable[VersionRef]:
-        """Every version of a model."""
 
 
 @dataclass
@@ -349,32 +340,6 @@ class _Gathering:
                 except EvidenceError as error:
                     problems.append(f"The copy {EVIDENCE_FOLDER}/{name} was not taken in: {error.what}")
             return kept(session, behaviours, self.keys, now), problems
-
-
-class ClientRegistry:
-    """A registry as a plain MLflow client sees it."""
-
-    def __init__(self, client: Any) -> None:
-        """Use a client: MLflow's, or what stands behind it."""
-        self._client = client
-
-    def reference(self, name: str, version: str) -> VersionRef:
-        """See `Registry`."""
-        return self.of(self._client.get_model_version(name, version))
-
-    def references(self, name: str) -> Iterable[VersionRef]:
-        """See `Registry`."""
-        return [self.of(one) for one in search_versions(self._client.search_model_versions, name)]
-
-    def of(self, version: Any) -> VersionRef:
-        """What identifies one of MLflow's model versions."""
-        where = self._client.get_model_version_download_uri(version.name, str(version.version))
-        return reference_of(version, where)
-
-
-def reference_of(version: Any, location: str | None) -> VersionRef:
-    """What identifies one of MLflow's model versions, and where its files are downloaded from."""
-    return VersionRef(version.name, str(version.version), version.source, int(version.creation_timestamp), location)
 
 
 def gather_client(

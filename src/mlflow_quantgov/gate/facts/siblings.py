@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
@@ -18,6 +18,7 @@ from mlflow_quantgov.evidence.signing import TrustedKeys, read_attached
 from mlflow_quantgov.flavor.layout import LineageRecord
 from mlflow_quantgov.gate.database.tables import StatementRow
 from mlflow_quantgov.gate.facts.copies import merged, unkept
+from mlflow_quantgov.gate.facts.registries import Registry
 from mlflow_quantgov.gate.facts.sources import VersionRef
 from mlflow_quantgov.gate.statements.intake import kept, kept_marks
 from mlflow_quantgov.lineage import ModelFacts, structure_problems
@@ -38,16 +39,6 @@ class Read(Protocol):
     @property
     def copies(self) -> tuple[tuple[str, bytes], ...]:
         """Name and bytes of the statements beside the model."""
-
-
-class Registry(Protocol):
-    """What is asked of a registry."""
-
-    def reference(self, name: str, version: str) -> VersionRef:
-        """One version."""
-
-    def references(self, name: str) -> Iterable[VersionRef]:
-        """Every version of a model."""
 
 
 class Siblings:

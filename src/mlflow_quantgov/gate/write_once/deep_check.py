@@ -22,7 +22,7 @@ from mlflow_quantgov.gate.clients.decided import Decided, newest_decided
 from mlflow_quantgov.gate.clients.interface import Gate
 from mlflow_quantgov.gate.facts.contents import loading_problem
 from mlflow_quantgov.gate.facts.copies import copies_below
-from mlflow_quantgov.gate.facts.gathering import ClientRegistry
+from mlflow_quantgov.gate.facts.registries import ClientRegistry
 from mlflow_quantgov.gate.facts.sources import VersionRef, local_files
 
 _FLAGGED = "tag.`mlflow.prompt.is_prompt` = 'true'"
