@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,7 @@ def opened(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
 
 
 @pytest.fixture
-def models(
-    opened: Callable[[str], Any], logged: Callable[..., str], tmp_path: Path
-) -> Iterator[tuple[Any, dict[str, str]]]:
+def models(opened: Callable[[str], Any], logged: Callable[..., str], tmp_path: Path) -> tuple[Any, dict[str, str]]:
     """A registry, and the same model at six sources: in each of two folders plain, as an address and as a logged model."""
     store, sources = opened("open"), {}
     tracking = TrackingStore(store.db_uri, str(tmp_path / "artifacts"))
@@ -63,8 +61,7 @@ def models(
     store.create_registered_model("chat")
     store.create_registered_model("copies")
     mlflow.set_tracking_uri(store.db_uri)  # MLflow looks a logged model up there
-    yield store, sources
-    mlflow.set_tracking_uri(None)
+    return store, sources
 
 
 def test_only_what_lies_there_is_let_through(models: tuple[Any, dict[str, str]]) -> None:
