@@ -10,6 +10,7 @@ import mlflow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow.entities.model_registry import ModelVersionTag, RegisteredModelTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
@@ -152,6 +153,13 @@ def test_a_version_that_is_named_by_its_run_is_not_let_through(store: Any, tmp_p
     store.create_model_version("chat", f"runs:/{RUN}/model", run_id=RUN)
     with pytest.raises(MlflowException, match=r"named by their run.*register_model"):
         store.set_registered_model_alias("chat", "champion", "1")
+
+
+def test_a_prompt_is_called_one(store: Any) -> None:
+    store.create_registered_model("greeting", [RegisteredModelTag("mlflow.prompt.is_prompt", "true")])
+    store.create_model_version("greeting", "dummy-source", tags=[ModelVersionTag("mlflow.prompt.is_prompt", "true")])
+    with pytest.raises(MlflowException, match=r"one of MLflow's prompts, which need a rule of their own in the policy"):
+        store.set_registered_model_alias("greeting", "champion", "1")
 
 
 def test_files_are_read_the_way_in_which_clients_load_them(tmp_path: Path, skills: Path) -> None:

@@ -324,6 +324,24 @@ def test_whoever_logged_it_is_recorded_where_the_policy_asks(release: Release) -
     assert facts.logged_by == "Ada"
 
 
+def test_who_may_never_approve_is_told_at_once(release: Release) -> None:
+    """Said to have approved, they would wait for a promotion that their word does nothing for."""
+    release.open("{count: 1, people: [Ada]}")
+    with pytest.raises(EvidenceError, match="is of somebody whom the policy does not name"):
+        release.approve("ben")
+    release.approve("ada")
+    assert release.ask().allowed
+    store = release.open("{count: 1, not_by: [logger]}")
+    store.delete_registered_model("chat")
+    store.create_registered_model("chat")
+    release.patch.setenv("MLFLOW_TRACKING_USERNAME", "Ada")
+    store.create_model_version("chat", str(release.folder / "child"))
+    with pytest.raises(EvidenceError, match="is of who logged it"):
+        release.approve("ada")
+    release.approve("ben")
+    assert release.ask().allowed, [(one.check, one.reason) for one in release.ask().checks]
+
+
 def test_pages_show_who_approved_and_escape_what_they_wrote(release: Release) -> None:
     app = Flask("test")
     app.register_blueprint(build_api(lambda: release.store))

@@ -13,8 +13,9 @@ import pytest
 
 from mlflow_quantgov.artifact.manifest import build_manifest
 from mlflow_quantgov.cli import main
-from mlflow_quantgov.errors import TamperingError
+from mlflow_quantgov.errors import TamperingError, UsageError
 from mlflow_quantgov.flavor import _load_pyfunc
+from mlflow_quantgov.flavor.download import find_version
 from mlflow_quantgov.gate.clients.finding import find_gate
 from mlflow_quantgov.gate.registry_store import open_store
 from mlflow_quantgov.gate.write_once.deep_check import Reread, deep_check
@@ -158,6 +159,17 @@ def test_what_somebody_has_flagged_as_a_prompt_is_read_all_the_same(root: Path, 
         )
     first, *_ = deep_check(find_gate())
     assert (first.version, first.outcome) == ("1", "fail"), first
+
+
+def test_the_latest_of_what_mlflow_hides_is_not_guessed(root: Path) -> None:
+    """It was taken to be version 1, whichever versions there are."""
+    client = mlflow.MlflowClient()
+    client.create_model_version("chat", str(root))
+    found = find_version("models:/chat/latest")
+    assert found is not None and str(found.version) == "2"
+    client.set_model_version_tag("chat", "2", "mlflow.prompt.is_prompt", "true")
+    with pytest.raises(UsageError, match="MLflow finds no version of chat"):
+        find_version("models:/chat/latest")
 
 
 def test_a_prompt_is_not_looked_for_on_a_disk(root: Path) -> None:

@@ -75,7 +75,13 @@ def find_version(uri: str) -> ModelVersion | None:
     try:
         if found["version"] == "latest":
             numbers = [int(one.version) for one in search_versions(client.search_model_versions, found["name"])]
-            return client.get_model_version(found["name"], str(max(numbers, default=1)))
+            if not numbers:
+                raise UsageError(
+                    f"MLflow finds no version of {found['name']}.",
+                    why="Of a model without versions, or with one that is flagged as a prompt, it lists none.",
+                    fix=_models_fix(found["name"]),
+                )
+            return client.get_model_version(found["name"], str(max(numbers)))
         if found["alias"]:
             return client.get_model_version_by_alias(found["name"], found["alias"])
         if not found["version"].isdigit():

@@ -127,15 +127,23 @@ def _out_of_time(said: _Said, content: Approval, demand: ApprovalsDemand, now: d
     return None
 
 
-def _barred(person: str, question: Question, demand: ApprovalsDemand) -> str | None:
-    """Why somebody may not approve of this version."""
-    name, facts = fold(person), question.facts
-    if facts.requester is not None and name == fold(facts.requester):
-        return "of who asks for it"
+def barred(person: str, facts: Facts, demand: ApprovalsDemand) -> str | None:
+    """Why somebody may not approve of this version whoever asks for it, in words that follow "is"; None where they may."""
+    name = fold(person)
     if demand.people and name not in {fold(one) for one in demand.people}:
         return "of somebody whom the policy does not name"
     if "logger" in demand.not_by and facts.logged_by is not None and name == fold(facts.logged_by):
         return "of who logged it"
+    return None
+
+
+def _barred(person: str, question: Question, demand: ApprovalsDemand) -> str | None:
+    """Why somebody may not approve of this version when it is asked for."""
+    name, facts = fold(person), question.facts
+    if facts.requester is not None and name == fold(facts.requester):
+        return "of who asks for it"
+    if (always := barred(person, facts, demand)) is not None:
+        return always
     if "measurer" in demand.not_by:
         kinds = sorted({one.kind for one in _measured(question.rests_on) if name in _authors(one)})
         if kinds:

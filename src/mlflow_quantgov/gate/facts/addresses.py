@@ -17,6 +17,8 @@ MEND = (
     "name the folder without such signs, and without a slash at its end; where the experiment's artifact location has them, "
     "log the model into another experiment"
 )
+PROMPT = "dummy-source"
+"""What MLflow writes where the files of a prompt would lie."""
 VERSION = re.compile(r"^models:/(?P<name>[^/@]+)/(?P<version>\d+)$")
 LOGGED = re.compile(r"^models:/(m-[0-9a-f]{32})$")
 _SCHEME = re.compile(r"^(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):")
@@ -76,6 +78,12 @@ def check_address(address: str, whose: str) -> None:
             f"The files of {whose} are named by their run ({short(address, 80)}): mlflow.register_model names their folder.",
             why="At each download clients lay the logged models of that run over them, also those that come later.",
             fix="mlflow.register_model('runs:/RUN/NAME', MODEL)",
+        )
+    if address == PROMPT:
+        raise ArtifactError(
+            f"There are no files of {whose}: it is one of MLflow's prompts, which need a rule of their own in the policy.",
+            why="What cannot be read cannot be judged.",
+            fix="name prompts alike, and put before the other rules: {models: 'prompt-*', destinations: {}, other_destinations: open}",
         )
     odd = oddity(address)
     if odd is None and scheme in _FOLDERS and not path.startswith("/"):

@@ -19,6 +19,7 @@ from mlflow_quantgov.policy.facts import Evidence, Facts
 from mlflow_quantgov.policy.matching import gate_for
 from mlflow_quantgov.policy.names import fold
 from mlflow_quantgov.policy.schema import ApprovalsDemand, Policy
+from mlflow_quantgov.policy.voices import barred
 
 CREATED = "created"
 """Kind of the ledger row that says who logged a version."""
@@ -53,6 +54,9 @@ def refuse_unfit(
     if problem is None and isinstance(content, Approval):
         problem = _not_so(content, facts, policy, demand, now)
     problem = problem or _nobody(content, signature, demand, actor, source)
+    if problem is None and demand is not None and isinstance(content, Approval):
+        bar = barred(signature.name if signature is not None else actor, facts, demand)
+        problem = f"is {bar}" if bar is not None else None
     if problem is not None:
         uri = pasted(f"models:/{facts.name}/{facts.version}")
         fix = f"quantgov approve {uri} --to {pasted(content.destination)} --key NAME.key.pem"

@@ -20,14 +20,13 @@ from mlflow_quantgov.flavor.download import model_artifact, search_versions
 from mlflow_quantgov.flavor.layout import MANIFEST_FILE, SavedModel
 from mlflow_quantgov.gate.clients.decided import Decided, newest_decided
 from mlflow_quantgov.gate.clients.interface import Gate
+from mlflow_quantgov.gate.facts.addresses import PROMPT
 from mlflow_quantgov.gate.facts.contents import loading_problem
 from mlflow_quantgov.gate.facts.copies import copies_below
 from mlflow_quantgov.gate.facts.registries import ClientRegistry
 from mlflow_quantgov.gate.facts.sources import VersionRef, local_files
 
 _FLAGGED = "tag.`mlflow.prompt.is_prompt` = 'true'"
-_NO_FILES = "dummy-source"
-"""What MLflow writes where the files of a prompt would lie."""
 MOST_NAMED = 5
 """Files that are named of one version."""
 
@@ -96,7 +95,7 @@ def _also(query: str | None) -> str:
 
 
 def _is_prompt(ref: VersionRef) -> bool:
-    return ref.source == _NO_FILES
+    return ref.source == PROMPT
 
 
 def _version(gate: Gate | None, ref: VersionRef) -> Reread:
