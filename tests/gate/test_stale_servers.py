@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy
 from mlflow.exceptions import MlflowException
 
+from mlflow_quantgov.errors import PolicyError
 from mlflow_quantgov.evidence.signing import TrustedKey, TrustedKeys, load_signer, make_key, write_trusted_keys
+from mlflow_quantgov.gate.database import triggers
 from mlflow_quantgov.gate.registry_store import open_store
 from mlflow_quantgov.policy.loader import load_policy
 
@@ -21,6 +24,12 @@ def refused(ask: Callable[[], Any], words: str) -> None:
     with pytest.raises(MlflowException, match=words) as raised:
         ask()
     assert raised.value.get_http_status_code() == 403
+
+
+def adas_key(folder: Path) -> TrustedKey:
+    public = load_signer(make_key("ada", folder / "people")[0]).public
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    return TrustedKey(id=public.id, public_key=public.text, name="ada", roles=("measurer",), not_before=start)
 
 
 @pytest.fixture
@@ -71,9 +80,7 @@ def test_the_policy_that_was_put_back_is_in_force_again(start: Callable[..., Any
 def test_a_server_that_knows_of_no_revocation_decides_nothing(
     start: Callable[..., Any], tmp_path: Path, sklearn_like: Any
 ) -> None:
-    public = load_signer(make_key("ada", tmp_path / "people")[0]).public
-    key = TrustedKey(id=public.id, public_key=public.text, name="ada", roles=("measurer",),
-                     not_before=datetime(2026, 1, 1, tzinfo=UTC))  # fmt: skip
+    key = adas_key(tmp_path)
     before = start(keys=TrustedKeys(keys=(key,)))
     sklearn_like("iris")
     before.set_registered_model_alias("iris", "champion", "1")
@@ -83,3 +90,41 @@ def test_a_server_that_knows_of_no_revocation_decides_nothing(
         lambda: before.set_registered_model_alias("iris", "production", "1"), "the keys file that this server has read"
     )
     after.set_registered_model_alias("iris", "production", "1")
+
+
+def test_who_opens_the_registry_beside_a_server_and_names_no_files_changes_nothing(
+    start: Callable[..., Any], database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sklearn_like: Any
+) -> None:
+    """A look at the ledger from a shell without the server's variables put the shipped policy, and no keys, in force."""
+    key = adas_key(tmp_path)
+    server = start(load_policy().text.replace("name: default", "name: ours"), TrustedKeys(keys=(key,)))
+    rows = server.quantgov_ledger(None, 1000)
+    for name in ("QUANTGOV_POLICY", "QUANTGOV_KEYS"):
+        monkeypatch.delenv(name)
+    beside = open_store(f"quantgov:{database}")
+    assert (beside.quantgov_policy().name, beside.quantgov_keys()) == ("ours", server.quantgov_keys())
+    assert beside.quantgov_ledger(None, 1000) == rows
+    sklearn_like("iris")
+    server.set_registered_model_alias("iris", "champion", "1")
+    beside.set_registered_model_alias("iris", "production", "1")
+    # A server that names none decides by the shipped policy, and says so.
+    monkeypatch.setenv("_MLFLOW_SERVER_REGISTRY_STORE", f"quantgov:{database}")
+    plain = open_store(f"quantgov:{database}")
+    assert (plain.quantgov_policy().name, plain.quantgov_keys().keys) == ("default", ())
+    assert {row["kind"] for row in plain.quantgov_ledger(None, 1000)[:2]} == {"policy", "keys"}
+    refused(lambda: server.set_registered_model_alias("iris", "champion", "1"), STALE)
+
+
+@pytest.mark.parametrize("table", ["quantgov_policies", "quantgov_keys"])
+def test_what_is_in_force_and_was_not_kept_is_not_guessed(
+    start: Callable[..., Any], database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    key = adas_key(tmp_path)
+    server = start(keys=TrustedKeys(keys=(key,)))
+    with server.engine.begin() as connection:
+        triggers.remove(connection)
+        connection.execute(sqlalchemy.text(f"DELETE FROM {table}"))
+    for name in ("QUANTGOV_POLICY", "QUANTGOV_KEYS"):
+        monkeypatch.delenv(name)
+    with pytest.raises(PolicyError, match="is not in the database as it was read"):
+        open_store(f"quantgov:{database}")

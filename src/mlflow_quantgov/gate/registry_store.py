@@ -21,8 +21,8 @@ from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwar
 from sqlalchemy import select
 
 from mlflow_quantgov.errors import require
-from mlflow_quantgov.evidence.signing import TrustedKeys, load_trusted_keys
-from mlflow_quantgov.gate import ledger
+from mlflow_quantgov.evidence.signing import TrustedKeys
+from mlflow_quantgov.gate import in_force, ledger
 from mlflow_quantgov.gate.database import workspaces
 from mlflow_quantgov.gate.database.outages import tried_again
 from mlflow_quantgov.gate.database.session import JoinedSessions
@@ -44,7 +44,6 @@ from mlflow_quantgov.gate.write_once.settling import Settling
 from mlflow_quantgov.policy.decision import Decision
 from mlflow_quantgov.policy.engine import decide
 from mlflow_quantgov.policy.facts import Facts
-from mlflow_quantgov.policy.loader import load_policy
 from mlflow_quantgov.policy.matching import creation_gated, demanded_bits, demands_weights, observes
 from mlflow_quantgov.policy.schema import Policy
 
@@ -84,18 +83,21 @@ class _Gate(Audit, Guards, Rechecking, Desk, Judging, Records, Settling, _Store)
     def __init__(self, db_uri: str, read_db_uri: str | None = None) -> None:
         super().__init__(db_uri, read_db_uri=read_db_uri)
         check_instance(self)
-        self._policy = load_policy(os.environ.get("QUANTGOV_POLICY"))
-        self._keys = load_trusted_keys(os.environ.get("QUANTGOV_KEYS"))
-        if self._keys.keys:
-            require("cryptography", extra="sign", purpose="verify signatures by trusted keys")
+        policy, keys = in_force.named_policy(), in_force.named_keys()  # before anything is written
         self._sessions: JoinedSessions = JoinedSessions(self.ManagedSessionMaker)
         self.ManagedSessionMaker = self._sessions
         upgrade(self.engine)
+        with self._sessions() as session:
+            self._policy = policy or in_force.kept_policy(session)
+            self._keys = in_force.kept_keys(session) if keys is None else keys
+        if self._keys.keys:
+            require("cryptography", extra="sign", purpose="verify signatures by trusted keys")
         sessions, compares = self._sessions.transaction, partial(demands_weights, self._policy)
         self._gatherer = Gatherer(
             self, self.engine, sessions, compares, self._keys, partial(demanded_bits, self._policy)
         )
-        self._remember_files()
+        named = {kind for kind, file in (("policy", policy), ("keys", keys)) if file is not None}
+        self._remember_files(named)
 
     # What others in this process ask.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -139,8 +139,13 @@ class Records:
                 execution_options={"synchronize_session": False},
             )
 
-    def _remember_files(self: Any) -> None:
-        """Keep each policy and keys file whole, and enter a change of one and the pointers that were here before us."""
+    def _remember_files(self: Any, named: Collection[str]) -> None:
+        """Keep each policy and keys file whole, and enter a change of one and the pointers that were here before us.
+
+        Args:
+            named: `policy`, `keys`: what this process has read from a file. What it took as it was in force it puts in force
+                only where there was none.
+        """
         actor, source = current_actor()
         policy, keys, now = self._policy, self._keys, datetime.now(UTC)
         described = {"name": policy.name, "mode": policy.mode, "digest": policy.digest}
@@ -152,10 +157,16 @@ class Records:
 
         def is_new(session: Session, kind: str, body: dict[str, Any]) -> bool:
             # What was put back is a change too. Rows of before say the digest of a policy in a column of their own.
-            return bool(ledger.newest_body(session, kind).get("digest", "") != body["digest"])
+            newest = ledger.newest_body(session, kind)
+            return (kind in named or not newest) and bool(newest.get("digest", "") != body["digest"])
 
         with self._sessions.transaction() as session:
             ledger.lock(session)  # several workers start at once
+            if (
+                "policy" not in named
+                and ledger.newest_body(session, "policy").get("digest", policy.digest) != policy.digest
+            ):
+                return  # a server has put another one in force since we looked, and nothing will be decided by ours
             from_before = list(inherited(session, policy, actor, source))
             if session.get(PolicyRow, policy.digest) is None:
                 session.add(PolicyRow(digest=policy.digest, name=policy.name, text=policy.text, first_seen=now))

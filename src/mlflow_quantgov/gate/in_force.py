@@ -1,0 +1,84 @@
+"""Which policy and keys a process decides by: the files that it names, or what is in force already.
+
+A server decides by its files, and by the shipped policy where it names none. Somebody who only opens the registry beside it
+(a script, a look at the ledger) and names none means no change: what the newest rows of the ledger say holds on.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sqlalchemy.orm import Session
+
+from mlflow_quantgov.errors import PolicyError
+from mlflow_quantgov.evidence.signing import NO_KEYS, TrustedKeys, load_trusted_keys, parse_trusted_keys
+from mlflow_quantgov.gate import ledger
+from mlflow_quantgov.gate.database.tables import KeysRow, PolicyRow
+from mlflow_quantgov.policy.loader import load_policy, parse_policy
+from mlflow_quantgov.policy.schema import Policy
+
+POLICY, KEYS = "QUANTGOV_POLICY", "QUANTGOV_KEYS"
+_SERVER = "_MLFLOW_SERVER_REGISTRY_STORE"
+"""What MLflow sets for the processes of a server."""
+
+
+def named_policy() -> Policy | None:
+    """The policy that this process names; None where what is in force holds on.
+
+    Raises:
+        PolicyError: The file does not exist, or is no policy.
+    """
+    return load_policy(os.environ.get(POLICY)) if _decides(POLICY) else None
+
+
+def named_keys() -> TrustedKeys | None:
+    """The keys that this process names; None where those in force hold on.
+
+    Raises:
+        PolicyError: The file does not exist, or holds no keys.
+    """
+    return load_trusted_keys(os.environ.get(KEYS)) if _decides(KEYS) else None
+
+
+def kept_policy(session: Session) -> Policy:
+    """The policy in force; the shipped one where nobody has opened this registry yet.
+
+    Raises:
+        PolicyError: It was not kept, or is another one by now.
+    """
+    digest = ledger.newest_body(session, "policy").get("digest")
+    if digest is None:
+        return load_policy()
+    row = session.get(PolicyRow, digest)
+    policy = parse_policy(row.text, source="the policy in force") if row is not None else None
+    if policy is None or policy.digest != digest:
+        raise _gone("policy", str(digest), POLICY)
+    return policy
+
+
+def kept_keys(session: Session) -> TrustedKeys:
+    """The keys in force.
+
+    Raises:
+        PolicyError: They were not kept, or are others by now.
+    """
+    digest = ledger.newest_body(session, "keys").get("digest", "")
+    if not digest:
+        return NO_KEYS
+    row = session.get(KeysRow, digest)
+    keys = parse_trusted_keys(row.text, source="the keys in force") if row is not None else None
+    if keys is None or keys.digest != digest:
+        raise _gone("keys", str(digest), KEYS)
+    return keys
+
+
+def _decides(variable: str) -> bool:
+    return variable in os.environ or _SERVER in os.environ
+
+
+def _gone(what: str, digest: str, variable: str) -> PolicyError:
+    return PolicyError(
+        f"The {what} file in force, {digest[:19]}, is not in the database as it was read.",
+        why="Nothing can be decided, or told, without it.",
+        fix=f"export {variable}=FILE, the one that the server reads",
+    )
