@@ -77,6 +77,24 @@ def test_the_policy_that_was_put_back_is_in_force_again(start: Callable[..., Any
     first.set_registered_model_alias("iris", "champion", "1")
 
 
+def test_what_only_the_policy_in_force_gates_is_not_made_by_an_older_one(
+    start: Callable[..., Any], skills: Path
+) -> None:
+    """Creating a version is a promotion now, or it has to be written down who logged it."""
+    older = start()
+    older.create_registered_model("chat")
+    create = lambda: older.create_model_version("chat", str(skills))  # noqa: E731
+    full = "kernel-support, benchmark, rollback-archive, approvals]"
+    gated = load_policy().text.replace("create: open", "create: gated")
+    by_others = load_policy().text.replace(full, f"{full}\n    approvals: {{count: 1, not_by: [logger]}}")
+    for text in (gated, by_others):
+        assert text != load_policy().text
+        start(text)
+        refused(create, STALE)
+    start(load_policy().text.replace("name: default", "name: another"))
+    assert create().version == 1
+
+
 def test_a_server_that_knows_of_no_revocation_decides_nothing(
     start: Callable[..., Any], tmp_path: Path, sklearn_like: Any
 ) -> None:
