@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy
 from mlflow.exceptions import MlflowException
+from mlflow.utils.workspace_context import ServerWorkspaceContext
 
 from mlflow_quantgov.errors import PolicyError
 from mlflow_quantgov.evidence.signing import TrustedKey, TrustedKeys, load_signer, make_key, write_trusted_keys
@@ -66,6 +67,21 @@ def test_a_server_that_only_observed_lets_nothing_through_once_another_enforces(
     enforcing.set_registered_model_alias("chat", "candidate", "1")
     observing.delete_registered_model_alias("chat", "candidate")
     assert enforcing.quantgov_verify().ok
+
+
+def test_a_server_that_only_observed_has_no_workspace_deleted_once_another_enforces(
+    start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_WORKSPACES", "true")
+    observing = start(load_policy().text.replace("mode: enforce", "mode: observe"))
+    observing.quantgov_guard_workspace("team-a")
+    enforcing = start()
+    (tmp_path / "MLmodel").write_text("flavors: {sklearn: {}}\n")
+    with ServerWorkspaceContext("team-a"):
+        enforcing.create_registered_model("iris")
+        enforcing.create_model_version("iris", str(tmp_path))
+        enforcing.set_registered_model_alias("iris", "champion", "1")
+    refused(lambda: observing.quantgov_guard_workspace("team-a"), STALE)
 
 
 def test_the_policy_that_was_put_back_is_in_force_again(start: Callable[..., Any], sklearn_like: Any) -> None:
