@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from mlflow.utils.workspace_context import ServerWorkspaceContext
 
 from mlflow_quantgov.errors import PolicyError
 from mlflow_quantgov.evidence.signing import TrustedKey, TrustedKeys, load_signer, make_key, write_trusted_keys
+from mlflow_quantgov.gate import in_force
 from mlflow_quantgov.gate.database import triggers
 from mlflow_quantgov.gate.registry_store import open_store
 from mlflow_quantgov.policy.loader import load_policy
@@ -82,6 +84,29 @@ def test_a_server_that_only_observed_has_no_workspace_deleted_once_another_enfor
         enforcing.create_model_version("iris", str(tmp_path))
         enforcing.set_registered_model_alias("iris", "champion", "1")
     refused(lambda: observing.quantgov_guard_workspace("team-a"), STALE)
+
+
+def test_a_worker_that_dies_and_is_started_again_puts_no_earlier_policy_in_force(
+    start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, skills: Path
+) -> None:
+    """Nobody started that server again: whoever can make a worker fall over would choose the policy."""
+    observes = load_policy().text.replace("mode: enforce", "mode: observe")
+    monkeypatch.setenv(in_force.START, "first")
+    start(observes)
+    handed_down = os.environ[in_force.SEEN]
+    start(observes)  # its workers
+    monkeypatch.setenv(in_force.START, "second")
+    enforcing = start()
+    enforcing.create_registered_model("chat")
+    enforcing.create_model_version("chat", str(skills))
+    monkeypatch.setenv(in_force.START, "first")
+    monkeypatch.setenv(in_force.SEEN, handed_down)
+    again = start(observes)
+    refused(lambda: again.set_registered_model_alias("chat", "champion", "1"), STALE)
+    refused(lambda: enforcing.set_registered_model_alias("chat", "champion", "1"), "rollback-archive")
+    # Started by somebody, it is another start.
+    monkeypatch.setenv(in_force.START, "third")
+    start(observes).set_registered_model_alias("chat", "champion", "1")
 
 
 def test_the_policy_that_was_put_back_is_in_force_again(start: Callable[..., Any], sklearn_like: Any) -> None:

@@ -162,7 +162,7 @@ class Records:
 
         Args:
             named: `policy`, `keys`: what this process has read from a file. What it took as it was in force it puts in force
-                only where there was none.
+                only where there was none, and what came into force after its server started it does not replace.
         """
         actor, source = current_actor()
         policy, keys, now = self._policy, self._keys, datetime.now(UTC)
@@ -180,11 +180,13 @@ class Records:
 
         with self._sessions.transaction() as session:
             ledger.lock(session)  # several workers start at once
+            seen = in_force.seen_at_start(ledger.newest_seq(session))
+            named = {kind for kind in named if ledger.newest_seq(session, kind) <= seen}
             if (
                 "policy" not in named
                 and ledger.newest_body(session, "policy").get("digest", policy.digest) != policy.digest
             ):
-                return  # a server has put another one in force since we looked, and nothing will be decided by ours
+                return  # a server has put another one in force, and nothing will be decided by ours
             from_before = list(inherited(session, policy, actor, source))
             if session.get(PolicyRow, policy.digest) is None:
                 session.add(PolicyRow(digest=policy.digest, name=policy.name, text=policy.text, first_seen=now))
