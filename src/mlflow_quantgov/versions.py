@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import requests
-from mlflow.exceptions import MlflowException
-
 from mlflow_quantgov.errors import LineageError, UsageError, one_line
 from mlflow_quantgov.evidence import metrics
 from mlflow_quantgov.evidence.predicates import Predicate
@@ -167,7 +164,7 @@ def _put_beside(model_id: str, attached: Attached, *, taken_in: bool) -> None:
     try:
         upload_copy(model_id, attached)
         metrics.record(model_id, attached.statement.content())
-    except (MlflowException, requests.RequestException) as error:
+    except Exception as error:  # each store of files has a library with errors of its own
         if not taken_in:
             raise
         if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":

@@ -41,13 +41,31 @@ def denied(tmp_path: Path) -> Iterator[None]:
     server.shutdown()
 
 
-def test_whoever_may_not_write_beside_the_model_is_told_that_the_gate_has_it(
-    denied: None, caplog: pytest.LogCaptureFixture
-) -> None:
+def withdrawal() -> Attached:
     content = Withdrawal.measured(
         provenance=provenance(), model="chat", version="1", created=1, destination="@champion", by="ben"
     )
-    attached = Attached(Statement.about("sha256:" + "0" * 64, content, name="chat"))
+    return Attached(Statement.about("sha256:" + "0" * 64, content, name="chat"))
+
+
+def test_a_store_that_takes_no_copy_makes_no_error_of_what_the_gate_has(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk, or the library of a cloud: each has errors of its own, of which MLflow makes none of its own."""
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'tracking.db'}")
+    experiment = mlflow.MlflowClient().create_experiment("e", artifact_location=str(tmp_path / "files"))
+    model = mlflow.MlflowClient().create_logged_model(experiment, name="m")
+    (tmp_path / "files").write_text("no folder")
+    _put_beside(model.model_id, withdrawal(), taken_in=True)
+    assert "the gate has the statement, and that counts" in caplog.text
+    with pytest.raises(OSError):
+        _put_beside(model.model_id, withdrawal(), taken_in=False)
+
+
+def test_whoever_may_not_write_beside_the_model_is_told_that_the_gate_has_it(
+    denied: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    attached = withdrawal()
     _put_beside("m-" + "0" * 32, attached, taken_in=True)
     assert "the gate has the statement, and that counts" in caplog.text and "403" in caplog.text
     # Where nothing is gated, the copy is all the evidence that there is.

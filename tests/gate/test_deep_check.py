@@ -145,18 +145,16 @@ def test_a_decision_about_an_earlier_version_of_that_number_does_not_count(root:
     assert found.outcome == "pass" and "what was logged" in found.detail
 
 
-@pytest.mark.parametrize("what", ["model", "version", "another version"])
+@pytest.mark.parametrize("what", ["model", "version", "another version", "model and another version"])
 def test_what_somebody_has_flagged_as_a_prompt_is_read_all_the_same(root: Path, what: str) -> None:
     """MLflow's search leaves it out, and with one version every other one of its model."""
     client = mlflow.MlflowClient()
     overwrite(root, manifest_too=False)
-    if what == "model":
-        client.set_registered_model_tag("chat", "mlflow.prompt.is_prompt", "true")
-    else:
+    if what != "model":
         client.create_model_version("chat", str(root))
-        client.set_model_version_tag(
-            "chat", {"version": "1", "another version": "2"}[what], "mlflow.prompt.is_prompt", "true"
-        )
+        client.set_model_version_tag("chat", "1" if what == "version" else "2", "mlflow.prompt.is_prompt", "true")
+    if what.startswith("model"):
+        client.set_registered_model_tag("chat", "mlflow.prompt.is_prompt", "true")
     first, *_ = deep_check(find_gate())
     assert (first.version, first.outcome) == ("1", "fail"), first
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 import sqlalchemy
 from mlflow.exceptions import MlflowException
+from mlflow.utils.workspace_context import ServerWorkspaceContext
 
 from mlflow_quantgov.errors import PolicyError
 from mlflow_quantgov.evidence.signing import TrustedKey, TrustedKeys, load_signer, make_key, write_trusted_keys
+from mlflow_quantgov.gate import in_force
 from mlflow_quantgov.gate.database import triggers
 from mlflow_quantgov.gate.registry_store import open_store
 from mlflow_quantgov.policy.loader import load_policy
@@ -68,6 +71,44 @@ def test_a_server_that_only_observed_lets_nothing_through_once_another_enforces(
     assert enforcing.quantgov_verify().ok
 
 
+def test_a_server_that_only_observed_has_no_workspace_deleted_once_another_enforces(
+    start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_WORKSPACES", "true")
+    observing = start(load_policy().text.replace("mode: enforce", "mode: observe"))
+    observing.quantgov_guard_workspace("team-a")
+    enforcing = start()
+    (tmp_path / "MLmodel").write_text("flavors: {sklearn: {}}\n")
+    with ServerWorkspaceContext("team-a"):
+        enforcing.create_registered_model("iris")
+        enforcing.create_model_version("iris", str(tmp_path))
+        enforcing.set_registered_model_alias("iris", "champion", "1")
+    refused(lambda: observing.quantgov_guard_workspace("team-a"), STALE)
+
+
+def test_a_worker_that_dies_and_is_started_again_puts_no_earlier_policy_in_force(
+    start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, skills: Path
+) -> None:
+    """Nobody started that server again: whoever can make a worker fall over would choose the policy."""
+    observes = load_policy().text.replace("mode: enforce", "mode: observe")
+    monkeypatch.setenv(in_force.START, "first")
+    start(observes)
+    handed_down = os.environ[in_force.SEEN]
+    start(observes)  # its workers
+    monkeypatch.setenv(in_force.START, "second")
+    enforcing = start()
+    enforcing.create_registered_model("chat")
+    enforcing.create_model_version("chat", str(skills))
+    monkeypatch.setenv(in_force.START, "first")
+    monkeypatch.setenv(in_force.SEEN, handed_down)
+    again = start(observes)
+    refused(lambda: again.set_registered_model_alias("chat", "champion", "1"), STALE)
+    refused(lambda: enforcing.set_registered_model_alias("chat", "champion", "1"), "rollback-archive")
+    # Started by somebody, it is another start.
+    monkeypatch.setenv(in_force.START, "third")
+    start(observes).set_registered_model_alias("chat", "champion", "1")
+
+
 def test_the_policy_that_was_put_back_is_in_force_again(start: Callable[..., Any], sklearn_like: Any) -> None:
     first = start()
     start(load_policy().text.replace("name: default", "name: another"))
@@ -75,6 +116,24 @@ def test_the_policy_that_was_put_back_is_in_force_again(start: Callable[..., Any
     refused(lambda: first.set_registered_model_alias("iris", "champion", "1"), STALE)
     start()
     first.set_registered_model_alias("iris", "champion", "1")
+
+
+def test_what_only_the_policy_in_force_gates_is_not_made_by_an_older_one(
+    start: Callable[..., Any], skills: Path
+) -> None:
+    """Creating a version is a promotion now, or it has to be written down who logged it."""
+    older = start()
+    older.create_registered_model("chat")
+    create = lambda: older.create_model_version("chat", str(skills))  # noqa: E731
+    full = "kernel-support, benchmark, rollback-archive, approvals]"
+    gated = load_policy().text.replace("create: open", "create: gated")
+    by_others = load_policy().text.replace(full, f"{full}\n    approvals: {{count: 1, not_by: [logger]}}")
+    for text in (gated, by_others):
+        assert text != load_policy().text
+        start(text)
+        refused(create, STALE)
+    start(load_policy().text.replace("name: default", "name: another"))
+    assert create().version == 1
 
 
 def test_a_server_that_knows_of_no_revocation_decides_nothing(

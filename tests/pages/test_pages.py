@@ -12,6 +12,8 @@ from flask.testing import FlaskClient
 from mlflow_quantgov.evidence.predicates import DocumentRecord, Fidelity, FidelityV1, Provenance, Side
 from mlflow_quantgov.evidence.predicates.fidelity import DocumentRecordV1, kl_bin
 from mlflow_quantgov.evidence.statement import Statement
+from mlflow_quantgov.gate import ledger
+from mlflow_quantgov.gate.ledger import Entry
 from mlflow_quantgov.pages.entry import recorded
 from mlflow_quantgov.pages.fidelity_plot import kl_plot
 from mlflow_quantgov.pages.plot import Interval, interval_plot
@@ -57,6 +59,20 @@ def test_every_entry_says_who_did_what_and_when(browser: FlaskClient, store: Any
             assert shown in text, (row["kind"], shown)
         if row["version"]:
             assert f'href="/quantgov/models/{row["model"]}/versions/{row["version"]}"' in text
+
+
+def test_an_entry_of_a_version_that_was_not_made_leads_to_none(browser: FlaskClient, store: Any) -> None:
+    """A refused creation: its number is `new`, and no time is when it was created."""
+    entry = Entry("denial", "ada", "header", "chat", "new", "@champion", "refused", None, {"judged": {"created": 0}})
+    with store._sessions.transaction() as session:
+        ledger.append(session, entry)
+    text = browser.get(f"/quantgov/decisions/{entry.decision_id}").text
+    assert "chat</a> version new" in text and "versions/new" not in text and "1970" not in text
+
+
+@pytest.mark.parametrize("created", [10**30, -(10**30), -(10**14)])
+def test_a_time_that_is_none_is_shown_as_it_was_recorded(created: int) -> None:
+    assert recorded({"judged": {"created": created}}) == [("judged: created", str(created))]
 
 
 def test_an_entry_hides_nothing_that_was_recorded() -> None:

@@ -204,9 +204,11 @@ def build_environment(
         MissingExtraError: There are keys, and `cryptography` is not installed.
     """
     from mlflow_quantgov.evidence.signing import load_trusted_keys
+    from mlflow_quantgov.gate.in_force import START
     from mlflow_quantgov.policy.loader import load_policy
 
     environment = dict(os.environ) | {"MLFLOW_REGISTRY_URI": f"quantgov:{backend_store_uri}"}
+    environment[START] = secrets.token_hex(16)
     if policy is not None:
         environment["QUANTGOV_POLICY"] = str(policy.resolve())
     if keys is not None:

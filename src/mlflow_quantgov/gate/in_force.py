@@ -20,6 +20,8 @@ from mlflow_quantgov.policy.schema import Policy
 POLICY, KEYS = "QUANTGOV_POLICY", "QUANTGOV_KEYS"
 _SERVER = "_MLFLOW_SERVER_REGISTRY_STORE"
 """What MLflow sets for the processes of a server."""
+START, SEEN = "QUANTGOV_SERVER_START", "QUANTGOV_SERVER_SAW"
+"""Which start of `quantgov server` a process belongs to, and the newest row of the ledger then."""
 
 
 def named_policy() -> Policy | None:
@@ -70,6 +72,25 @@ def kept_keys(session: Session) -> TrustedKeys:
     if keys is None or keys.digest != digest:
         raise _gone("keys", str(digest), KEYS)
     return keys
+
+
+def seen_at_start(newest: int) -> int:
+    """The newest row of the ledger when this process's server started; what came later it may not replace by its own files.
+
+    A worker that dies is started again by its server, and then nobody has meant to put its files in force. The first process
+    of a server, which opens the registry before there are workers, hands the number down to them.
+
+    Args:
+        newest: The newest row now.
+    """
+    start = os.environ.get(START)
+    if start is None:
+        return newest
+    of, _, seen = os.environ.get(SEEN, "").rpartition(":")
+    if of != start:
+        os.environ[SEEN] = f"{start}:{newest}"
+        return newest
+    return int(seen)
 
 
 def _decides(variable: str) -> bool:

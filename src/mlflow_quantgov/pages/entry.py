@@ -10,6 +10,8 @@ _IN_THE_VERDICT = {"checks", "self_audit", "labels", "waived", "summary", "appro
 _IN_THE_ROW = {"model", "version", "destination", "decision", "decision_id"}
 _MILLISECONDS = {"created"}
 """Times as MLflow keeps them, since 1970."""
+_END = 253_402_300_800_000
+"""The year 10000, which no calendar here knows."""
 
 
 def recorded(body: dict[str, Any]) -> list[tuple[str, str]]:
@@ -48,6 +50,6 @@ def _text(name: str, value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, list):
         return ", ".join(str(one) for one in value) or "none"
-    if name in _MILLISECONDS and isinstance(value, int):
+    if name in _MILLISECONDS and isinstance(value, int) and 0 < value < _END:  # 0: it was not made
         return f"{datetime.fromtimestamp(value / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
     return str(value)

@@ -35,10 +35,11 @@ class ServerSide:
         Of what stood there the ledger would no longer say what became of it; deleted one by one, it does.
 
         Raises:
-            MlflowException: There is such a version (403).
+            MlflowException: There is such a version, or this server's policy is not in force any more (403).
         """
         with ServerWorkspaceContext(workspace), self._sessions.transaction() as session:
             ledger.lock(session)
+            self._refuse_stale(session)
             found = [
                 (one.model, f"{one.destination} of {one.model} points to version {one.version}", _MOVE)
                 for one in self._gated_pointers(session, workspace)

@@ -121,6 +121,14 @@ def newest_body(session: Session, kind: str) -> dict[str, Any]:
     return {"digest": row.policy_digest} | body
 
 
+def newest_seq(session: Session, kind: str | None = None) -> int:
+    """Number of the newest row, or of the newest of a kind that is about no model; 0 where there is none."""
+    query = select(LedgerRow.seq).order_by(desc(LedgerRow.seq)).limit(1)
+    if kind is not None:
+        query = query.where(LedgerRow.kind == kind, LedgerRow.model.is_(None))
+    return session.scalar(query) or 0
+
+
 def newest_of(session: Session, kind: str, model: str, version: str) -> list[dict[str, Any]]:
     """Rows of a kind about one version, newest first: `actor`, `actor_source`, `body`."""
     query = select(LedgerRow).where(LedgerRow.kind == kind, LedgerRow.model == model, LedgerRow.version == version)

@@ -11,8 +11,9 @@ from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlRegi
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from mlflow_quantgov.errors import PolicyError
 from mlflow_quantgov.evidence.statement import sha256_digest
-from mlflow_quantgov.gate import ledger
+from mlflow_quantgov.gate import in_force, ledger
 from mlflow_quantgov.gate.database import workspaces
 from mlflow_quantgov.gate.database.granting import granted, is_undecidable, knows, tell
 from mlflow_quantgov.gate.database.tables import FactsRow, KeysRow, LedgerRow, PolicyRow
@@ -25,7 +26,7 @@ from mlflow_quantgov.gate.pointers.listing import all_pointers
 from mlflow_quantgov.gate.pointers.standing import inherited
 from mlflow_quantgov.gate.statements.approving import CREATED
 from mlflow_quantgov.policy.decision import Decision
-from mlflow_quantgov.policy.matching import destination_kind, excludes_loggers
+from mlflow_quantgov.policy.matching import creation_gated, destination_kind, excludes_loggers
 from mlflow_quantgov.version import __version__
 
 Result = TypeVar("Result")
@@ -94,6 +95,7 @@ class Records:
 
     def _logged(self: Any, name: str, create: Callable[[], Result]) -> Result:
         """Create a version; who did is entered where the policy bars whoever logged one from approving of it."""
+        self._refuse_stale_creation(name)
         if not excludes_loggers(self._policy, name):
             return create()
         actor, source = current_actor()
@@ -120,6 +122,22 @@ class Records:
                     f"Fix: restart this one with the {kind} file that is in force"
                 )
 
+    def _refuse_stale_creation(self: Any, name: str) -> None:
+        """Refuse to create freely what the policy in force, where it is not ours, gates or wants to know the logger of.
+
+        Raises:
+            MlflowException: It does, or nobody here can read it (403).
+        """
+        with self._sessions() as session:
+            if ledger.newest_body(session, "policy").get("digest") == self._policy.digest:
+                return
+            try:
+                valid = in_force.kept_policy(session)
+            except PolicyError:  # of a later release, perhaps: what it says is not guessed
+                valid = None
+            if valid is None or creation_gated(valid, name) or excludes_loggers(valid, name):
+                self._refuse_stale(session)
+
     def _lock(self: Any, session: Session, name: str) -> None:
         """PostgreSQL: nobody else changes this model until we commit; SQLite holds its write lock already."""
         if session.get_bind().dialect.name != "sqlite":
@@ -144,7 +162,7 @@ class Records:
 
         Args:
             named: `policy`, `keys`: what this process has read from a file. What it took as it was in force it puts in force
-                only where there was none.
+                only where there was none, and what came into force after its server started it does not replace.
         """
         actor, source = current_actor()
         policy, keys, now = self._policy, self._keys, datetime.now(UTC)
@@ -162,11 +180,13 @@ class Records:
 
         with self._sessions.transaction() as session:
             ledger.lock(session)  # several workers start at once
+            seen = in_force.seen_at_start(ledger.newest_seq(session))
+            named = {kind for kind in named if ledger.newest_seq(session, kind) <= seen}
             if (
                 "policy" not in named
                 and ledger.newest_body(session, "policy").get("digest", policy.digest) != policy.digest
             ):
-                return  # a server has put another one in force since we looked, and nothing will be decided by ours
+                return  # a server has put another one in force, and nothing will be decided by ours
             from_before = list(inherited(session, policy, actor, source))
             if session.get(PolicyRow, policy.digest) is None:
                 session.add(PolicyRow(digest=policy.digest, name=policy.name, text=policy.text, first_seen=now))

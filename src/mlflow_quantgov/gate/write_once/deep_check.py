@@ -53,9 +53,10 @@ def deep_check(gate: Gate | None, client: mlflow.MlflowClient | None = None) -> 
     """
     client = client or mlflow.MlflowClient()
     # Past the client's own look at the flag, which has it say that there is no such model.
-    registry = ClientRegistry(client._get_registry_client())
+    behind = client._get_registry_client()
+    registry = ClientRegistry(behind)
     for name in dict.fromkeys((*_models(client, None), *_models(client, _FLAGGED))):
-        refs = {ref.version: ref for ref in (*registry.references(name), *_hidden(client, registry, name))}
+        refs = {ref.version: ref for ref in (*registry.references(name), *_hidden(behind, registry, name))}
         for ref in sorted(refs.values(), key=lambda one: int(one.version)):
             found = _version(gate, ref)
             # A prompt has no files, and nobody has decided on it.
@@ -73,7 +74,7 @@ def _models(client: mlflow.MlflowClient, query: str | None) -> Iterator[str]:
             return
 
 
-def _hidden(client: mlflow.MlflowClient, registry: ClientRegistry, name: str) -> Iterator[VersionRef]:
+def _hidden(client: Any, registry: ClientRegistry, name: str) -> Iterator[VersionRef]:
     """Versions that MLflow's search leaves out: one that is flagged as a prompt hides every version of its model.
 
     Whoever may tag a version can set that flag, so it says nothing about what lies there.
@@ -83,7 +84,7 @@ def _hidden(client: mlflow.MlflowClient, registry: ClientRegistry, name: str) ->
         yield registry.of(one)
     if not flagged:
         return
-    with suppress(MlflowException, ValueError):  # the model is flagged itself, and then its versions were found
+    with suppress(MlflowException, ValueError):  # deleted meanwhile
         newest = max(int(one.version) for one in client.get_registered_model(name).latest_versions)
         for number in range(1, newest + 1):
             with suppress(MlflowException):  # deleted, or flagged
