@@ -35,7 +35,8 @@ def _command_line() -> str:
         "# Command line",
         _MADE,
         "Every command takes `--json`: stdout then holds one JSON document and nothing else. Options may also come from "
-        "`QUANTGOV_*` and `MLFLOW_*` variables, except `QUANTGOV_POLICY` and `QUANTGOV_KEYS`, which only the server reads.",
+        "`QUANTGOV_*` and `MLFLOW_*` variables, except `QUANTGOV_POLICY` and `QUANTGOV_KEYS`, which only the server reads, and "
+        "whoever opens its database as `quantgov:...`.",
         "Exit codes: 0 done or allowed, 1 refused, 2 usage, input or connection error, 3 refused because something is missing "
         "or inconclusive, 4 tampering detected. Where several hold: 2, then 4, 1, 3.",
     ]

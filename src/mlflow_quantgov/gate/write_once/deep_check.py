@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import mlflow
 from mlflow.exceptions import MlflowException
@@ -27,6 +27,8 @@ from mlflow_quantgov.gate.facts.registries import ClientRegistry
 from mlflow_quantgov.gate.facts.sources import VersionRef, local_files
 
 _FLAGGED = "tag.`mlflow.prompt.is_prompt` = 'true'"
+_NOT_THERE = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}
+Found = TypeVar("Found")
 MOST_NAMED = 5
 """Files that are named of one version."""
 
@@ -84,11 +86,21 @@ def _hidden(client: Any, registry: ClientRegistry, name: str) -> Iterator[Versio
         yield registry.of(one)
     if not flagged:
         return
-    with suppress(MlflowException, ValueError):  # deleted meanwhile
-        newest = max(int(one.version) for one in client.get_registered_model(name).latest_versions)
-        for number in range(1, newest + 1):
-            with suppress(MlflowException):  # deleted, or flagged
-                yield registry.reference(name, str(number))
+    model = _there(lambda: client.get_registered_model(name))
+    newest = max((int(one.version) for one in model.latest_versions), default=0) if model is not None else 0
+    for number in range(1, newest + 1):
+        if (found := _there(partial(registry.reference, name, str(number)))) is not None:
+            yield found
+
+
+def _there(ask: Callable[[], Found]) -> Found | None:
+    """The answer; None where there is no such thing (deleted, or flagged). A server that does not answer hides nothing."""
+    try:
+        return ask()
+    except MlflowException as error:
+        if error.error_code not in _NOT_THERE:
+            raise
+        return None
 
 
 def _also(query: str | None) -> str:
