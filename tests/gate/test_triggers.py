@@ -360,12 +360,12 @@ def test_a_transaction_that_began_under_another_policy_sees_that_it_is_too_late(
     new_postgres_database: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = new_postgres_database()
-    (tmp_path / "observe.yaml").write_text(load_policy().text.replace("mode: enforce", "mode: observe"))
-    monkeypatch.setenv("QUANTGOV_POLICY", str(tmp_path / "observe.yaml"))
+    (tmp_path / "policy.yaml").write_text(load_policy().text.replace("mode: enforce", "mode: observe"))
+    monkeypatch.setenv("QUANTGOV_POLICY", str(tmp_path / "policy.yaml"))
     _, engine = promotable(database, tmp_path)
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as script:
         script.execute(text("SELECT 1 FROM quantgov_guard"))
-        monkeypatch.delenv("QUANTGOV_POLICY")
+        (tmp_path / "policy.yaml").write_text(load_policy().text)
         open_store(f"quantgov:{database}")
         with pytest.raises(DBAPIError, match="could not serialize"):
             script.execute(text(ALIAS.format("champion", 1)))
@@ -390,7 +390,7 @@ def promote(store: Any, move: str) -> Callable[[], Any]:
 def test_observing_refuses_nothing(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine
 ) -> None:
-    policy = tmp_path / "observe.yaml"
+    policy = tmp_path / "policy.yaml"
     policy.write_text(load_policy().text.replace("mode: enforce", "mode: observe"))
     monkeypatch.setenv("QUANTGOV_POLICY", str(policy))
     store: Any = open_store(f"quantgov:{database}")
@@ -399,7 +399,7 @@ def test_observing_refuses_nothing(
     plain.create_registered_model("iris")
     plain.create_model_version("iris", str(tmp_path))
     plain.set_registered_model_alias("iris", "champion", "1")
-    monkeypatch.delenv("QUANTGOV_POLICY")
+    policy.write_text(load_policy().text)
     assert open_store(f"quantgov:{database}").quantgov_triggers().mode == "enforce"
     with pytest.raises(MlflowException, match=REFUSED):
         plain.set_registered_model_alias("iris", "production", "1")
