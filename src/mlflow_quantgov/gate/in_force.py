@@ -7,6 +7,8 @@ A server decides by its files, and by the shipped policy where it names none. So
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
@@ -17,6 +19,7 @@ from mlflow_quantgov.gate.database.tables import KeysRow, PolicyRow
 from mlflow_quantgov.policy.loader import load_policy, parse_policy
 from mlflow_quantgov.policy.schema import Policy
 
+File = TypeVar("File", Policy, TrustedKeys)
 POLICY, KEYS = "QUANTGOV_POLICY", "QUANTGOV_KEYS"
 _SERVER = "_MLFLOW_SERVER_REGISTRY_STORE"
 """What MLflow sets for the processes of a server."""
@@ -48,14 +51,7 @@ def kept_policy(session: Session) -> Policy:
     Raises:
         PolicyError: It was not kept, or is another one by now.
     """
-    digest = ledger.newest_body(session, "policy").get("digest")
-    if digest is None:
-        return load_policy()
-    row = session.get(PolicyRow, digest)
-    policy = parse_policy(row.text, source="the policy in force") if row is not None else None
-    if policy is None or policy.digest != digest:
-        raise _gone("policy", str(digest), POLICY)
-    return policy
+    return _kept(session, "policy", PolicyRow, parse_policy, POLICY) or load_policy()
 
 
 def kept_keys(session: Session) -> TrustedKeys:
@@ -64,14 +60,7 @@ def kept_keys(session: Session) -> TrustedKeys:
     Raises:
         PolicyError: They were not kept, or are others by now.
     """
-    digest = ledger.newest_body(session, "keys").get("digest", "")
-    if not digest:
-        return NO_KEYS
-    row = session.get(KeysRow, digest)
-    keys = parse_trusted_keys(row.text, source="the keys in force") if row is not None else None
-    if keys is None or keys.digest != digest:
-        raise _gone("keys", str(digest), KEYS)
-    return keys
+    return _kept(session, "keys", KeysRow, parse_trusted_keys, KEYS) or NO_KEYS
 
 
 def seen_at_start(newest: int) -> int:
@@ -97,9 +86,19 @@ def _decides(variable: str) -> bool:
     return variable in os.environ or _SERVER in os.environ
 
 
-def _gone(what: str, digest: str, variable: str) -> PolicyError:
-    return PolicyError(
-        f"The {what} file in force, {digest[:19]}, is not in the database as it was read.",
-        why="Nothing can be decided, or told, without it.",
-        fix=f"export {variable}=FILE, the one that the server reads",
-    )
+def _kept(
+    session: Session, kind: str, table: type[PolicyRow | KeysRow], parse: Callable[..., File], variable: str
+) -> File | None:
+    """What the newest row of the ledger names, from its kept text; None where there is none."""
+    digest = ledger.newest_digest(session, kind)
+    if not digest:
+        return None
+    row: Any = session.get(table, digest)
+    found = parse(row.text, source=f"the {kind} in force") if row is not None else None
+    if found is None or found.digest != digest:
+        raise PolicyError(
+            f"The {kind} file in force, {digest[:19]}, is not in the database as it was read.",
+            why="Nothing can be decided, or told, without it.",
+            fix=f"export {variable}=FILE, the one that the server reads",
+        )
+    return found

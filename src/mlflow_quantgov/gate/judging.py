@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -24,7 +25,7 @@ from mlflow_quantgov.policy.engine import decide
 from mlflow_quantgov.policy.facts import Facts
 from mlflow_quantgov.policy.matching import destination_kind, gated_destinations, observes
 
-ATTEMPTS = 3
+_ATTEMPTS = 3
 _NEW = "new"
 """Number of a version that does not exist yet."""
 Result = TypeVar("Result")
@@ -37,7 +38,7 @@ class Judging:
         if destination_kind(self._policy, name, destination) == "open":
             return self._open_move(name, version, destination, change)
         self._settle(name, version)
-        for _ in range(ATTEMPTS):
+        for _ in range(_ATTEMPTS):
             before = self.reference(name, version)
             facts, decision = self._judge(before, destination)
             if not decision.allowed and not observes(self._policy, name):
@@ -53,6 +54,22 @@ class Judging:
         raise refusal(
             f"quantgov refused {name} version {version} at {destination}: it kept changing while it was judged."
         )
+
+    def _gated_creation(self: Any, name: str, source: str, create: Callable[[], ModelVersion]) -> ModelVersion:
+        """Create a version of what was judged; it has no number to be held by before."""
+        for _ in range(_ATTEMPTS):
+            decision = self._judge_creation(name, source)
+            if not decision.allowed and not observes(self._policy, name):
+                self._deny(decision)
+            with self._sessions.transaction() as session:
+                self._lock(session, name)
+                ledger.lock(session)  # what it is a copy of is not deleted, and made again, from here on
+                self._refuse_stale(session)
+                if self._is_as_judged(session, decision.facts):
+                    created = create()
+                    self._record(session, replace(decision, version=str(created.version)), changed=True, creation=True)
+                    return created
+        raise refusal(f"quantgov refused a version of {name}: what it is made of kept changing while it was judged.")
 
     def _judge(self: Any, ref: VersionRef, destination: str) -> tuple[Facts, Decision]:
         """Facts and decision; whatever goes wrong on the way refuses."""

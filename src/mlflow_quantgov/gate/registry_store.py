@@ -29,12 +29,11 @@ from mlflow_quantgov.gate.database.session import JoinedSessions
 from mlflow_quantgov.gate.database.upgrade import upgrade
 from mlflow_quantgov.gate.doors.actor import current_actor, is_verified
 from mlflow_quantgov.gate.doors.names import NameDoor
-from mlflow_quantgov.gate.doors.refusals import refusal
 from mlflow_quantgov.gate.doors.server_side import ServerSide
 from mlflow_quantgov.gate.doors.supported import check_instance, check_mlflow
 from mlflow_quantgov.gate.facts.gathering import Gatherer
 from mlflow_quantgov.gate.facts.sources import VersionRef
-from mlflow_quantgov.gate.judging import ATTEMPTS, Judging
+from mlflow_quantgov.gate.judging import Judging
 from mlflow_quantgov.gate.ledger.audit import Audit
 from mlflow_quantgov.gate.ledger.records import Records
 from mlflow_quantgov.gate.pointers.guards import Deed, Guards
@@ -44,7 +43,7 @@ from mlflow_quantgov.gate.write_once.settling import Settling
 from mlflow_quantgov.policy.decision import Decision
 from mlflow_quantgov.policy.engine import decide
 from mlflow_quantgov.policy.facts import Facts
-from mlflow_quantgov.policy.matching import creation_gated, demanded_bits, demands_weights, observes
+from mlflow_quantgov.policy.matching import creation_gated, demanded_bits, demands_weights
 from mlflow_quantgov.policy.schema import Policy
 
 SCHEME = "quantgov:"
@@ -176,24 +175,10 @@ class _Gate(Audit, Guards, Rechecking, Desk, Judging, Records, Settling, _Store)
     def create_model_version(self, name: str, source: str, *args: Any, **kwargs: Any) -> Any:
         """Gated where the policy says `create: gated`; this is also where "Promote model" and copies end."""
         self._refuse_source(source)
+        create = partial(super().create_model_version, name, source, *args, **kwargs)
         if not creation_gated(self._policy, name):
-            return self._logged(name, lambda: super(_Gate, self).create_model_version(name, source, *args, **kwargs))
-        return self._undisturbed(source, lambda: self._create_judged(name, source, *args, **kwargs))
-
-    def _create_judged(self, name: str, source: str, *args: Any, **kwargs: Any) -> Any:
-        for _ in range(ATTEMPTS):
-            decision = self._judge_creation(name, source)
-            if not decision.allowed and not observes(self._policy, name):
-                self._deny(decision)
-            with self._sessions.transaction() as session:
-                self._lock(session, name)
-                ledger.lock(session)  # what it is a copy of is not deleted, and made again, from here on
-                self._refuse_stale(session)
-                if self._is_as_judged(session, decision.facts):
-                    created = super().create_model_version(name, source, *args, **kwargs)
-                    self._record(session, replace(decision, version=str(created.version)), changed=True, creation=True)
-                    return created
-        raise refusal(f"quantgov refused a version of {name}: what it is made of kept changing while it was judged.")
+            return self._logged(name, create)
+        return self._undisturbed(source, lambda: self._gated_creation(name, source, create))
 
     @tried_again
     def delete_registered_model_alias(self, name: str, alias: str) -> None:

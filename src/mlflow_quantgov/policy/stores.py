@@ -13,8 +13,8 @@ from mlflow_quantgov.errors import short
 _ADDRESS = re.compile(r"(?:(?P<scheme>[a-z][a-z0-9+.-]+):)?(?://(?P<host>[^/?#%\\\s]*))?(?P<path>(?:/[^?#\\]*)?)")
 _NAMES_OF_MODELS = {"models", "runs"}
 _FOLDER = "file"
-_ENCODED = {_FOLDER, "mlflow-artifacts"}
-"""Schemes whose paths MLflow percent-encodes by itself."""
+ENCODED = frozenset({_FOLDER, "mlflow-artifacts"})
+"""Schemes whose paths MLflow percent-encodes by itself, and decodes once everywhere."""
 
 
 def objection(stores: tuple[str, ...], address: str | None) -> str | None:
@@ -62,5 +62,5 @@ def _parted(address: str) -> tuple[str, str, tuple[str, ...]] | None:
     if found is None or not address.startswith(("/", f"{found['scheme']}:/")):
         return None
     scheme = found["scheme"] or _FOLDER
-    path = unquote(found["path"]) if found["scheme"] in _ENCODED else found["path"]
+    path = unquote(found["path"]) if found["scheme"] in ENCODED else found["path"]
     return scheme, found["host"] or "", tuple(name for name in path.split("/") if name)

@@ -12,6 +12,7 @@ import re
 from urllib.parse import unquote
 
 from mlflow_quantgov.errors import ArtifactError, short
+from mlflow_quantgov.policy.stores import ENCODED
 
 MEND = (
     "name the folder without such signs, and without a slash at its end; where the experiment's artifact location has them, "
@@ -22,8 +23,6 @@ PROMPT = "dummy-source"
 VERSION = re.compile(r"^models:/(?P<name>[^/@]+)/(?P<version>\d+)$")
 LOGGED = re.compile(r"^models:/(m-[0-9a-f]{32})$")
 _SCHEME = re.compile(r"^(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):")
-_ENCODED = frozenset({"file", "mlflow-artifacts"})
-"""Schemes whose paths MLflow percent-encodes by itself, and decodes once everywhere."""
 _FOLDERS = frozenset({"", "file"})
 """On this machine a slash at the end changes nothing; in a store of objects it is a part of their names."""
 _MEANS_MORE = re.compile(r"[?#;%\\]")
@@ -49,7 +48,7 @@ def oddity(address: str) -> str | None:
         if found := _MEANS_MORE.search(authority):
             return f"it holds {found[0]}"
         path = f"/{path}"
-    once = _decoded(path) if scheme in _ENCODED else path
+    once = _decoded(path) if scheme in ENCODED else path
     if once.count("/") != path.count("/") or not once.isprintable():
         return "a percent sign hides something in it"
     if found := _MEANS_MORE.search(once):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import desc, select, text
+from sqlalchemy import desc, func, select, text
 from sqlalchemy.orm import Session
 
 from mlflow_quantgov.evidence.statement import canonical_json
@@ -95,38 +95,33 @@ def rows(session: Session, model: str | None = None, limit: int = 100) -> list[d
 
 def row(session: Session, decision_id: str) -> dict[str, Any] | None:
     """One row without its body, as `rows` gives it."""
-    found = session.execute(select(LedgerRow).where(LedgerRow.decision_id == decision_id)).scalar_one_or_none()
+    found = _by_id(session, decision_id)
     return None if found is None else _public(found)
 
 
 def decision(session: Session, decision_id: str) -> dict[str, Any] | None:
     """The body of one row: the whole decision."""
-    row = session.execute(select(LedgerRow).where(LedgerRow.decision_id == decision_id)).scalar_one_or_none()
-    if row is None:
+    found = _by_id(session, decision_id)
+    return None if found is None else {**json.loads(found.body), "decision_id": found.decision_id}
+
+
+def newest_digest(session: Session, kind: str) -> str | None:
+    """Digest that the newest row about a policy or about keys names; None where there is no such row."""
+    found = _newest(session, kind)
+    if found is None:
         return None
-    body: dict[str, Any] = json.loads(row.body)
-    return {**body, "decision_id": row.decision_id}
-
-
-def newest_body(session: Session, kind: str) -> dict[str, Any]:
-    """The body of the newest row of a kind that is about no model, with the row's policy digest where it names none.
-
-    Empty where there is none.
-    """
-    query = select(LedgerRow).where(LedgerRow.kind == kind, LedgerRow.model.is_(None))  # by the index
-    row = session.execute(query.order_by(desc(LedgerRow.seq)).limit(1)).scalar_one_or_none()
-    if row is None:
-        return {}
-    body: dict[str, Any] = json.loads(row.body)
-    return {"digest": row.policy_digest} | body
+    digest: str = json.loads(found.body).get(
+        "digest", found.policy_digest
+    )  # rows of before have a policy's in its column
+    return digest
 
 
 def newest_seq(session: Session, kind: str | None = None) -> int:
-    """Number of the newest row, or of the newest of a kind that is about no model; 0 where there is none."""
-    query = select(LedgerRow.seq).order_by(desc(LedgerRow.seq)).limit(1)
-    if kind is not None:
-        query = query.where(LedgerRow.kind == kind, LedgerRow.model.is_(None))
-    return session.scalar(query) or 0
+    """Number of the newest row, or of the newest one about a policy or about keys; 0 where there is none."""
+    if kind is None:
+        return session.scalar(select(func.max(LedgerRow.seq))) or 0
+    found = _newest(session, kind)
+    return 0 if found is None else found.seq
 
 
 def newest_of(session: Session, kind: str, model: str, version: str) -> list[dict[str, Any]]:
@@ -141,6 +136,16 @@ def newest_of(session: Session, kind: str, model: str, version: str) -> list[dic
 def is_empty(session: Session) -> bool:
     """Whether nothing was ever recorded."""
     return session.execute(select(LedgerRow.seq).limit(1)).first() is None
+
+
+def _by_id(session: Session, decision_id: str) -> LedgerRow | None:
+    return session.execute(select(LedgerRow).where(LedgerRow.decision_id == decision_id)).scalar_one_or_none()
+
+
+def _newest(session: Session, kind: str) -> LedgerRow | None:
+    """The newest row of a kind that is about no model, by the index."""
+    query = select(LedgerRow).where(LedgerRow.kind == kind, LedgerRow.model.is_(None))
+    return session.execute(query.order_by(desc(LedgerRow.seq)).limit(1)).scalar_one_or_none()
 
 
 def _public(row: LedgerRow) -> dict[str, Any]:

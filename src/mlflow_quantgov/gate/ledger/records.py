@@ -114,7 +114,7 @@ class Records:
             MlflowException: The newest row of the ledger about the policy, or the keys, names another digest (403).
         """
         for kind, own in (("policy", self._policy.digest), ("keys", self._keys.digest)):
-            newest = str(ledger.newest_body(session, kind).get("digest", ""))
+            newest = ledger.newest_digest(session, kind) or ""
             if newest != own:
                 raise refusal(
                     f"quantgov refused: the {kind} file that this server has read ({own[:19] or 'none'}) is not in force any "
@@ -129,7 +129,7 @@ class Records:
             MlflowException: It does, or nobody here can read it (403).
         """
         with self._sessions() as session:
-            if ledger.newest_body(session, "policy").get("digest") == self._policy.digest:
+            if ledger.newest_digest(session, "policy") == self._policy.digest:
                 return
             try:
                 valid = in_force.kept_policy(session)
@@ -174,18 +174,14 @@ class Records:
             return ledger.append(session, entry)
 
         def is_new(session: Session, kind: str, body: dict[str, Any]) -> bool:
-            # What was put back is a change too. Rows of before say the digest of a policy in a column of their own.
-            newest = ledger.newest_body(session, kind)
-            return (kind in named or not newest) and bool(newest.get("digest", "") != body["digest"])
+            newest = ledger.newest_digest(session, kind)  # what was put back is a change too
+            return (kind in named or newest is None) and bool((newest or "") != body["digest"])
 
         with self._sessions.transaction() as session:
             ledger.lock(session)  # several workers start at once
             seen = in_force.seen_at_start(ledger.newest_seq(session))
             named = {kind for kind in named if ledger.newest_seq(session, kind) <= seen}
-            if (
-                "policy" not in named
-                and ledger.newest_body(session, "policy").get("digest", policy.digest) != policy.digest
-            ):
+            if "policy" not in named and ledger.newest_digest(session, "policy") not in {None, policy.digest}:
                 return  # a server has put another one in force, and nothing will be decided by ours
             from_before = list(inherited(session, policy, actor, source))
             if session.get(PolicyRow, policy.digest) is None:

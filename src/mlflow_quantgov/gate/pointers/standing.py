@@ -44,7 +44,7 @@ def inherited(session: Session, policy: Policy, actor: str, actor_source: str) -
     """
     before = None
     if not ledger.is_empty(session):
-        digest = ledger.newest_body(session, "policy").get("digest")
+        digest = ledger.newest_digest(session, "policy")
         kept = session.get(PolicyRow, digest) if digest and digest != policy.digest else None
         if kept is None:
             return
