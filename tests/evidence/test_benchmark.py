@@ -39,6 +39,7 @@ from mlflow_quantgov.evidence.predicates.benchmark_v2 import (
 from mlflow_quantgov.evidence.targets import TargetLoad
 
 PARENT, MODEL = f"sha256:{'b' * 64}", f"sha256:{'a' * 64}"
+MB = 10**6
 LOST = NotLoaded(cause="memory", error="killed", free_memory_bytes=10)
 
 
@@ -94,8 +95,8 @@ SAME = [8.0, 9.0, 10.0, 11.0, 12.0, 10.0, 9.5, 10.5, 10.0]
             benchmark(
                 load([20.0] * 9, [10.0] * 9),
                 must_improve="memory",
-                parent_resources=Resources(baseline_bytes=10, peak_bytes=110),
-                quantized_resources=Resources(baseline_bytes=20, peak_bytes=70, weight_bytes=10**6),
+                parent_resources=Resources(baseline_bytes=10 * MB, peak_bytes=110 * MB),
+                quantized_resources=Resources(baseline_bytes=20 * MB, peak_bytes=70 * MB, weight_bytes=1),
             ),
             "pass",
             "50% of its parent's memory (peak of the process, above its libraries)",
@@ -103,8 +104,8 @@ SAME = [8.0, 9.0, 10.0, 11.0, 12.0, 10.0, 9.5, 10.5, 10.0]
         (
             benchmark(
                 must_improve="memory",
-                parent_resources=Resources(weight_bytes=10, device_bytes=200),
-                quantized_resources=Resources(weight_bytes=5, device_bytes=220),
+                parent_resources=Resources(weight_bytes=100 * MB, device_bytes=300 * MB),
+                quantized_resources=Resources(weight_bytes=50 * MB, device_bytes=330 * MB),
             ),
             "fail",
             "1.10 times its parent's memory (peak of the GPU)",
@@ -115,10 +116,10 @@ SAME = [8.0, 9.0, 10.0, 11.0, 12.0, 10.0, 9.5, 10.5, 10.0]
                 must_improve="memory",
                 parent_tries=(
                     tried(10.0),
-                    tried(9.0, chosen=False, name="bfloat16", resources=Resources(device_bytes=110)),
+                    tried(9.0, chosen=False, name="bfloat16", resources=Resources(device_bytes=110 * MB)),
                 ),
-                parent_resources=Resources(device_bytes=220),
-                quantized_resources=Resources(device_bytes=121),
+                parent_resources=Resources(device_bytes=220 * MB),
+                quantized_resources=Resources(device_bytes=121 * MB),
             ),
             "fail",
             "1.10 times its parent's memory (peak of the GPU; the parent takes least as: bfloat16)",

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mlflow_quantgov.evidence.predicates import Benchmark
-from mlflow_quantgov.evidence.predicates.benchmark_summary import (
-    LEVEL,
-    Verdict,
-    first_tokens_ms,
-    memory_of,
-)
+from mlflow_quantgov.evidence.predicates.benchmark_memory import memory_of
+from mlflow_quantgov.evidence.predicates.benchmark_summary import LEVEL, Verdict, first_tokens_ms
 from mlflow_quantgov.evidence.predicates.benchmark_v2 import (
     MustImprove,
     NotLoaded,
@@ -111,7 +107,7 @@ def _judge(
 
 def _memory(content: Benchmark, most: float) -> Verdict:
     memory = memory_of(content)
-    if memory["quantized"] is None:
+    if memory.quantized is None:
         return Verdict("missing", "memory was not measured, and the policy names a ceiling")
-    words = f"{memory['quantized'] / 1e9:.3g} GB ({memory['basis']}) against the ceiling {most:g} GB"
-    return Verdict("pass" if memory["quantized"] <= most * 1e9 else "fail", words)
+    words = f"{memory.quantized / 1e9:.3g} GB ({memory.basis}) against the ceiling {most:g} GB"
+    return Verdict("pass" if memory.quantized <= most * 1e9 else "fail", words)

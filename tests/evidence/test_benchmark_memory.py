@@ -1,0 +1,104 @@
+"""Memory: like against like, what an instrument cannot tell apart, and what expands its weights all the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.policy import releases
+
+from mlflow_quantgov.evidence.predicates import Benchmark
+from mlflow_quantgov.evidence.predicates.benchmark_memory import memory_of
+from mlflow_quantgov.evidence.predicates.benchmark_summary import judge
+from mlflow_quantgov.evidence.predicates.benchmark_v2 import Resources
+
+KIB, MB = 1024, 10**6
+BLUR = 8 * 2**20
+
+
+def process(bytes_: int, weights: int | None = None, libraries: int = 64_000 * KIB) -> Resources:
+    return Resources(baseline_bytes=libraries, peak_bytes=libraries + bytes_, weight_bytes=weights)
+
+
+def took(
+    parent: Resources, quantized: Resources, *, heats: tuple[Resources, Resources] | None = None, **changes: Any
+) -> Benchmark:
+    """What both processes took in the rounds and, where given, in the heats of the same configurations."""
+    if heats:
+        for name, one, speed in zip(("parent", "quantized"), heats, (releases.SLOW, releases.FAST), strict=True):
+            changes[f"{name}_tries"] = (releases.tried(speed).model_copy(update={"resources": one}),)
+    return releases.benchmark(parent_resources=parent, quantized_resources=quantized, **changes)
+
+
+def outcome(content: Benchmark) -> str | None:
+    return judge(content, "memory", "decode").outcome
+
+
+def test_rounds_are_held_against_rounds_and_a_heat_against_a_heat() -> None:
+    """After 600 rounds a process holds more than after a heat; beside its parent's heat an 8-bit version seemed larger."""
+    rounds = process(250 * MB), process(214 * MB)
+    heats = process(212 * MB), process(180 * MB)
+    content = took(*rounds, heats=heats)
+    assert outcome(content) == "pass"
+    assert memory_of(content).ratio == 214 / 250
+
+
+def test_the_worse_of_both_counts() -> None:
+    heats = process(200 * MB), process(190 * MB)
+    assert memory_of(took(process(300 * MB), process(150 * MB), heats=heats)).ratio == 190 / 200
+
+
+def test_a_heat_that_is_left_out_is_no_gain() -> None:
+    """Whoever records the parent's heat alone is held against it with what the rounds took."""
+    rounds = process(250 * MB), process(214 * MB)
+    content = took(*rounds, heats=(process(212 * MB), process(180 * MB)))
+    bare = content.quantized_tries[0].model_copy(update={"resources": None})
+    content = content.model_copy(update={"quantized_tries": (bare,)})
+    assert outcome(content) == "fail" and memory_of(content).ratio == 214 / 212
+
+
+def test_the_weights_decide_where_models_are_too_small_for_a_peak() -> None:
+    """The numbers of the quick demo's model, at the moment at which its verdict would tip."""
+    weights = 1669 * KIB, 890 * KIB
+    heats = process(11_448 * KIB, weights[0]), process(11_100 * KIB, weights[1])
+    content = took(process(12_300 * KIB, weights[0]), process(12_356 * KIB, weights[1]), heats=heats)
+    memory = memory_of(content)
+    assert (memory.basis, memory.ratio, outcome(content)) == ("loaded weights", 890 / 1669, "pass")
+
+
+def test_a_small_model_without_its_weights_is_not_shown_to_take_less() -> None:
+    verdict = judge(took(process(11_900 * KIB), process(11_200 * KIB)), "memory", "decode")
+    assert verdict.outcome == "fail" and "not shown to take less memory: 94%" in verdict.reason
+
+
+def test_weights_that_were_expanded_again_pass_by_no_name() -> None:
+    """The runtime says that it holds half; its process holds as much as the parent's."""
+    content = took(process(500 * MB, 400 * MB), process(499 * MB, 200 * MB))
+    verdict = judge(content, "memory", "decode")
+    assert verdict.outcome == "fail" and "100% of its parent's memory (peak of the process" in verdict.reason
+
+
+def test_more_weights_than_the_parent_are_no_gain() -> None:
+    assert outcome(took(process(12 * MB, MB), process(11 * MB, 2 * MB))) == "fail"
+
+
+BYTES = st.integers(1, 2**40)
+
+
+@given(BYTES, BYTES, st.integers(0, 2**40))
+def test_what_hundreds_of_rounds_add_to_both_sides_changes_no_verdict(parent: int, quantized: int, more: int) -> None:
+    """Found where a busy machine went on for its ten minutes: the quantized version was held against the parent's heat."""
+    heats = process(parent, parent), process(quantized, quantized)
+    short = took(*heats, heats=heats)
+    long = took(process(parent + more, parent), process(quantized + more, quantized), heats=heats)
+    assert outcome(long) == outcome(short)
+
+
+@given(BYTES, BYTES, st.none() | BYTES, st.none() | BYTES)
+def test_whoever_passes_took_less(parent: int, quantized: int, before: int | None, after: int | None) -> None:
+    """In peaks that can be told apart, or in both weights and nothing that a peak should have shown."""
+    content = took(process(parent, before), process(quantized, after))
+    if outcome(content) == "pass" and parent - quantized <= BLUR:
+        assert before is not None and after is not None
+        assert 0 < before - after < BLUR and abs(parent - quantized) <= BLUR
