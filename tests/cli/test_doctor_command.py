@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
 from sqlalchemy import create_engine, text
 
+from mlflow_quantgov.gate import in_force
 from mlflow_quantgov.gate.database import triggers
 from mlflow_quantgov.gate.registry_store import open_store
+from mlflow_quantgov.policy.loader import load_policy
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -56,6 +59,23 @@ def test_triggers_that_are_not_wanted(
     code, found, _ = examine()
     assert (code, found["triggers"]["outcome"]) == (1, "fail")
     assert found["triggers"]["fix"].startswith("quantgov db triggers")
+
+
+def test_files_that_are_in_force_no_longer(
+    examine: Callable[[], tuple[int, dict[str, Any], str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As a worker that its server starts again, after another server has put a newer policy in force."""
+    _, found, _ = examine()
+    assert found["in force"]["outcome"] == "pass"
+    older = tmp_path / "older.yaml"
+    older.write_text(load_policy().text.replace("name: default", "name: older"))
+    monkeypatch.setenv("QUANTGOV_POLICY", str(older))
+    monkeypatch.setenv(in_force.START, "first")
+    monkeypatch.setenv(in_force.SEEN, "first:0")
+    code, found, _ = examine()
+    assert (code, found["in force"]["outcome"]) == (1, "fail")
+    assert "it decides nothing: the policy file" in found["in force"]["detail"]
+    assert "restart" in found["in force"]["fix"]
 
 
 def test_a_ledger_from_the_future(examine: Callable[[], tuple[int, dict[str, Any], str]]) -> None:

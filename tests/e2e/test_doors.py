@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -217,6 +218,40 @@ def test_a_reader_reads_and_does_no_more(gated: Server) -> None:
         for page in ("/quantgov/", "/quantgov/ledger"):
             text = gated.call("GET", page).text
             assert closed not in text and "<html" in text
+    finally:
+        gated.session.auth = ADMIN
+
+
+def test_a_reader_of_one_workspace_reads_nothing_of_another(gated: Server) -> None:
+    """Both have a model of the same name, and the ledger is one for all of them."""
+    if not (gated.kind.login and gated.kind.workspaces):
+        return
+    way = Rest(gated)
+    name = unmeasured(way, gated)
+    reader = (f"reader-{uuid.uuid4().hex[:6]}", "another password of twenty")
+    gated.call(
+        "POST", "/api/2.0/mlflow/users/create", {"username": reader[0], "password": reader[1]}
+    ).raise_for_status()
+    _grant(gated, reader[0], name, "READ")
+    with pytest.raises(RefusedError):
+        way.alias(name, "champion", "1")
+    own = _ledger(gated, name)[0]["decision_id"]
+    with _second_workspace(gated):
+        way.create(name)
+        source, run_id = add_run(gated, lambda place: shutil.copytree(gated.source, place))
+        way.version(name, source, run_id)
+        with pytest.raises(RefusedError):
+            way.alias(name, "champion", "1")
+        _grant(gated, reader[0], name, "DENY")
+        others = _ledger(gated, name)[0]["decision_id"]
+    gated.session.auth = reader
+    try:
+        for path in ("/quantgov/api/ledger", f"/quantgov/api/ledger?model={name}"):
+            seen = {row["decision_id"] for row in gated.call("GET", path).json()["rows"]}
+            assert own in seen and others not in seen
+        for path in ("/quantgov/decisions", "/quantgov/api/decisions"):
+            assert gated.call("GET", f"{path}/{own}").status_code == 200
+            assert gated.call("GET", f"{path}/{others}").status_code == 403
     finally:
         gated.session.auth = ADMIN
 

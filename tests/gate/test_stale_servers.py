@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy
+from flask import Flask
 from mlflow.exceptions import MlflowException
 from mlflow.utils.workspace_context import ServerWorkspaceContext
 
@@ -18,6 +19,8 @@ from mlflow_quantgov.evidence.signing import TrustedKey, TrustedKeys, load_signe
 from mlflow_quantgov.gate import in_force
 from mlflow_quantgov.gate.database import triggers
 from mlflow_quantgov.gate.registry_store import open_store
+from mlflow_quantgov.pages.api import build_api
+from mlflow_quantgov.pages.views import build_views
 from mlflow_quantgov.policy.loader import load_policy
 
 STALE = "not in force any more"
@@ -69,6 +72,30 @@ def test_a_server_that_only_observed_lets_nothing_through_once_another_enforces(
     enforcing.set_registered_model_alias("chat", "candidate", "1")
     observing.delete_registered_model_alias("chat", "candidate")
     assert enforcing.quantgov_verify().ok
+
+
+def test_a_server_whose_files_are_not_in_force_answers_no_question_by_them(
+    start: Callable[..., Any], skills: Path
+) -> None:
+    """`quantgov check` said what an earlier policy would decide; its pages showed reports by it, and said nothing of it."""
+    older = start()
+    older.create_registered_model("chat")
+    older.create_model_version("chat", str(skills))
+    observing = start(load_policy().text.replace("mode: enforce", "mode: observe"))
+    observing.set_registered_model_alias("chat", "champion", "1")
+    newest = start()
+    assert newest.quantgov_stale() is None and older.quantgov_stale() is None  # the same file
+    assert not older.quantgov_check("chat", "1", "@champion").allowed
+    refused(lambda: observing.quantgov_check("chat", "1", "@champion"), STALE)
+    refused(lambda: observing.quantgov_recheck("chat", "1", "@champion"), STALE)
+    app = Flask("stale")
+    app.register_blueprint(build_views(lambda: observing))
+    app.register_blueprint(build_api(lambda: observing))
+    pages = app.test_client()
+    assert "This server decides nothing: the policy file" in pages.get("/quantgov/").text
+    assert STALE in pages.get("/quantgov/api/deployment").json["stale"]
+    report = pages.get("/quantgov/models/chat/versions/1")
+    assert report.status_code == 403 and STALE in report.text and "Fix: restart" in report.text
 
 
 def test_a_server_that_only_observed_has_no_workspace_deleted_once_another_enforces(

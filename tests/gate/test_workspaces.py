@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 from mlflow.exceptions import MlflowException
 from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
 from mlflow.utils.workspace_context import ServerWorkspaceContext
 
 from mlflow_quantgov.gate.registry_store import GatedWorkspaceStore, open_store
+from mlflow_quantgov.pages.views import build_views
 
 
 @pytest.fixture
@@ -33,8 +35,29 @@ def test_pointers_of_every_workspace_are_inherited(database: str, tmp_path: Path
             plain.create_model_version("chat", str(tmp_path))
             plain.set_registered_model_alias("chat", "champion", "1")
     store: Any = open_store(f"quantgov:{database}")
-    kinds = [row["kind"] for row in store.quantgov_ledger("chat")]
-    assert kinds == ["inherited", "inherited"]
+    found = [(row["kind"], row["workspace"]) for row in store.quantgov_ledger() if row["model"] == "chat"]
+    assert sorted(found) == [("inherited", "default"), ("inherited", "team-a")]
+
+
+def test_the_ledger_of_a_model_is_that_of_its_workspace(store: Any, skills: Path) -> None:
+    """The page of a model said of its version 1 what was decided on another team's version 1 of that name."""
+    for workspace in ("default", "team-a"):
+        with ServerWorkspaceContext(workspace):
+            store.create_registered_model("chat")
+            store.create_model_version("chat", str(skills))
+    with ServerWorkspaceContext("team-a"), pytest.raises(MlflowException, match="quantgov refused"):
+        store.set_registered_model_alias("chat", "champion", "1")
+    app = Flask("pages")
+    app.register_blueprint(build_views(lambda: store))
+    for workspace, kinds in (("default", []), ("team-a", ["denial"])):
+        with ServerWorkspaceContext(workspace):
+            assert [row["kind"] for row in store.quantgov_ledger("chat")] == kinds
+            assert ('class="refused"' in app.test_client().get("/quantgov/models/chat").text) == bool(kinds)
+    (row,) = [row for row in store.quantgov_ledger() if row["kind"] == "denial"]
+    assert row["workspace"] == "team-a"
+    with ServerWorkspaceContext("default"):
+        for page in ("/quantgov/", f"/quantgov/decisions/{row['decision_id']}"):
+            assert "workspace team-a" in " ".join(app.test_client().get(page).text.split())
 
 
 def test_every_workspace_is_behind_the_gate(store: Any, skills: Path) -> None:

@@ -215,19 +215,25 @@ def test_whoever_takes_a_folder_alone_waits_for_writers_and_keeps_them_out(store
 def test_a_deletion_above_and_an_upload_elsewhere(store: Any, tmp_path: Path) -> None:
     """Deleting a folder that holds the model excludes; uploading to its neighbour does not."""
     folder = place_of(str(tmp_path / "1" / "model"))
-    done = threading.Event()
+    deleted, uploaded = threading.Event(), threading.Event()
 
     def delete() -> None:
         with FolderLocks(store.engine).deleting(Place(folder.store, folder.parts[:-1])):
-            done.set()
+            deleted.set()
 
-    thread = threading.Thread(target=delete)
-    with FolderLocks(store.engine).alone(folder):
+    def upload() -> None:
         with FolderLocks(store.engine).writing([place_of(str(tmp_path / "1" / "neighbour" / "x"))]):
-            thread.start()
-        assert not done.wait(0.3)
-    assert done.wait(30)
-    thread.join()
+            uploaded.set()
+
+    others = [threading.Thread(target=upload), threading.Thread(target=delete)]
+    with FolderLocks(store.engine).alone(folder):
+        others[0].start()
+        assert uploaded.wait(30)
+        others[1].start()
+        assert not deleted.wait(0.3)
+    assert deleted.wait(30)
+    for thread in others:
+        thread.join()
 
 
 def test_nothing_is_written_while_a_creation_is_judged(

@@ -85,6 +85,7 @@ def test_an_address_lies_below_what_it_begins_with_and_below_nothing_else(
         ("runs:/1/model", "names models"),
         ("file://host/srv", "names a host"),
         ("//host/srv", "names a host"),
+        ("s3://", "names no bucket"),
         ("/srv/../home", "leads elsewhere"),
     ],
 )

@@ -122,6 +122,8 @@ def _around(gate: Gate, uri: str) -> Iterator[Finding]:
     yield Finding(
         "store", "pass", f"quantgov: on {found['database']}, each decision in one transaction with its change"
     )
+    if "stale" in found:
+        yield _in_force(found["stale"])
     if not in_process:
         yield Finding(
             "server's mlflow", "pass" if supported else "fail", f"{found['mlflow']}; supported are {SUPPORTED}",
@@ -134,6 +136,12 @@ def _around(gate: Gate, uri: str) -> Iterator[Finding]:
     yield _ledger_time(gate, datetime.fromisoformat(found["time"]))
     reach = found["reach"]
     yield Finding("database", reach["outcome"], reach["words"], reach["fix"])
+
+
+def _in_force(stale: str | None) -> Finding:
+    if stale is None:
+        return Finding("in force", "pass", "the policy and keys that it has read are in force on this database")
+    return Finding("in force", "fail", f"it decides nothing: {stale}", "restart it with the files that are in force")
 
 
 def _write_once(is_guarded: bool) -> Finding:

@@ -105,14 +105,16 @@ def build_api(store: Callable[[], Any]) -> Blueprint:
     def rows() -> Response:
         limit = min(request.args.get("limit", 100, type=int), MAX_ROWS)
         found = store().quantgov_ledger(request.args.get("model"), limit)
-        return jsonify(rows=[row for row in found if may_see(row["model"])])
+        return jsonify(rows=[row for row in found if may_see(row["model"], row["workspace"])])
 
     @api.get("/ledger/verify")
     @route_contract("Whether the chain is unbroken.", query=contract.VerifyQuery, gives=contract.Chain)
     def verify() -> Response:
         wanted = [int(one) for one in request.args.get("rows", "").split(",") if one]
         found = asdict(store().quantgov_verify(wanted))
-        return jsonify(found | {"pointers": [one for one in found["pointers"] if may_see(one["model"])]})
+        return jsonify(
+            found | {"pointers": [one for one in found["pointers"] if may_see(one["model"], one["workspace"])]}
+        )
 
     @api.get("/ledger/export")
     @route_contract("Every entry, one a line, and how many.", gives=contract.AnyObject, lines=True)
@@ -140,7 +142,8 @@ def build_api(store: Callable[[], Any]) -> Blueprint:
     @api.get("/deployment")
     @route_contract("What stands around the gate.", gives=contract.DeploymentAnswer)
     def deployment() -> Response:
-        return jsonify(describe(store().engine, login=current_app.config.get(LOGIN)).to_dict())
+        login, stale = current_app.config.get(LOGIN), store().quantgov_stale()
+        return jsonify(describe(store().engine, login=login, stale=stale).to_dict())
 
     return api
 

@@ -240,6 +240,8 @@ class Row(BaseModel):
     actor_source: str | None
     policy_digest: str | None
     row_hash: str
+    workspace: str
+    """MLflow's workspace in which the model lies."""
     about: str | None
     waived: list[str]
 
@@ -311,6 +313,8 @@ class DeploymentAnswer(_Part):
     write_once: bool
     login: str | None
     reach: ReachAnswer
+    stale: str | None
+    """Why this process decides nothing until it is started again."""
 
 
 class Problem(_Part):

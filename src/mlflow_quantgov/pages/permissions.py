@@ -7,12 +7,13 @@ permitted there.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from flask import Response, g, jsonify, request
-from mlflow.utils.workspace_context import ServerWorkspaceContext, get_request_workspace
+from mlflow.utils.workspace_context import ServerWorkspaceContext
 
 from mlflow_quantgov.errors import QuantgovError
+from mlflow_quantgov.gate.database import workspaces
 from mlflow_quantgov.pages.mounting import BELOW_PREFIX
 from mlflow_quantgov.pages.reading import read_body
 
@@ -64,30 +65,31 @@ class Permissions:
         """What to answer instead of serving this request of ours to a user; None where nothing speaks against it."""
         if self._auth.store.get_user(user).is_admin:
             return None
-        setattr(g, _VISIBLE, _remembering(lambda name: self._allows(user, name, "read")))
+        setattr(g, _VISIBLE, _remembering(lambda model: self._allows(user, model, "read")))
         need = NEEDS.get((request.endpoint or "").replace(BELOW_PREFIX, ""))
         if need is None or need == "administrator":
             return _forbidden("This is for administrators of this server.", "ask an administrator")
         if need == "anybody":
             return None
-        name = _model_of_request()
-        if name is None:
+        model = _model_of_request()
+        if model is None:
             return None  # the route itself says what is missing
-        if self._allows(user, name, need):
+        if self._allows(user, model, need):
             return None
         return _forbidden(
-            f"{user!r} may not {need} the registered model {name!r}.",
+            f"{user!r} may not {need} the registered model {model.name!r}.",
             f"ask for the permission {'READ' if need == 'read' else 'EDIT'} on it",
         )
 
-    def _allows(self, user: str, name: str, need: Need) -> bool:
-        """MLflow's own answer for a user and a registered model."""
+    def _allows(self, user: str, model: _Model, need: Need) -> bool:
+        """MLflow's own answer for a user and a registered model, in the workspace in which that lies."""
         from mlflow.server.auth.permissions import get_permission
 
-        asked = {"username": user, "resource_type": _resource_type(name), "resource_id": name}
         # The inner request takes its workspace with it when it ends; ours stays.
-        with ServerWorkspaceContext(get_request_workspace()), self._app.test_request_context(query_string=asked):
-            answer = self._auth.get_user_permission()
+        with ServerWorkspaceContext(model.workspace):
+            asked = {"username": user, "resource_type": _resource_type(model.name), "resource_id": model.name}
+            with self._app.test_request_context(query_string=asked):
+                answer = self._auth.get_user_permission()
         if answer.status_code != 200:
             return False
         permission = get_permission(str(answer.get_json(force=True)["permission"]))
@@ -99,20 +101,35 @@ def is_our_route(endpoint: str | None) -> bool:
     return (endpoint or "").startswith("quantgov_")
 
 
-def may_see(name: str | None) -> bool:
-    """Whether rows about a model may be shown to who asks; everything is, where nobody has to sign in."""
-    may_read: Callable[[str], bool] | None = g.get(_VISIBLE)
-    return may_read is None or name is None or may_read(name)
+def may_see(name: str | None, workspace: str | None = None) -> bool:
+    """Whether what is about a model may be shown to who asks; everything is, where nobody has to sign in.
+
+    Args:
+        name: The registered model; None where it is about none.
+        workspace: Where that lies; None: in the workspace of the request.
+    """
+    may_read: Callable[[_Model], bool] | None = g.get(_VISIBLE)
+    return may_read is None or name is None or may_read(_model(name, workspace))
 
 
-def _remembering(ask: Callable[[str], bool]) -> Callable[[str], bool]:
+class _Model(NamedTuple):
+    name: str
+    workspace: str | None
+    """None where this server knows no workspaces."""
+
+
+def _model(name: str, workspace: str | None = None) -> _Model:
+    return _Model(name, (workspace or workspaces.current()) if workspaces.enabled() else None)
+
+
+def _remembering(ask: Callable[[_Model], bool]) -> Callable[[_Model], bool]:
     """The same question is asked once for each request."""
-    known: dict[str, bool] = {}
+    known: dict[_Model, bool] = {}
 
-    def answer(name: str) -> bool:
-        if name not in known:
-            known[name] = ask(name)
-        return known[name]
+    def answer(model: _Model) -> bool:
+        if model not in known:
+            known[model] = ask(model)
+        return known[model]
 
     return answer
 
@@ -134,20 +151,20 @@ def _resource_type(name: str) -> str:
     return "prompt" if str(tags.get("mlflow.prompt.is_prompt", "")).lower() == "true" else "registered_model"
 
 
-def _model_of_request() -> str | None:
+def _model_of_request() -> _Model | None:
     """The registered model that a request is about."""
     views = request.view_args or {}
     if "decision_id" in views:
         row = _store().quantgov_row(views["decision_id"])
-        return None if row is None else row["model"]
+        return None if row is None or row["model"] is None else _model(row["model"], row["workspace"])
     if "name" in views:
-        return str(views["name"])
+        return _model(str(views["name"]))
     try:
         # Read once, as the route will read it: bounded, and with no key that stands twice.
         name = read_body().get("name")
     except QuantgovError:
         return None
-    return name if isinstance(name, str) else None
+    return _model(name) if isinstance(name, str) else None
 
 
 def _forbidden(what: str, fix: str) -> tuple[Response, int]:

@@ -16,7 +16,6 @@ from mlflow_quantgov.pages.permissions import may_see
 from mlflow_quantgov.pages.problems import answer_in_pages
 from mlflow_quantgov.pages.render import render
 from mlflow_quantgov.pages.report import render_report
-from mlflow_quantgov.policy.engine import decide
 from mlflow_quantgov.policy.matching import gated_destinations, observing, refuses_nothing
 
 SHOWN = 200
@@ -28,30 +27,34 @@ def build_views(store: Callable[[], Any]) -> Blueprint:
     """The blueprint; `store` returns the gated store of this process."""
     views = Blueprint("quantgov_views", __name__, url_prefix="/quantgov")
 
-    def page(template: str, **values: Any) -> str:
-        policy = store().quantgov_policy()
-        return render(template, policy=policy, idle=refuses_nothing(policy), observed=observing(policy), **values)
+    def page(template: str, *, stale: str | None = None, **values: Any) -> str:
+        policy, observed = store().quantgov_policy(), observing(store().quantgov_policy())
+        return render(template, policy=policy, idle=refuses_nothing(policy), observed=observed, stale=stale, **values)
+
+    def current(template: str, **values: Any) -> str:
+        """A page that also asks the database whether this server still decides, as no page about an outage may."""
+        return page(template, stale=store().quantgov_stale(), **values)
 
     def rows(limit: int) -> list[dict[str, Any]]:
-        return [row for row in store().quantgov_ledger(None, limit) if may_see(row["model"])]
+        return [row for row in store().quantgov_ledger(None, limit) if may_see(row["model"], row["workspace"])]
 
     answer_in_pages(views, page)
 
     @views.get("/")
     def index() -> str:
         found = [model for model in store().search_registered_models(max_results=1000) if may_see(model.name)]
-        return page("index.html", models=[_model(store(), model) for model in found], rows=rows(20))
+        return current("index.html", models=[_model(store(), model) for model in found], rows=rows(20))
 
     @views.get("/models/<name>")
     def model(name: str) -> str:
         found = _model(store(), store().get_registered_model(name))
-        return page("model.html", model=found, rows=store().quantgov_ledger(name, SHOWN))
+        return current("model.html", model=found, rows=store().quantgov_ledger(name, SHOWN))
 
     @views.get("/models/<name>/versions/<version>")
     def version(name: str, version: str) -> str:
         facts = store().quantgov_facts(name, version)
         gated = gated_destinations(store().quantgov_policy(), name)
-        decision = decide(store().quantgov_policy(), facts, gated[0]) if gated else None
+        decision = store().quantgov_decide(facts, gated[0]) if gated else None
         return render_report(facts, decision, title=f"{name} version {version}", served=True)
 
     @views.get("/decisions/<decision_id>")
@@ -60,18 +63,18 @@ def build_views(store: Callable[[], Any]) -> Blueprint:
         if row is None or body is None:
             raise NotFound("There is no such decision.")
         shown = decision_from_dict(body) if "checks" in body else None
-        return page("entry.html", row=row, decision=shown, recorded=recorded(body))
+        return current("entry.html", row=row, decision=shown, recorded=recorded(body))
 
     @views.get("/pointers")
     def pointers() -> str:
         found = [one for one in store().quantgov_pointers() if may_see(one["model"])]
-        return page("pointers.html", pointers=found)
+        return current("pointers.html", pointers=found)
 
     @views.get("/ledger")
     def ledger() -> str:
         found = store().quantgov_verify()
-        chain = replace(found, pointers=tuple(one for one in found.pointers if may_see(one.model)))
-        return page("ledger.html", rows=rows(SHOWN), chain=chain)
+        chain = replace(found, pointers=tuple(one for one in found.pointers if may_see(one.model, one.workspace)))
+        return current("ledger.html", rows=rows(SHOWN), chain=chain)
 
     return views
 

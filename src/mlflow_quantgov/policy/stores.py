@@ -41,6 +41,8 @@ def fault(store: str) -> str | None:
         return "is no address: write a scheme and what follows (s3://bucket/models, mlflow-artifacts:/) or an absolute path"
     if parts[0] in _NAMES_OF_MODELS:
         return "names models, not where files lie"
+    if parts[0] not in ENCODED and store.endswith("://"):
+        return "names no bucket, so that no file would lie in it"
     if parts[0] == _FOLDER and parts[1]:
         return "names a host, which no path of this machine has"
     if any(name in {".", ".."} for name in parts[2]):

@@ -42,18 +42,21 @@ class Deployment:
     login: str | None
     """How a login in front checks who asks; None where nobody does."""
     reach: Reach
+    stale: str | None = None
+    """Why this process decides nothing until it is started again; None where its policy and keys are in force."""
 
     def to_dict(self) -> dict[str, Any]:
         """As the API gives it."""
         return asdict(self)
 
 
-def describe(engine: Engine, *, login: str | None = None) -> Deployment:
+def describe(engine: Engine, *, login: str | None = None, stale: str | None = None) -> Deployment:
     """Look around.
 
     Args:
         engine: The registry's database.
         login: How a login in front of this process checks who asks.
+        stale: Why its policy or keys are not in force.
     """
     name = Path(engine.url.database or "").name
     return Deployment(
@@ -63,6 +66,7 @@ def describe(engine: Engine, *, login: str | None = None) -> Deployment:
         write_once=is_guarded(),
         login=login,
         reach=_reach(engine),
+        stale=stale,
     )
 
 

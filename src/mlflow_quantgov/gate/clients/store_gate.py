@@ -96,4 +96,4 @@ class StoreGate(Gate):
         """See `Gate`."""
         from mlflow_quantgov.gate.clients.deployment import describe
 
-        return describe(self._store.engine).to_dict()
+        return describe(self._store.engine, stale=self._store.quantgov_stale()).to_dict()

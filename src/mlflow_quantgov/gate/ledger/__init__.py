@@ -65,7 +65,7 @@ def append(session: Session, entry: Entry) -> LedgerRow:
         policy_digest=entry.policy_digest,
         body=canonical_json(entry.body).decode(),
         previous_hash=last.row_hash if last else GENESIS,
-        workspace=None if entry.model is None or entry.workspace == workspaces.DEFAULT else entry.workspace,
+        workspace=None if entry.model is None else _column(entry.workspace),
     )
     row.row_hash = hash_of({name: getattr(row, name) for name in (*CHAINED, "workspace")})
     session.add(row)
@@ -86,10 +86,16 @@ def verify(session: Session, wanted: Collection[int] = ()) -> Verification:
 
 
 def rows(session: Session, model: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
-    """Rows, newest first, without their bodies; `about` is what a statement is about (`task-eval`), `waived` the checks that were waived."""
+    """Rows, newest first, without their bodies; `about` is what a statement is about (`task-eval`), `waived` the checks that were waived.
+
+    Args:
+        session: To read with.
+        model: Only rows about this one, of the workspace of the request.
+        limit: The most rows.
+    """
     query = select(LedgerRow).order_by(desc(LedgerRow.seq)).limit(limit)
     if model is not None:
-        query = query.where(LedgerRow.model == model)
+        query = query.where(LedgerRow.model == model, LedgerRow.workspace == _column(workspaces.current()))
     return [_public(row) for row in session.execute(query).scalars()]
 
 
@@ -153,4 +159,12 @@ def _public(row: LedgerRow) -> dict[str, Any]:
              "actor_source", "policy_digest", "row_hash")  # fmt: skip
     body = json.loads(row.body) if row.kind in {"statement", "promotion", "denial"} else {}
     about = body.get("kind") if row.kind == "statement" else None
-    return {name: getattr(row, name) for name in names} | {"about": about, "waived": body.get("waived", [])}
+    workspace = row.workspace or workspaces.DEFAULT
+    return {name: getattr(row, name) for name in names} | {
+        "workspace": workspace, "about": about, "waived": body.get("waived", []),
+    }  # fmt: skip
+
+
+def _column(workspace: str) -> str | None:
+    """How the table holds a workspace: rows of before workspaces were known name none."""
+    return None if workspace == workspaces.DEFAULT else workspace

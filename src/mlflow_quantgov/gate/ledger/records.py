@@ -113,14 +113,21 @@ class Records:
         Raises:
             MlflowException: The newest row of the ledger about the policy, or the keys, names another digest (403).
         """
+        stale = self._stale(session)
+        if stale is not None:
+            fix = "restart this server with the policy and keys that are in force"
+            raise refusal(f"quantgov refused: {stale}. Nothing was changed. Fix: {fix}")
+
+    def _stale(self: Any, session: Session) -> str | None:
+        """Why this process's files are in force no longer; None where they are."""
         for kind, own in (("policy", self._policy.digest), ("keys", self._keys.digest)):
             newest = ledger.newest_digest(session, kind) or ""
             if newest != own:
-                raise refusal(
-                    f"quantgov refused: the {kind} file that this server has read ({own[:19] or 'none'}) is not in force any "
-                    f"more; another process on this database has read {newest[:19] or 'none'} since. Nothing was changed. "
-                    f"Fix: restart this one with the {kind} file that is in force"
+                return (
+                    f"the {kind} file that this server has read ({own[:19] or 'none'}) is not in force any "
+                    f"more; another process on this database has read {newest[:19] or 'none'} since"
                 )
+        return None
 
     def _refuse_stale_creation(self: Any, name: str) -> None:
         """Refuse to create freely what the policy in force, where it is not ours, gates or wants to know the logger of.

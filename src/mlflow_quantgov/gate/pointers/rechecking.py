@@ -9,7 +9,6 @@ from mlflow_quantgov.errors import UsageError, pasted
 from mlflow_quantgov.gate.database import workspaces
 from mlflow_quantgov.gate.pointers.believing import standing
 from mlflow_quantgov.gate.pointers.listing import Stood, all_pointers
-from mlflow_quantgov.policy.engine import decide
 from mlflow_quantgov.policy.matching import destination_kind
 
 
@@ -63,7 +62,7 @@ class Rechecking:
         """
         found = self.quantgov_standing(name, version, destination)
         facts = replace(self.quantgov_facts(name, version), requester=found["by"], requester_verified=None)
-        decision = decide(self._policy, facts, destination)
+        decision = self.quantgov_decide(facts, destination)
         held = facts.model.manifest if facts.model is not None else None
         expected = [one for one in (found["manifest"], facts.recorded_manifest) if one]
         altered = held is not None and any(one != held for one in expected)
