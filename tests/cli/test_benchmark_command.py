@@ -53,7 +53,7 @@ def test_a_version_is_timed_shown_and_judged(run: Run, monkeypatch: pytest.Monke
     for shown in (
         "Batch 1, 128 prompt + 32 output tokens: 7 rounds (as many as asked for)",
         "decode, tokens/s", "prefill, tokens/s", "first token, ms, p50", "100 samples needed", "load, s (files cached)",
-        "memory, MB (peak of the process", "Configurations of the parent", "not lossless", "taken", "Measured on",
+        "memory, MB (loaded weights", "Configurations of the parent", "not lossless", "taken", "Measured on",
     ):  # fmt: skip
         assert shown in out, shown
     assert re.search(r"decode, tokens/s +[\d,.]+ +[\d,.]+ +x\d+\.\d\d +\d+\.\d\d to \d+\.\d\d", out)

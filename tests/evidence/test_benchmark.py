@@ -21,10 +21,18 @@ from mlflow_quantgov.errors import EvidenceError, UsageError
 from mlflow_quantgov.evidence.measure.benchmark import Effort
 from mlflow_quantgov.evidence.measure.benchmark.process import DidNotRunError, ModelProcess
 from mlflow_quantgov.evidence.measure.benchmark.rounds import Until, run_rounds
-from mlflow_quantgov.evidence.predicates import Benchmark, BenchmarkV1, Fingerprint, Provenance, Side, predicate_class
+from mlflow_quantgov.evidence.predicates import (
+    Benchmark,
+    BenchmarkV1,
+    BenchmarkV2,
+    Fingerprint,
+    Provenance,
+    Side,
+    predicate_class,
+)
 from mlflow_quantgov.evidence.predicates.benchmark import Speed
 from mlflow_quantgov.evidence.predicates.benchmark_summary import judge, quantile
-from mlflow_quantgov.evidence.predicates.benchmark_v2 import (
+from mlflow_quantgov.evidence.predicates.benchmark_v3 import (
     Demand,
     NotLoaded,
     Request,
@@ -198,7 +206,8 @@ def test_an_edited_summary_is_found_out() -> None:
 
 def test_statements_of_version_1_are_still_read() -> None:
     assert predicate_class("https://mlflow-quantgov.github.io/predicates/benchmark/v1") is BenchmarkV1
-    assert predicate_class("https://mlflow-quantgov.github.io/predicates/benchmark/v2") is Benchmark
+    assert predicate_class("https://mlflow-quantgov.github.io/predicates/benchmark/v2") is BenchmarkV2
+    assert predicate_class("https://mlflow-quantgov.github.io/predicates/benchmark/v3") is Benchmark
     slow, fast = {"prefill": 100.0, "decode": 10.0}, {"prefill": 200.0, "decode": 20.0}
     side = {"weights": PARENT, "runtime": "llama.cpp", "version": "1"}
     old = BenchmarkV1.measured(

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.policy import releases
 
-from mlflow_quantgov.evidence.predicates import Benchmark
+from mlflow_quantgov.evidence.predicates import Benchmark, BenchmarkV2
 from mlflow_quantgov.evidence.predicates.benchmark_memory import memory_of
 from mlflow_quantgov.evidence.predicates.benchmark_summary import judge
-from mlflow_quantgov.evidence.predicates.benchmark_v2 import Resources
+from mlflow_quantgov.evidence.predicates.benchmark_v3 import Resources
+from mlflow_quantgov.evidence.statement import parse_statement
 
 KIB, MB = 1024, 10**6
 BLUR = 8 * 2**20
+DATA = Path(__file__).parent.parent / "data" / "statements"
 
 
 def process(bytes_: int, weights: int | None = None, libraries: int = 64_000 * KIB) -> Resources:
@@ -81,6 +85,61 @@ def test_weights_that_were_expanded_again_pass_by_no_name() -> None:
 
 def test_more_weights_than_the_parent_are_no_gain() -> None:
     assert outcome(took(process(12 * MB, MB), process(11 * MB, 2 * MB))) == "fail"
+
+
+GB = 10**9
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(
+            took(
+                process(1000 * MB, 10 * MB),
+                process(1100 * MB, 5 * MB),
+                heats=(process(50 * MB, 10 * MB), process(57 * MB, 5 * MB)),
+            ),
+            id="more in the rounds, and heats that nobody can tell apart",
+        ),
+        pytest.param(
+            took(process(1000 * MB), process(990 * MB), heats=(process(100 * MB), process(98 * MB))),
+            id="less in the rounds, and heats that nobody can tell apart",
+        ),
+        pytest.param(
+            took(Resources(), process(10 * GB), heats=(process(212 * MB), process(180 * MB))),
+            id="rounds of the parent that were not measured",
+        ),
+        pytest.param(
+            took(process(100 * MB, 50 * MB), process(107 * MB, 43 * MB)),
+            id="peaks that grow by what the weights save",
+        ),
+        pytest.param(
+            took(
+                Resources(device_bytes=20_000 * MB, weight_bytes=10_000 * MB),
+                Resources(device_bytes=20_018 * MB, weight_bytes=9_985 * MB),
+            ),
+            id="the same on a GPU",
+        ),
+    ],
+)
+def test_what_was_shown_against_it_is_not_outweighed(content: Benchmark) -> None:
+    assert outcome(content) == "fail"
+
+
+def test_a_heat_alone_shows_nothing() -> None:
+    content = took(Resources(), Resources(), heats=(process(212 * MB), process(180 * MB)))
+    assert outcome(content) == "missing"
+
+
+def test_a_statement_of_version_2_is_read_as_it_was_written_and_judged_as_it_would_be_now() -> None:
+    """Written by the last commit that wrote version 2; the database keeps such for ever, and a decision may rest on them."""
+    statement = parse_statement((DATA / "benchmark-v2.json").read_bytes())
+    content = statement.content()
+    assert isinstance(content, BenchmarkV2)
+    stated = content.stated()
+    assert stated["outcome"] == "fail" and stated["memory_ratio"] == 214 / 210
+    verdict = judge(content, "memory", "decode")
+    assert (verdict.outcome, verdict.reason[:31]) == ("pass", "86% of its parent's memory (pea")
 
 
 BYTES = st.integers(1, 2**40)

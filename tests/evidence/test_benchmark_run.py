@@ -17,7 +17,7 @@ from mlflow_quantgov.evidence.measure.benchmark.heat import Heat, find_fastest
 from mlflow_quantgov.evidence.measure.benchmark.sides import Sides
 from mlflow_quantgov.evidence.measure.fingerprint import this_machine
 from mlflow_quantgov.evidence.predicates import Benchmark
-from mlflow_quantgov.evidence.predicates.benchmark_v2 import SideName
+from mlflow_quantgov.evidence.predicates.benchmark_v3 import SideName
 from mlflow_quantgov.evidence.targets import Target, TargetLoad, find_target
 
 pytestmark = pytest.mark.slow

@@ -81,6 +81,7 @@ def test_a_server_whose_files_are_not_in_force_answers_no_question_by_them(
     older = start()
     older.create_registered_model("chat")
     older.create_model_version("chat", str(skills))
+    open_to_all = start(load_policy().text.replace('models: "*"', 'models: "gated-*"'))
     observing = start(load_policy().text.replace("mode: enforce", "mode: observe"))
     observing.set_registered_model_alias("chat", "champion", "1")
     newest = start()
@@ -95,7 +96,25 @@ def test_a_server_whose_files_are_not_in_force_answers_no_question_by_them(
     assert "This server decides nothing: the policy file" in pages.get("/quantgov/").text
     assert STALE in pages.get("/quantgov/api/deployment").json["stale"]
     report = pages.get("/quantgov/models/chat/versions/1")
-    assert report.status_code == 403 and STALE in report.text and "Fix: restart" in report.text
+    assert report.status_code == 403 and STALE in report.text and "Fix: restart this server" in report.text
+    asked = {"name": "chat", "version": "1", "to": "@champion"}
+    error = pages.post("/quantgov/api/check", json=asked).json["error"]
+    assert STALE in error["message"] and error["fix"].startswith("restart this server")
+    assert "Fix" not in error["message"]
+    # As if nothing gated it: so says the policy that this one has read.
+    app = Flask("open")
+    app.register_blueprint(build_views(lambda: open_to_all))
+    assert app.test_client().get("/quantgov/models/chat/versions/1").status_code == 403
+
+
+def test_a_server_whose_files_are_not_in_force_denies_nothing_by_them(start: Callable[..., Any], skills: Path) -> None:
+    """It recorded a denial by the earlier policy, and said what that one lacked."""
+    older = start()
+    older.create_registered_model("chat")
+    older.create_model_version("chat", str(skills))
+    newest = start(load_policy().text.replace("name: default", "name: another"))
+    refused(lambda: older.set_registered_model_alias("chat", "champion", "1"), STALE)
+    assert [row["kind"] for row in newest.quantgov_ledger("chat")] == []
 
 
 def test_a_server_that_only_observed_has_no_workspace_deleted_once_another_enforces(

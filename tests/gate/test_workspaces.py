@@ -57,7 +57,9 @@ def test_the_ledger_of_a_model_is_that_of_its_workspace(store: Any, skills: Path
     assert row["workspace"] == "team-a"
     with ServerWorkspaceContext("default"):
         for page in ("/quantgov/", f"/quantgov/decisions/{row['decision_id']}"):
-            assert "workspace team-a" in " ".join(app.test_client().get(page).text.split())
+            text = app.test_client().get(page).text
+            assert "workspace team-a" in " ".join(text.split())
+        assert "/quantgov/models/chat" not in text  # that would be the page of another model
 
 
 def test_every_workspace_is_behind_the_gate(store: Any, skills: Path) -> None:

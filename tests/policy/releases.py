@@ -33,7 +33,7 @@ from mlflow_quantgov.evidence.predicates import (
     TaskResult,
 )
 from mlflow_quantgov.evidence.predicates.benchmark import Speed
-from mlflow_quantgov.evidence.predicates.benchmark_v2 import (
+from mlflow_quantgov.evidence.predicates.benchmark_v3 import (
     Demand,
     NotLoaded,
     Resources,

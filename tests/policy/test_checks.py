@@ -45,7 +45,7 @@ from mlflow_quantgov.artifact.quantization import LayerQuantization
 from mlflow_quantgov.artifact.quantizers.recipe import Recipe
 from mlflow_quantgov.artifact.weights import WeightPart, weights_digest
 from mlflow_quantgov.evidence.predicates import ArchivedFile, Benchmark, Lookup, Predicate, Reproduction
-from mlflow_quantgov.evidence.predicates.benchmark_v2 import Cause, MustImprove, NotLoaded, Resources
+from mlflow_quantgov.evidence.predicates.benchmark_v3 import Cause, MustImprove, NotLoaded, Resources
 from mlflow_quantgov.evidence.predicates.fidelity import ENGAGED_TOKENS
 from mlflow_quantgov.evidence.predicates.reproduction import MadePart
 from mlflow_quantgov.policy.checks.clusters import clusters_of

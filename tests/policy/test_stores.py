@@ -86,6 +86,8 @@ def test_an_address_lies_below_what_it_begins_with_and_below_nothing_else(
         ("file://host/srv", "names a host"),
         ("//host/srv", "names a host"),
         ("s3://", "names no bucket"),
+        ("s3:/models", "names no bucket"),
+        ("gs:///models", "names no bucket"),
         ("/srv/../home", "leads elsewhere"),
     ],
 )

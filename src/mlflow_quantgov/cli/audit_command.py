@@ -43,13 +43,21 @@ def log(model: str | None, limit: int, as_json: bool) -> None:
             str(row.get("seq")),
             str(row.get("created_at", ""))[:19].replace("T", " "),
             ": ".join(str(part) for part in (row.get("kind"), row.get("about")) if part),
-            plain(row.get("model") or ""),
+            plain(_model(row)),
             plain(row.get("version") or ""),
             plain(row.get("destination") or ""),
             _decision(row),
             plain(f"{row.get('actor') or 'unknown'} ({row.get('actor_source') or 'not known how'})"),
         )
     stdout.print(table)
+
+
+def _model(row: dict[str, Any]) -> str:
+    """The model, and where it lies unless that is MLflow's default workspace."""
+    from mlflow_quantgov.gate.database.workspaces import DEFAULT
+
+    model, workspace = row.get("model") or "", row.get("workspace") or DEFAULT
+    return model if workspace == DEFAULT or not model else f"{model} (workspace {workspace})"
 
 
 def _decision(row: dict[str, Any]) -> Text:

@@ -12,7 +12,7 @@ from mlflow_quantgov.cli.measuring import key_option, measure
 from mlflow_quantgov.cli.output import json_option, stdout
 from mlflow_quantgov.evidence.benchmark_rows import Row, load_tables, resource_rows, try_rows, where
 from mlflow_quantgov.evidence.predicates import Benchmark
-from mlflow_quantgov.evidence.predicates.benchmark_v2 import Try
+from mlflow_quantgov.evidence.predicates.benchmark_v3 import Try
 
 _PATH = click.Path(path_type=Path)
 

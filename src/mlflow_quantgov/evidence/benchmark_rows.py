@@ -8,7 +8,7 @@ from typing import Any
 
 from mlflow_quantgov.evidence.predicates.benchmark import Fingerprint
 from mlflow_quantgov.evidence.predicates.benchmark_summary import QUANTILES
-from mlflow_quantgov.evidence.predicates.benchmark_v2 import Benchmark, Try
+from mlflow_quantgov.evidence.predicates.benchmark_v3 import Benchmark, Try
 
 _ENDED = {"narrow": "the interval is narrow", "time": "the time was up", "rounds": "as many as asked for"}
 _NEEDED = {"p50": 2, "p95": 20, "p99": 100}

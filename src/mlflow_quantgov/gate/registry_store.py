@@ -119,16 +119,24 @@ class _Gate(Audit, Guards, Rechecking, Desk, Judging, Records, Settling, _Store)
         """The decision, before asking for it; nothing is recorded."""
         return self.quantgov_decide(self.quantgov_facts(name, version), destination)
 
-    @tried_again
     def quantgov_decide(self, facts: Facts, destination: str) -> Decision:
         """What is decided from facts; an answer by files that are not in force any more would be about nothing.
 
         Raises:
             MlflowException: Policy or keys of this process are not (403).
         """
+        self.quantgov_refuse_stale()
+        return decide(self._policy, facts, destination)
+
+    @tried_again
+    def quantgov_refuse_stale(self) -> None:
+        """Refuse to answer by files that are in force no longer.
+
+        Raises:
+            MlflowException: Policy or keys of this process are not (403).
+        """
         with self._sessions() as session:
             self._refuse_stale(session)
-        return decide(self._policy, facts, destination)
 
     def quantgov_stale(self) -> str | None:
         """Why this process decides nothing until it is started again; None where its files are in force."""

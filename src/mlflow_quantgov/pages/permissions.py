@@ -85,8 +85,10 @@ class Permissions:
         """MLflow's own answer for a user and a registered model, in the workspace in which that lies."""
         from mlflow.server.auth.permissions import get_permission
 
+        if not workspaces.enabled() and model.workspace != workspaces.DEFAULT:
+            return False  # written while there were workspaces: nobody can say any more who may read it
         # The inner request takes its workspace with it when it ends; ours stays.
-        with ServerWorkspaceContext(model.workspace):
+        with ServerWorkspaceContext(model.workspace if workspaces.enabled() else None):
             asked = {"username": user, "resource_type": _resource_type(model.name), "resource_id": model.name}
             with self._app.test_request_context(query_string=asked):
                 answer = self._auth.get_user_permission()
@@ -114,12 +116,11 @@ def may_see(name: str | None, workspace: str | None = None) -> bool:
 
 class _Model(NamedTuple):
     name: str
-    workspace: str | None
-    """None where this server knows no workspaces."""
+    workspace: str
 
 
 def _model(name: str, workspace: str | None = None) -> _Model:
-    return _Model(name, (workspace or workspaces.current()) if workspaces.enabled() else None)
+    return _Model(name, workspace or workspaces.current())
 
 
 def _remembering(ask: Callable[[_Model], bool]) -> Callable[[_Model], bool]:

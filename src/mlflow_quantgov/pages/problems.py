@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -101,6 +102,9 @@ def described(error: Exception) -> tuple[int, dict[str, Any]]:
         return 503, _problem(f"{outage.what}.", f"{outage.why[:1].upper()}{outage.why[1:]}.", outage.fix)
     if isinstance(error, MlflowException):
         status, message = error.get_http_status_code(), one_line(str(error.message))[:_LONGEST]
+        if status == HTTPStatus.FORBIDDEN:
+            said, _, fix = message.partition(" Fix: ")
+            return status, _problem(said, "Nothing was changed.", fix or "quantgov doctor")
         if status < 500:
             return status, _problem(message, "Nothing is known of it here.", "look for it among the models: /quantgov/")
         # MLflow reports a database that does not answer in the same way as a defect.

@@ -11,6 +11,7 @@ from werkzeug.exceptions import NotFound
 
 from mlflow_quantgov.flavor.download import search_versions
 from mlflow_quantgov.gate.clients.answers import decision_from_dict
+from mlflow_quantgov.gate.database import workspaces
 from mlflow_quantgov.pages.entry import recorded
 from mlflow_quantgov.pages.permissions import may_see
 from mlflow_quantgov.pages.problems import answer_in_pages
@@ -52,6 +53,7 @@ def build_views(store: Callable[[], Any]) -> Blueprint:
 
     @views.get("/models/<name>/versions/<version>")
     def version(name: str, version: str) -> str:
+        store().quantgov_refuse_stale()  # also where its own policy leaves open what the one in force gates
         facts = store().quantgov_facts(name, version)
         gated = gated_destinations(store().quantgov_policy(), name)
         decision = store().quantgov_decide(facts, gated[0]) if gated else None
@@ -63,7 +65,7 @@ def build_views(store: Callable[[], Any]) -> Blueprint:
         if row is None or body is None:
             raise NotFound("There is no such decision.")
         shown = decision_from_dict(body) if "checks" in body else None
-        return current("entry.html", row=row, decision=shown, recorded=recorded(body))
+        return current("entry.html", row=row, here=workspaces.current(), decision=shown, recorded=recorded(body))
 
     @views.get("/pointers")
     def pointers() -> str:

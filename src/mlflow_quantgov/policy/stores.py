@@ -13,6 +13,8 @@ from mlflow_quantgov.errors import short
 _ADDRESS = re.compile(r"(?:(?P<scheme>[a-z][a-z0-9+.-]+):)?(?://(?P<host>[^/?#%\\\s]*))?(?P<path>(?:/[^?#\\]*)?)")
 _NAMES_OF_MODELS = {"models", "runs"}
 _FOLDER = "file"
+_HOSTED = {"s3", "gs", "r2", "wasbs", "abfss", "ftp", "sftp", "http", "https"}
+"""Schemes of MLflow's artifact stores whose addresses begin with whose they are."""
 ENCODED = frozenset({_FOLDER, "mlflow-artifacts"})
 """Schemes whose paths MLflow percent-encodes by itself, and decodes once everywhere."""
 
@@ -41,8 +43,8 @@ def fault(store: str) -> str | None:
         return "is no address: write a scheme and what follows (s3://bucket/models, mlflow-artifacts:/) or an absolute path"
     if parts[0] in _NAMES_OF_MODELS:
         return "names models, not where files lie"
-    if parts[0] not in ENCODED and store.endswith("://"):
-        return "names no bucket, so that no file would lie in it"
+    if parts[0] in _HOSTED and not parts[1]:
+        return "names no bucket or host, so that no file would lie in it"
     if parts[0] == _FOLDER and parts[1]:
         return "names a host, which no path of this machine has"
     if any(name in {".", ".."} for name in parts[2]):

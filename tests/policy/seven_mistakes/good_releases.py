@@ -27,7 +27,7 @@ from whole_releases import (
 
 from mlflow_quantgov.evidence.measure.task_eval_jsonl import from_jsonl
 from mlflow_quantgov.evidence.predicates import Benchmark, TaskEval
-from mlflow_quantgov.evidence.predicates.benchmark_v2 import NotLoaded, Resources
+from mlflow_quantgov.evidence.predicates.benchmark_v3 import NotLoaded, Resources
 from mlflow_quantgov.policy.loader import load_policy
 
 OLD_CPU = CPU.model_copy(update={"cpu_flags": ("avx2",)})

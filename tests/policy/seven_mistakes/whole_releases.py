@@ -36,7 +36,7 @@ from mlflow_quantgov.evidence.predicates import (
     TaskResult,
     Training,
 )
-from mlflow_quantgov.evidence.predicates.benchmark_v2 import Demand
+from mlflow_quantgov.evidence.predicates.benchmark_v3 import Demand
 from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.evidence.store import write_copy
 from mlflow_quantgov.evidence.targets import Target, find_target

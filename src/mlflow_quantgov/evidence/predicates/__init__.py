@@ -7,7 +7,8 @@ from mlflow_quantgov.evidence.predicates.approval import Approval, Withdrawal
 from mlflow_quantgov.evidence.predicates.archive import Archive, ArchivedFile, Drill
 from mlflow_quantgov.evidence.predicates.base import Predicate, Provenance, Side
 from mlflow_quantgov.evidence.predicates.benchmark import BenchmarkV1, Fingerprint, Load, Round
-from mlflow_quantgov.evidence.predicates.benchmark_v2 import Benchmark
+from mlflow_quantgov.evidence.predicates.benchmark_v2 import BenchmarkV2
+from mlflow_quantgov.evidence.predicates.benchmark_v3 import Benchmark
 from mlflow_quantgov.evidence.predicates.calibration import Calibration, DataRecord, Likeness
 from mlflow_quantgov.evidence.predicates.fidelity import DocumentRecord, Fidelity, FidelityV1
 from mlflow_quantgov.evidence.predicates.kernels import Kernels, Lookup
@@ -35,7 +36,7 @@ PREDICATES: dict[str, type[Predicate]] = {
         Withdrawal,
     )
 }
-EARLIER: tuple[type[Predicate], ...] = (FidelityV1, BenchmarkV1, TrainingV1, WaiverV1)
+EARLIER: tuple[type[Predicate], ...] = (FidelityV1, BenchmarkV1, BenchmarkV2, TrainingV1, WaiverV1)
 """Versions that are still read, and no longer written."""
 PERMISSIONS = frozenset({Waiver.KIND, Approval.KIND, Withdrawal.KIND})
 """Kinds by which somebody lets something through, or no longer: they measure nothing, and count only where they were attached."""
@@ -51,6 +52,7 @@ __all__ = [
     "ArchivedFile",
     "Benchmark",
     "BenchmarkV1",
+    "BenchmarkV2",
     "Calibration",
     "CheckedItem",
     "CheckedTask",

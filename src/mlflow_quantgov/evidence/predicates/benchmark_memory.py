@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mlflow_quantgov.evidence.predicates.benchmark_v2 import Resources
+from mlflow_quantgov.evidence.predicates.benchmark_v3 import Resources
 
 if TYPE_CHECKING:
-    from mlflow_quantgov.evidence.predicates.benchmark_v2 import Benchmark
+    from mlflow_quantgov.evidence.predicates.benchmark_v3 import Benchmark
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,18 @@ class Memory:
     def ratio(self) -> float | None:
         """Quantized / parent."""
         return self.quantized / self.parent if self.quantized is not None and self.parent else None
+
+    @property
+    def saved(self) -> int:
+        """Bytes that the quantized version takes less."""
+        return (self.parent or 0) - (self.quantized or 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a summary holds it."""
+        return {
+            "basis": self.basis, "parent": self.parent, "parent_configuration": self.parent_configuration,
+            "quantized": self.quantized, "ratio": self.ratio,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,43 +76,70 @@ def memory_of(content: Benchmark) -> Memory:
     The configuration in which a parent is fastest may hold its weights in twice the bytes (float32 of a bfloat16 model), and
     nobody who is short of memory would serve it so.
 
-    Peaks count. Where they are no further apart than two runs of one model may be, and the weights are not either, the
-    models are too small for that instrument: the weights decide, as the runtime counts them. Where the weights should have
-    been told apart, and the peaks are not, the peaks stand: something expanded what was saved.
+    Peaks count. Where they are no further apart than two runs of one model may be, nor is what the weights save, and the
+    two agree as far as that, the saving is too small for the instrument: the weights decide, as the runtime counts them.
+    Where the weights should have been told apart, and the peaks are not, the peaks stand: something expanded what was saved.
     """
     weights = _compare(content, _WEIGHTS)
     for basis in _PEAKS:
         peaks = _compare(content, basis)
         if peaks is not None:
-            too_small = weights is not None and not peaks.told_apart and 0 < _saved(weights) < basis.blur
-            return weights if weights is not None and too_small else peaks
+            return weights if weights is not None and _is_too_small(weights, peaks, basis.blur) else peaks
     return weights or Memory()
 
 
+def memory_of_version_2(content: Benchmark) -> Memory:
+    """What the rounds took against the least that the parent took in any process, a heat's too, as version 2 compared it."""
+    for basis in (*_PEAKS, _WEIGHTS):
+        quantized = basis.take(content.quantized_resources)
+        if content.parent_not_loaded is not None:
+            if quantized:
+                return Memory(basis.words, quantized=quantized)
+            continue
+        taken = [(more, name) for name, one in _parents(content) if (more := basis.take(one))]
+        if quantized and taken:
+            least, name = min(taken, key=lambda one: one[0])
+            return Memory(basis.words, least, name, quantized)
+    return Memory()
+
+
+def _is_too_small(weights: Memory, peaks: Memory, blur: int) -> bool:
+    return not peaks.told_apart and 0 < weights.saved < blur and weights.saved - peaks.saved <= blur
+
+
 def _compare(content: Benchmark, basis: _Basis) -> Memory | None:
-    """The comparison in which the quantized version does worst; None where a side was not measured on this basis.
+    """The comparison that is least in favour of the quantized version; None where a side was not measured on this basis.
 
     A process that ran hundreds of rounds holds more than one that ran a heat, so a heat is held against a heat and rounds
-    against rounds.
+    against rounds. Where one of these was not measured, rounds are held against the heats of the parent.
     """
-    rounds, taken = content.quantized_resources, next((one for one in content.parent_tries if one.chosen), None)
+    rounds = basis.take(content.quantized_resources)
+    if not rounds:
+        return None
     if content.parent_not_loaded is not None:
-        alone = basis.take(rounds)
-        return Memory(basis.words, quantized=alone) if alone else None
-    heat = next((one.resources for one in content.quantized_tries if one.chosen and one.resources), rounds)
-    pairs = [(None, content.parent_resources, rounds)] + [
-        (None if one is taken else one.configuration, one.resources, heat)
+        return Memory(basis.words, quantized=rounds)
+    (timed, in_rounds), *heats = _parents(content)
+    heat = next((basis.take(one.resources) for one in content.quantized_tries if one.chosen and one.resources), None)
+    if not basis.take(in_rounds):
+        heat = None
+    found = []
+    for name, parent, quantized in ((timed, in_rounds, rounds), *((name, one, heat or rounds) for name, one in heats)):
+        if more := basis.take(parent):
+            found.append(Memory(basis.words, more, name, quantized, abs(more - quantized) > basis.blur))
+    return max(found, key=_against, default=None)
+
+
+def _against(memory: Memory) -> tuple[bool, bool, float]:
+    """How much a comparison speaks against the quantized version: clearly more, then not clearly less, then the ratio."""
+    ratio = memory.ratio or 0.0
+    return memory.told_apart and ratio >= 1, not memory.told_apart, ratio
+
+
+def _parents(content: Benchmark) -> list[tuple[str | None, Resources]]:
+    """What the parent took in the rounds, then in each heat; None for the name of the configuration that was timed."""
+    heats = [
+        (None if one.chosen else one.configuration, one.resources)
         for one in content.parent_tries
         if one.resources is not None
     ]
-    found = []
-    for configuration, parent, quantized in pairs:
-        less, more = basis.take(quantized) or basis.take(rounds), basis.take(parent)
-        if less and more:
-            told_apart = abs(more - less) > basis.blur
-            found.append(Memory(basis.words, more, configuration, less, told_apart))
-    return max(found, key=lambda one: one.ratio or 0, default=None)
-
-
-def _saved(memory: Memory) -> int:
-    return (memory.parent or 0) - (memory.quantized or 0)
+    return [(None, content.parent_resources), *heats]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import ceil
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from mlflow_quantgov.evidence.predicates.benchmark import Speed
 from mlflow_quantgov.evidence.predicates.benchmark_memory import Memory, memory_of
-from mlflow_quantgov.evidence.predicates.benchmark_v2 import (
+from mlflow_quantgov.evidence.predicates.benchmark_v3 import (
     MustImprove,
     Phase,
     Resources,
@@ -23,7 +23,7 @@ from mlflow_quantgov.evidence.predicates.benchmark_v2 import (
 from mlflow_quantgov.evidence.statistics.sequence import median_bounds
 
 if TYPE_CHECKING:
-    from mlflow_quantgov.evidence.predicates.benchmark_v2 import Benchmark
+    from mlflow_quantgov.evidence.predicates.benchmark_v3 import Benchmark
 
 LEVEL = 0.05
 """Probability, for each bound, that it ever fails while rounds are added."""
@@ -40,16 +40,21 @@ class Verdict:
     """One sentence without its end."""
 
 
-def summarize(content: Benchmark) -> dict[str, Any]:
-    """Per load the medians of both sides and their ratios with bounds, latency, and memory; and what that comes to."""
-    verdict = judge(content, content.demand.must_improve, content.demand.phase)
-    memory = memory_of(content)
+def summarize(content: Benchmark, memory: Memory | None = None) -> dict[str, Any]:
+    """Per load the medians of both sides and their ratios with bounds, latency, and memory; and what that comes to.
+
+    Args:
+        content: The records.
+        memory: What both sides took, as an earlier version compared it.
+    """
+    memory = memory or memory_of(content)
+    verdict = judge(content, content.demand.must_improve, content.demand.phase, memory)
     return {
         "outcome": verdict.outcome,
         "reason": verdict.reason,
         "loads": [_load(load) for load in content.loads],
         "memory_ratio": memory.ratio,
-        "memory": asdict(memory) | {"ratio": memory.ratio},
+        "memory": memory.to_dict(),
         "load_seconds": {
             "parent": _load_seconds(content.parent_tries, content.parent_resources),
             "quantized": _load_seconds(content.quantized_tries, content.quantized_resources),
@@ -61,20 +66,23 @@ def summarize(content: Benchmark) -> dict[str, Any]:
     }
 
 
-def judge(content: Benchmark, must_improve: MustImprove, phase: Phase) -> Verdict:
+def judge(content: Benchmark, must_improve: MustImprove, phase: Phase, memory: Memory | None = None) -> Verdict:
     """Whether the quantized version improves what a target wants improved.
 
     Faster: at every load and in every phase that counts, the lower bound of the ratio of the speeds is at least 1 (all must
     hold, so no bound needs correction). Slower: somewhere its upper bound is below 1; there the level is divided by the
     number of places looked at. Neither is believed where the side that lost was faster than the winner in another of its own
     configurations: then something disturbed the heat that chose.
+
+    Less memory: the ratio is below 1, and the instrument tells the sides apart. Where it does not, more rounds would not
+    help, so that is a `fail` and not `inconclusive`.
     """
     if content.parent_not_loaded is not None:
         lost = content.parent_not_loaded
         return Verdict(None, f"the parent does not load here ({lost.cause}: {lost.error})")
     speed = _undisturbed(content, phase, _judge_speed(content.loads, phase))
-    memory = _judge_memory(memory_of(content))
-    asked = {"speed": [speed], "memory": [memory], "both": [speed, memory]}[must_improve]
+    less = _judge_memory(memory or memory_of(content))
+    asked = {"speed": [speed], "memory": [less], "both": [speed, less]}[must_improve]
     for outcome in ("fail", "missing", "inconclusive"):
         for one in asked:
             if one.outcome == outcome:

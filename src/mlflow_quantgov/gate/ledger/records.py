@@ -81,6 +81,7 @@ class Records:
     def _deny(self: Any, decision: Decision) -> None:
         """Record a denial in a transaction of its own, and refuse."""
         with self._sessions.transaction() as session:
+            self._refuse_stale(session)
             decision_id = self._record(session, decision, changed=False).decision_id
         raise refusal(decision.one_line(report=f"{static_prefix()}/quantgov/decisions/{decision_id}"))
 
@@ -116,7 +117,7 @@ class Records:
         stale = self._stale(session)
         if stale is not None:
             fix = "restart this server with the policy and keys that are in force"
-            raise refusal(f"quantgov refused: {stale}. Nothing was changed. Fix: {fix}")
+            raise refusal(f"quantgov refused: {stale}. Fix: {fix}")
 
     def _stale(self: Any, session: Session) -> str | None:
         """Why this process's files are in force no longer; None where they are."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from mlflow_quantgov.evidence.measure.fingerprint import differences
 from mlflow_quantgov.evidence.predicates import Benchmark, BenchmarkV1
-from mlflow_quantgov.evidence.predicates.benchmark_summary import judge
-from mlflow_quantgov.evidence.predicates.benchmark_v2 import NotLoaded
+from mlflow_quantgov.evidence.predicates.benchmark_summary import judge, summarize
+from mlflow_quantgov.evidence.predicates.benchmark_v3 import NotLoaded
 from mlflow_quantgov.evidence.targets import Target
 from mlflow_quantgov.evidence.version_ranges import admits
 from mlflow_quantgov.policy.checks.floors import judge_floors
@@ -111,7 +111,7 @@ def _measured_otherwise(target: Target, content: Benchmark) -> str | None:
 def _judge(question: Question, content: Benchmark, newest: Sequence[Evidence], fix: str) -> CheckResult:
     target = question.facts.target
     assert target is not None
-    summary = content.recompute()
+    summary = summarize(content)
     numbers = {key: value for key, value in summary.items() if key not in {"outcome", "reason"}}
     if content.parent_not_loaded is not None:
         doubt = _doubt(question, content.parent_not_loaded)

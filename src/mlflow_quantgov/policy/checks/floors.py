@@ -7,7 +7,7 @@ from collections.abc import Callable
 from mlflow_quantgov.evidence.predicates import Benchmark
 from mlflow_quantgov.evidence.predicates.benchmark_memory import memory_of
 from mlflow_quantgov.evidence.predicates.benchmark_summary import LEVEL, Verdict, first_tokens_ms
-from mlflow_quantgov.evidence.predicates.benchmark_v2 import (
+from mlflow_quantgov.evidence.predicates.benchmark_v3 import (
     MustImprove,
     NotLoaded,
     Phase,

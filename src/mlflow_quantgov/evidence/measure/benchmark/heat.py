@@ -17,7 +17,7 @@ from mlflow_quantgov.evidence.measure.benchmark.process import (
     forget_files,
 )
 from mlflow_quantgov.evidence.predicates.benchmark import Speed
-from mlflow_quantgov.evidence.predicates.benchmark_v2 import Sample, Try, pace
+from mlflow_quantgov.evidence.predicates.benchmark_v3 import Sample, Try, pace
 from mlflow_quantgov.evidence.targets import Target, TargetLoad
 
 RUNS = 3

@@ -20,7 +20,7 @@ from mlflow_quantgov import errors
 from mlflow_quantgov.artifact.runtimes.interface import Prepared, RequestTiming, RuntimeFacts, Timing
 from mlflow_quantgov.errors import MissingExtraError, QuantgovError, UsageError, one_line
 from mlflow_quantgov.evidence.predicates.benchmark import Speed
-from mlflow_quantgov.evidence.predicates.benchmark_v2 import Cause, Request, Resources, Sample
+from mlflow_quantgov.evidence.predicates.benchmark_v3 import Cause, Request, Resources, Sample
 from mlflow_quantgov.evidence.targets import TargetLoad
 
 _WORKER = "mlflow_quantgov.evidence.measure.benchmark.worker"

@@ -10,7 +10,7 @@ from typing import Literal
 
 from mlflow_quantgov.evidence.measure.progress import duration
 from mlflow_quantgov.evidence.predicates.benchmark_summary import LEVEL, ratios_of
-from mlflow_quantgov.evidence.predicates.benchmark_v2 import Phase, Sample, SideName, TimedLoad, TimedRound, phases_of
+from mlflow_quantgov.evidence.predicates.benchmark_v3 import Phase, Sample, SideName, TimedLoad, TimedRound, phases_of
 from mlflow_quantgov.evidence.statistics.sequence import least_count, median_bounds
 from mlflow_quantgov.evidence.targets import TargetLoad
 

@@ -22,7 +22,7 @@ from mlflow_quantgov.evidence.measure.progress import Progress, duration
 from mlflow_quantgov.evidence.measure.provenance import RUNTIME_LIBRARIES, provenance, side
 from mlflow_quantgov.evidence.predicates.base import Side
 from mlflow_quantgov.evidence.predicates.benchmark_summary import LEVEL
-from mlflow_quantgov.evidence.predicates.benchmark_v2 import (
+from mlflow_quantgov.evidence.predicates.benchmark_v3 import (
     Benchmark,
     Conditions,
     Demand,

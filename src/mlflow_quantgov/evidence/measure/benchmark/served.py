@@ -13,7 +13,7 @@ from mlflow_quantgov.evidence.measure.benchmark.run import Effort, demand_of, lo
 from mlflow_quantgov.evidence.measure.fingerprint import this_machine
 from mlflow_quantgov.evidence.measure.progress import Progress, duration
 from mlflow_quantgov.evidence.measure.provenance import provenance, side
-from mlflow_quantgov.evidence.predicates.benchmark_v2 import Benchmark, Conditions, Sample, SideName
+from mlflow_quantgov.evidence.predicates.benchmark_v3 import Benchmark, Conditions, Sample, SideName
 from mlflow_quantgov.evidence.targets import Target, TargetLoad
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from mlflow_quantgov.evidence.measure.benchmark.heat import Heat
 from mlflow_quantgov.evidence.measure.benchmark.process import ModelProcess
-from mlflow_quantgov.evidence.predicates.benchmark_v2 import Resources, Sample, SideName
+from mlflow_quantgov.evidence.predicates.benchmark_v3 import Resources, Sample, SideName
 from mlflow_quantgov.evidence.targets import TargetLoad
 
 
