@@ -15,7 +15,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.workspace_context import ServerWorkspaceContext
 
 from mlflow_quantgov.errors import PolicyError
+from mlflow_quantgov.evidence.predicates import Approval, Provenance
 from mlflow_quantgov.evidence.signing import TrustedKey, TrustedKeys, load_signer, make_key, write_trusted_keys
+from mlflow_quantgov.evidence.statement import Statement
 from mlflow_quantgov.gate import in_force
 from mlflow_quantgov.gate.database import triggers
 from mlflow_quantgov.gate.registry_store import open_store
@@ -114,7 +116,23 @@ def test_a_server_whose_files_are_not_in_force_denies_nothing_by_them(start: Cal
     older.create_model_version("chat", str(skills))
     newest = start(load_policy().text.replace("name: default", "name: another"))
     refused(lambda: older.set_registered_model_alias("chat", "champion", "1"), STALE)
+    refused(lambda: older.set_registered_model_alias("chat", "ch\u0430mpion", "1"), STALE)  # a Cyrillic letter
     assert [row["kind"] for row in newest.quantgov_ledger("chat")] == []
+
+
+def test_a_server_whose_policy_is_not_in_force_takes_no_approval(start: Callable[..., Any], skills: Path) -> None:
+    """It said of one that was given under the policy in force that another is, and took those of its own, void elsewhere."""
+    older = start()
+    older.create_registered_model("chat")
+    older.create_model_version("chat", str(skills))
+    weights = older.quantgov_facts("chat", "1").model.weights
+    start(load_policy().text.replace("name: default", "name: another"))
+    content = Approval.measured(
+        provenance=Provenance(measured_at=datetime.now(UTC), tool_version="1"), model="chat", version="1", created=1,
+        manifest=weights, destination="@champion", policy=weights,
+    )  # fmt: skip
+    statement = Statement.about(weights, content, name="chat").to_bytes()
+    refused(lambda: older.quantgov_take_in("chat", "1", statement), STALE)
 
 
 def test_a_server_that_only_observed_has_no_workspace_deleted_once_another_enforces(

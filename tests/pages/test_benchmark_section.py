@@ -11,6 +11,7 @@ from releases import MACHINE, NOW, PARENT, benchmark, evidence, facts_of, target
 
 from mlflow_quantgov.evidence.predicates import Benchmark
 from mlflow_quantgov.evidence.signing import TrustedKey, TrustedKeys, examine, load_signer, make_key, sign
+from mlflow_quantgov.evidence.statement import parse_statement
 from mlflow_quantgov.pages.benchmark import benchmark_section
 from mlflow_quantgov.pages.report import render_report
 from mlflow_quantgov.policy.facts import Evidence
@@ -28,6 +29,15 @@ def shown(*found: Evidence, **changes: object) -> str:
 
 def test_no_benchmark_is_no_section() -> None:
     assert benchmark_section(facts_of([])) is None
+
+
+def test_one_of_version_2_is_shown_as_it_is_judged() -> None:
+    """Its own summary said that it takes more than its parent, beside a check that passed."""
+    data = Path(__file__).parent.parent / "data" / "statements" / "benchmark-v2.json"
+    old = parse_statement(data.read_bytes()).content()
+    section = benchmark_section(facts_of(evidence=[evidence(old)]))
+    assert section is not None and "86% of its parent's memory" in section["reason"]
+    assert old.stated()["reason"].startswith("it takes 1.02 times")
 
 
 @pytest.mark.parametrize("order", [1, -1])

@@ -6,6 +6,7 @@ from typing import Any
 
 from mlflow_quantgov.evidence.benchmark_rows import Row, load_tables, number, resource_rows, try_rows, where
 from mlflow_quantgov.evidence.predicates import Benchmark, BenchmarkV1
+from mlflow_quantgov.evidence.predicates.benchmark_summary import summarize
 from mlflow_quantgov.policy.facts import Facts
 
 
@@ -16,7 +17,7 @@ def benchmark_section(facts: Facts) -> dict[str, Any] | None:
         return None
     if isinstance(content, BenchmarkV1):
         return _of_version_1(content)
-    summary = content.stated()
+    summary = summarize(content)
     resources = [] if content.provenance.imported else [("Load and memory", resource_rows(summary))]
     sides = (("parent", content.parent_tries), ("quantized version", content.quantized_tries))
     return {

@@ -143,6 +143,11 @@ def _newest(gate: Gate, name: str, version: str, destination: str) -> Decision:
 
 def _explain(name: str, version: str, destination: str, error: MlflowException) -> UsageError | UnreachableError:
     first = str(error.message).splitlines()[0][:1000]
+    if error.error_code == "PERMISSION_DENIED" and " Fix: " in first:
+        said, _, fix = first.partition(" Fix: ")
+        return UsageError(
+            f"{name} version {version} was not promoted to {destination}: {said}", why="Nothing was changed.", fix=fix
+        )
     if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "BAD_REQUEST"}:
         return UsageError(
             f"{name} version {version} was not promoted to {destination}: {first}",

@@ -1,4 +1,4 @@
-"""What the two sides of a benchmark took of the memory: like against like, and what an instrument cannot tell apart."""
+"""What the two sides of a benchmark took of the memory: rounds against rounds, and what an instrument cannot tell apart."""
 
 from __future__ import annotations
 
@@ -76,16 +76,19 @@ def memory_of(content: Benchmark) -> Memory:
     The configuration in which a parent is fastest may hold its weights in twice the bytes (float32 of a bfloat16 model), and
     nobody who is short of memory would serve it so.
 
-    Peaks count. Where they are no further apart than two runs of one model may be, nor is what the weights save, and the
-    two agree as far as that, the saving is too small for the instrument: the weights decide, as the runtime counts them.
-    Where the weights should have been told apart, and the peaks are not, the peaks stand: something expanded what was saved.
+    Peaks count. Where they are no further apart than two runs of one model may be, and what the weights save agrees with
+    them as far as that, the saving is too small for the instrument: the weights decide, as the runtime counts them. Where
+    the weights should have been told apart by more, the peaks stand: something expanded what was saved.
     """
     weights = _compare(content, _WEIGHTS)
-    for basis in _PEAKS:
-        peaks = _compare(content, basis)
-        if peaks is not None:
-            return weights if weights is not None and _is_too_small(weights, peaks, basis.blur) else peaks
-    return weights or Memory()
+    peaks = [(basis, found) for basis in _PEAKS if (found := _compare(content, basis)) is not None]
+    if not peaks:
+        return weights or Memory()
+    basis, best = peaks[0]
+    if weights is None or best.told_apart or any(_is_clearly_more(one) for _, one in peaks):
+        return best
+    agree = weights.saved > 0 and weights.saved - best.saved <= basis.blur
+    return weights if agree else best
 
 
 def memory_of_version_2(content: Benchmark) -> Memory:
@@ -103,36 +106,43 @@ def memory_of_version_2(content: Benchmark) -> Memory:
     return Memory()
 
 
-def _is_too_small(weights: Memory, peaks: Memory, blur: int) -> bool:
-    return not peaks.told_apart and 0 < weights.saved < blur and weights.saved - peaks.saved <= blur
+def _is_clearly_more(memory: Memory) -> bool:
+    return memory.told_apart and memory.saved <= 0
 
 
 def _compare(content: Benchmark, basis: _Basis) -> Memory | None:
     """The comparison that is least in favour of the quantized version; None where a side was not measured on this basis.
 
-    A process that ran hundreds of rounds holds more than one that ran a heat, so a heat is held against a heat and rounds
-    against rounds. Where one of these was not measured, rounds are held against the heats of the parent.
+    A process that ran hundreds of rounds holds more than one that ran a short heat. Rounds are held against rounds; in the
+    configurations of the parent that only ran a heat, rounds would have added what they added to the one that was timed.
     """
-    rounds = basis.take(content.quantized_resources)
-    if not rounds:
+    quantized = basis.take(content.quantized_resources)
+    if not quantized:
         return None
     if content.parent_not_loaded is not None:
-        return Memory(basis.words, quantized=rounds)
-    (timed, in_rounds), *heats = _parents(content)
-    heat = next((basis.take(one.resources) for one in content.quantized_tries if one.chosen and one.resources), None)
-    if not basis.take(in_rounds):
-        heat = None
-    found = []
-    for name, parent, quantized in ((timed, in_rounds, rounds), *((name, one, heat or rounds) for name, one in heats)):
-        if more := basis.take(parent):
-            found.append(Memory(basis.words, more, name, quantized, abs(more - quantized) > basis.blur))
+        return Memory(basis.words, quantized=quantized)
+    timed, *heats = _parents(content)
+    added = _added(content, basis)
+    taken = [
+        (timed[0], basis.take(timed[1])),
+        *((name, more + added) for name, one in heats if (more := basis.take(one))),
+    ]
+    found = [
+        Memory(basis.words, more, name, quantized, abs(more - quantized) > basis.blur) for name, more in taken if more
+    ]
     return max(found, key=_against, default=None)
+
+
+def _added(content: Benchmark, basis: _Basis) -> int:
+    """Bytes by which the parent's rounds exceed the heat of the same configuration; 0 where either was not measured."""
+    heat = next((basis.take(one.resources) for one in content.parent_tries if one.chosen and one.resources), None)
+    rounds = basis.take(content.parent_resources)
+    return max(0, rounds - heat) if heat and rounds else 0
 
 
 def _against(memory: Memory) -> tuple[bool, bool, float]:
     """How much a comparison speaks against the quantized version: clearly more, then not clearly less, then the ratio."""
-    ratio = memory.ratio or 0.0
-    return memory.told_apart and ratio >= 1, not memory.told_apart, ratio
+    return _is_clearly_more(memory), not memory.told_apart, memory.ratio or 0.0
 
 
 def _parents(content: Benchmark) -> list[tuple[str | None, Resources]]:

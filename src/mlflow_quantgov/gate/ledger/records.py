@@ -81,6 +81,7 @@ class Records:
     def _deny(self: Any, decision: Decision) -> None:
         """Record a denial in a transaction of its own, and refuse."""
         with self._sessions.transaction() as session:
+            ledger.lock(session)
             self._refuse_stale(session)
             decision_id = self._record(session, decision, changed=False).decision_id
         raise refusal(decision.one_line(report=f"{static_prefix()}/quantgov/decisions/{decision_id}"))

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mlflow_quantgov.errors import ArtifactError, EvidenceError, pasted
-from mlflow_quantgov.evidence.predicates import SpotCheck
+from mlflow_quantgov.evidence.predicates import Approval, SpotCheck, Waiver
 from mlflow_quantgov.evidence.signing import read_attached
 from mlflow_quantgov.gate import ledger
 from mlflow_quantgov.gate.database.outages import tried_again
@@ -31,15 +31,18 @@ class Desk:
             EvidenceError: Malformed, about other bytes, imported for another pair, its summary is not what its records give,
                 its signature does not fit, it is a waiver or an approval that nobody with the role has given for this version, or a spot-check of
                 other items than were drawn.
-            MlflowException: There is no such version.
+            MlflowException: There is no such version; or it lets something through, and this process's files are not in force (403).
         """
+        attached = read_attached(data)
+        if attached.statement.kind in {Approval.KIND, Waiver.KIND}:
+            self.quantgov_refuse_stale()  # what lets something through is given under the policy in force
         version = self._number(name, version)
         facts = _readable(self.quantgov_facts(name, version))
         read = (facts.lineage.parent if facts.lineage else None, facts.model)
         behaviours = {one.weights: one.behaviour for one in read if one}
         _refuse_faulty(data, facts)
         actor, source = current_actor()
-        refuse_unfit(read_attached(data), facts, self._policy, self._keys, actor, source, datetime.now(UTC))
+        refuse_unfit(attached, facts, self._policy, self._keys, actor, source, datetime.now(UTC))
         with self._sessions.transaction() as session:
             ref = self.reference(name, version)
             taken = take_in(session, ref, data, behaviours, self._keys, actor=actor, actor_source=source)
