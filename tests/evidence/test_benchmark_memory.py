@@ -59,6 +59,14 @@ def test_what_the_rounds_add_to_the_quantized_version_alone_counts() -> None:
     assert (outcome(content), memory_of(content).ratio) == ("fail", 1.5)
 
 
+def test_heats_are_held_against_heats() -> None:
+    """The parent that was timed grew in its rounds; that is nothing to the credit of a version that did not."""
+    content = took(process(30 * GB), process(15 * GB), heats=(process(20 * GB), process(15 * GB)))
+    other = releases.tried(releases.SLOW, chosen=False).model_copy(update={"resources": process(10 * GB)})
+    content = content.model_copy(update={"parent_tries": (*content.parent_tries, other)})
+    assert (outcome(content), memory_of(content).ratio) == ("fail", 1.5)
+
+
 @pytest.mark.parametrize(
     ("parent", "quantized"),
     [
@@ -68,6 +76,10 @@ def test_what_the_rounds_add_to_the_quantized_version_alone_counts() -> None:
         (
             Resources(device_bytes=60 * MIB, weight_bytes=50 * MIB),
             Resources(device_bytes=40 * MIB, weight_bytes=25 * MIB),
+        ),
+        (  # Kernels that a GPU's libraries load or compile late lie in the process beside it.
+            process(300 * MIB, 20 * MIB).model_copy(update={"device_bytes": 40 * MIB}),
+            process(330 * MIB, 10 * MIB).model_copy(update={"device_bytes": 40 * MIB}),
         ),
     ],
 )

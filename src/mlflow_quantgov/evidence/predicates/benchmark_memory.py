@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlflow_quantgov.evidence.predicates.benchmark_v3 import Resources
+from mlflow_quantgov.evidence.predicates.benchmark_v3 import Resources, Try
 
 if TYPE_CHECKING:
     from mlflow_quantgov.evidence.predicates.benchmark_v3 import Benchmark
@@ -70,6 +70,10 @@ _PEAKS = (
 )
 
 
+_LATE_LIBRARIES = 512 * 2**20
+"""Bytes of libraries and compiled kernels that a process may load only while it runs, and so hold above its libraries."""
+
+
 def memory_of(content: Benchmark) -> Memory:
     """What the quantized version took, and the parent in whichever lossless configuration took least, on the best basis.
 
@@ -85,10 +89,10 @@ def memory_of(content: Benchmark) -> Memory:
     if not peaks:
         return weights or Memory()
     basis, best = peaks[0]
-    if weights is None or best.told_apart or any(_is_clearly_more(one) for _, one in peaks):
+    if weights is None or best.told_apart or weights.saved <= 0 or weights.saved - best.saved > basis.blur:
         return best
-    agree = weights.saved > 0 and weights.saved - best.saved <= basis.blur
-    return weights if agree else best
+    # What a GPU cannot tell, the process beside it may: libraries that load late do not take that much.
+    return next((one for _, one in peaks if one.saved < -_LATE_LIBRARIES), weights)
 
 
 def memory_of_version_2(content: Benchmark) -> Memory:
@@ -106,43 +110,46 @@ def memory_of_version_2(content: Benchmark) -> Memory:
     return Memory()
 
 
-def _is_clearly_more(memory: Memory) -> bool:
-    return memory.told_apart and memory.saved <= 0
-
-
 def _compare(content: Benchmark, basis: _Basis) -> Memory | None:
     """The comparison that is least in favour of the quantized version; None where a side was not measured on this basis.
 
-    A process that ran hundreds of rounds holds more than one that ran a short heat. Rounds are held against rounds; in the
-    configurations of the parent that only ran a heat, rounds would have added what they added to the one that was timed.
+    A process that ran hundreds of rounds holds more than one that ran a short heat. So a heat is held against a heat, and
+    rounds against rounds; in the configurations of the parent that only ran a heat, rounds would have added what they added
+    to the one that was timed.
     """
-    quantized = basis.take(content.quantized_resources)
-    if not quantized:
+    rounds = basis.take(content.quantized_resources)
+    if not rounds:
         return None
     if content.parent_not_loaded is not None:
-        return Memory(basis.words, quantized=quantized)
-    timed, *heats = _parents(content)
-    added = _added(content, basis)
-    taken = [
-        (timed[0], basis.take(timed[1])),
-        *((name, more + added) for name, one in heats if (more := basis.take(one))),
-    ]
+        return Memory(basis.words, quantized=rounds)
+    heat, added = _in_heat(content.quantized_tries, basis), _added(content, basis)
+    (name, timed), *heats = _parents(content)
+    pairs: list[tuple[str | None, int | None, int | None]] = [(name, basis.take(timed), rounds)]
+    for name, one in heats:
+        if parent := basis.take(one):
+            pairs += [(name, parent + added, rounds), (name, parent, heat)]
     found = [
-        Memory(basis.words, more, name, quantized, abs(more - quantized) > basis.blur) for name, more in taken if more
+        Memory(basis.words, parent, name, quantized, abs(parent - quantized) > basis.blur)
+        for name, parent, quantized in pairs
+        if parent and quantized
     ]
     return max(found, key=_against, default=None)
 
 
 def _added(content: Benchmark, basis: _Basis) -> int:
     """Bytes by which the parent's rounds exceed the heat of the same configuration; 0 where either was not measured."""
-    heat = next((basis.take(one.resources) for one in content.parent_tries if one.chosen and one.resources), None)
-    rounds = basis.take(content.parent_resources)
+    heat, rounds = _in_heat(content.parent_tries, basis), basis.take(content.parent_resources)
     return max(0, rounds - heat) if heat and rounds else 0
+
+
+def _in_heat(tries: Sequence[Try], basis: _Basis) -> int | None:
+    """What the configuration that was timed took in its heat."""
+    return next((basis.take(one.resources) for one in tries if one.chosen and one.resources), None)
 
 
 def _against(memory: Memory) -> tuple[bool, bool, float]:
     """How much a comparison speaks against the quantized version: clearly more, then not clearly less, then the ratio."""
-    return _is_clearly_more(memory), not memory.told_apart, memory.ratio or 0.0
+    return memory.told_apart and memory.saved <= 0, not memory.told_apart, memory.ratio or 0.0
 
 
 def _parents(content: Benchmark) -> list[tuple[str | None, Resources]]:

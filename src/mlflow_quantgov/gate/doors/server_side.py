@@ -70,6 +70,7 @@ class ServerSide:
             return
         with self._sessions.transaction() as session:
             ledger.lock(session)
+            self._refuse_stale(session)
             actor, source = current_actor()
             name, version = named_version(session, model, workspaces.current()) or (None, None)
             made = f"{name} version {version}" if name else "a registered version"

@@ -86,6 +86,8 @@ class Guards:
                             return change()
             if enforced:
                 with self._sessions.transaction() as session:
+                    ledger.lock(session)
+                    self._refuse_stale(session)
                     self._record_deed(session, deed, enforced, "refused")
                 raise refusal(
                     f"quantgov refused: {deed.words}, because {enforced[0]}. Fix: move the alias or stage away first."
