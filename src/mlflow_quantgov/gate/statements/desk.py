@@ -33,15 +33,14 @@ class Desk:
                 other items than were drawn.
             MlflowException: There is no such version; or it lets something through, and this process's files are not in force (403).
         """
-        attached = read_attached(data)
-        if attached.statement.kind in {Approval.KIND, Waiver.KIND}:
-            self.quantgov_refuse_stale()  # what lets something through is given under the policy in force
         version = self._number(name, version)
         facts = _readable(self.quantgov_facts(name, version))
         read = (facts.lineage.parent if facts.lineage else None, facts.model)
         behaviours = {one.weights: one.behaviour for one in read if one}
         _refuse_faulty(data, facts)
-        actor, source = current_actor()
+        actor, source, attached = *current_actor(), read_attached(data)
+        if attached.statement.kind in {Approval.KIND, Waiver.KIND}:
+            self.quantgov_refuse_stale()  # what lets something through is given under the policy in force
         refuse_unfit(attached, facts, self._policy, self._keys, actor, source, datetime.now(UTC))
         with self._sessions.transaction() as session:
             ref = self.reference(name, version)
