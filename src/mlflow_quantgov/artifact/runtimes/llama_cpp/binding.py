@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mlflow_quantgov.artifact.runtimes.llama_cpp.interrupts import interrupts_wait
 from mlflow_quantgov.artifact.runtimes.llama_cpp.libraries import CONTEXT, MODEL, Library, find_library
 from mlflow_quantgov.errors import ArtifactError
 
@@ -166,9 +167,10 @@ class Llama:
     def captured_log(self) -> Iterator[list[str]]:
         """Collect llama.cpp's log while the block runs (one block at a time in this process).
 
-        The library has one log for all that use it in a process, and xllamacpp's server takes it for itself.
+        The library has one log for all that use it in a process, and xllamacpp's server takes it for itself. Ctrl-C waits
+        for the end of the block.
         """
-        with self._log_lock:
+        with self._log_lock, interrupts_wait():
             self.c.llama_log_set(self._callback, None)
             lines: list[str] = []
             self._lines = lines

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlflow_quantgov.artifact.runtimes.llama_cpp.binding import Batch, Llama
+from mlflow_quantgov.artifact.runtimes.llama_cpp.interrupts import interrupts_wait
 from mlflow_quantgov.errors import ArtifactError, UsageError
 
 MAX_SEQUENCES = 256
@@ -74,7 +75,8 @@ class Context:
             n_threads_batch=threads,
             kv_unified=int(shared),
         )
-        self._pointer: int | None = llama.c.llama_init_from_model(model, params)
+        with interrupts_wait():
+            self._pointer: int | None = llama.c.llama_init_from_model(model, params)
         if not self._pointer:
             raise UsageError(
                 f"llama.cpp could not make room for {sequences} sequences of {cells} tokens.",
