@@ -1,4 +1,4 @@
-"""Memory: rounds against rounds, what an instrument cannot tell apart, and what expands its weights all the same."""
+"""Memory: like against like, what an instrument cannot tell apart, and what expands its weights all the same."""
 
 from __future__ import annotations
 
@@ -35,6 +35,13 @@ def took(
     return releases.benchmark(parent_resources=parent, quantized_resources=quantized, **changes)
 
 
+def also_tried(content: Benchmark, heat: Resources) -> Benchmark:
+    """With a configuration of the parent that was slower, and what it took in its heat."""
+    update = {"resources": heat, "configuration": "BF16 twin, 1 thread"}
+    other = releases.tried(releases.SLOW, chosen=False).model_copy(update=update)
+    return content.model_copy(update={"parent_tries": (*content.parent_tries, other)})
+
+
 def outcome(content: Benchmark) -> str | None:
     return judge(content, "memory", "decode").outcome
 
@@ -43,27 +50,21 @@ def test_what_the_rounds_add_to_the_parent_counts_in_its_other_configurations_to
     """After 600 rounds a process holds more than after a heat; beside its parent's heat an 8-bit version seemed larger."""
     content = took(process(250 * MB), process(214 * MB), heats=(process(212 * MB), process(180 * MB)))
     assert (outcome(content), memory_of(content).ratio) == ("pass", 214 / 250)
-    other = releases.tried(releases.SLOW, chosen=False).model_copy(
-        update={"resources": process(210 * MB), "configuration": "BF16 twin, 1 thread"}
-    )
-    content = content.model_copy(update={"parent_tries": (*content.parent_tries, other)})
-    memory = memory_of(content)
+    memory = memory_of(also_tried(content, process(210 * MB)))
     assert (memory.ratio, memory.parent_configuration) == (214 / 248, "BF16 twin, 1 thread")
 
 
 def test_what_the_rounds_add_to_the_quantized_version_alone_counts() -> None:
     """The parent's cheapest configuration ran a heat only, and the one that was timed held no more after its rounds."""
     content = took(process(20 * GB), process(15 * GB), heats=(process(20 * GB), process(9 * GB)))
-    other = releases.tried(releases.SLOW, chosen=False).model_copy(update={"resources": process(10 * GB)})
-    content = content.model_copy(update={"parent_tries": (*content.parent_tries, other)})
+    content = also_tried(content, process(10 * GB))
     assert (outcome(content), memory_of(content).ratio) == ("fail", 1.5)
 
 
 def test_heats_are_held_against_heats() -> None:
     """The parent that was timed grew in its rounds; that is nothing to the credit of a version that did not."""
     content = took(process(30 * GB), process(15 * GB), heats=(process(20 * GB), process(15 * GB)))
-    other = releases.tried(releases.SLOW, chosen=False).model_copy(update={"resources": process(10 * GB)})
-    content = content.model_copy(update={"parent_tries": (*content.parent_tries, other)})
+    content = also_tried(content, process(10 * GB))
     assert (outcome(content), memory_of(content).ratio) == ("fail", 1.5)
 
 

@@ -13,7 +13,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from mlflow_quantgov.errors import QuantgovError
-from mlflow_quantgov.gate import ledger
 from mlflow_quantgov.gate.database.granting import granted
 from mlflow_quantgov.gate.doors.actor import current_actor
 from mlflow_quantgov.gate.doors.refusals import refusal
@@ -46,8 +45,7 @@ class Judging:
             with self._sessions.transaction() as session:
                 self._lock(session, name)
                 self._hold(session, name, before.version)
-                ledger.lock(session)  # no version that it rests on is deleted from here on
-                self._refuse_stale(session)
+                self._take_ledger(session)  # no version that it rests on is deleted from here on
                 if self.reference(name, version) == before and self._is_as_judged(session, facts):
                     with granted(session, self._record(session, decision, changed=True)):
                         return change()
@@ -63,8 +61,7 @@ class Judging:
                 self._deny(decision)
             with self._sessions.transaction() as session:
                 self._lock(session, name)
-                ledger.lock(session)  # what it is a copy of is not deleted, and made again, from here on
-                self._refuse_stale(session)
+                self._take_ledger(session)  # what it is a copy of is not deleted, and made again, from here on
                 if self._is_as_judged(session, decision.facts):
                     created = create()
                     self._record(session, replace(decision, version=str(created.version)), changed=True, creation=True)

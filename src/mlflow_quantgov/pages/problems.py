@@ -14,6 +14,7 @@ from werkzeug.routing import RequestRedirect
 
 from mlflow_quantgov.errors import QuantgovError, UnreachableError, one_line
 from mlflow_quantgov.gate.database.outages import outage_of
+from mlflow_quantgov.gate.doors.refusals import said_and_fix
 from mlflow_quantgov.pages.contract import is_number, is_storable
 from mlflow_quantgov.pages.headers import is_ours, secure
 from mlflow_quantgov.pages.reading import RefusedRequestError, is_api
@@ -103,7 +104,7 @@ def described(error: Exception) -> tuple[int, dict[str, Any]]:
     if isinstance(error, MlflowException):
         status, message = error.get_http_status_code(), one_line(str(error.message))[:_LONGEST]
         if status == HTTPStatus.FORBIDDEN:
-            said, _, fix = message.partition(" Fix: ")
+            said, fix = said_and_fix(message)
             return status, _problem(said, "Nothing was changed.", fix or "quantgov doctor")
         if status < 500:
             return status, _problem(message, "Nothing is known of it here.", "look for it among the models: /quantgov/")

@@ -29,8 +29,9 @@ def build_views(store: Callable[[], Any]) -> Blueprint:
     views = Blueprint("quantgov_views", __name__, url_prefix="/quantgov")
 
     def page(template: str, *, stale: str | None = None, **values: Any) -> str:
-        policy, observed = store().quantgov_policy(), observing(store().quantgov_policy())
-        return render(template, policy=policy, idle=refuses_nothing(policy), observed=observed, stale=stale, **values)
+        policy = store().quantgov_policy()
+        idle, observed = refuses_nothing(policy), observing(policy)
+        return render(template, policy=policy, idle=idle, observed=observed, stale=stale, **values)
 
     def current(template: str, **values: Any) -> str:
         """A page that also asks the database whether this server still decides, as no page about an outage may."""

@@ -11,6 +11,7 @@ from mlflow.exceptions import MlflowException
 from mlflow_quantgov.errors import UnreachableError, UsageError, pasted
 from mlflow_quantgov.gate.clients.finding import require_gate
 from mlflow_quantgov.gate.clients.interface import Gate
+from mlflow_quantgov.gate.doors.refusals import said_and_fix
 from mlflow_quantgov.policy.decision import Decision
 
 _DECISION = re.compile(r"/quantgov/decisions/([0-9A-Za-z-]+)")
@@ -143,8 +144,8 @@ def _newest(gate: Gate, name: str, version: str, destination: str) -> Decision:
 
 def _explain(name: str, version: str, destination: str, error: MlflowException) -> UsageError | UnreachableError:
     first = str(error.message).splitlines()[0][:1000]
-    if error.error_code == "PERMISSION_DENIED" and " Fix: " in first:
-        said, _, fix = first.partition(" Fix: ")
+    said, fix = said_and_fix(first)
+    if error.error_code == "PERMISSION_DENIED" and fix:
         return UsageError(
             f"{name} version {version} was not promoted to {destination}: {said}", why="Nothing was changed.", fix=fix
         )

@@ -1,4 +1,4 @@
-"""What the two sides of a benchmark took of the memory: rounds against rounds, and what an instrument cannot tell apart."""
+"""What the two sides of a benchmark took of the memory: like against like, and what an instrument cannot tell apart."""
 
 from __future__ import annotations
 
@@ -68,8 +68,6 @@ _PEAKS = (
     # 1.5 MB more after 600 rounds, and on 16 cores 1.5 MB more with 16 threads than with 2.
     _Basis("peak of the process, above its libraries", _above_baseline, 8 * 2**20),
 )
-
-
 _LATE_LIBRARIES = 512 * 2**20
 """Bytes of libraries and compiled kernels that a process may load only while it runs, and so hold above its libraries."""
 
@@ -103,7 +101,8 @@ def memory_of_version_2(content: Benchmark) -> Memory:
             if quantized:
                 return Memory(basis.words, quantized=quantized)
             continue
-        taken = [(more, name) for name, one in _parents(content) if (more := basis.take(one))]
+        parents = [(None, content.parent_resources), *_heats(content)]
+        taken = [(more, name) for name, one in parents if (more := basis.take(one))]
         if quantized and taken:
             least, name = min(taken, key=lambda one: one[0])
             return Memory(basis.words, least, name, quantized)
@@ -123,9 +122,8 @@ def _compare(content: Benchmark, basis: _Basis) -> Memory | None:
     if content.parent_not_loaded is not None:
         return Memory(basis.words, quantized=rounds)
     heat, added = _in_heat(content.quantized_tries, basis), _added(content, basis)
-    (name, timed), *heats = _parents(content)
-    pairs: list[tuple[str | None, int | None, int | None]] = [(name, basis.take(timed), rounds)]
-    for name, one in heats:
+    pairs: list[tuple[str | None, int | None, int | None]] = [(None, basis.take(content.parent_resources), rounds)]
+    for name, one in _heats(content):
         if parent := basis.take(one):
             pairs += [(name, parent + added, rounds), (name, parent, heat)]
     found = [
@@ -152,11 +150,10 @@ def _against(memory: Memory) -> tuple[bool, bool, float]:
     return memory.told_apart and memory.saved <= 0, not memory.told_apart, memory.ratio or 0.0
 
 
-def _parents(content: Benchmark) -> list[tuple[str | None, Resources]]:
-    """What the parent took in the rounds, then in each heat; None for the name of the configuration that was timed."""
-    heats = [
+def _heats(content: Benchmark) -> list[tuple[str | None, Resources]]:
+    """What the parent took in each heat; None for the name of the configuration that was timed."""
+    return [
         (None if one.chosen else one.configuration, one.resources)
         for one in content.parent_tries
         if one.resources is not None
     ]
-    return [(None, content.parent_resources), *heats]

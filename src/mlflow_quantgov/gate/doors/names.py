@@ -69,8 +69,7 @@ class NameDoor:
         entry = Entry("denial", actor, source, name, None if version is None else str(version), destination,
                       "refused", self._policy.digest, {"reasons": [reason]})  # fmt: skip
         with self._sessions.transaction() as session:
-            ledger.lock(session)
-            self._refuse_stale(session)
+            self._take_ledger(session)
             ledger.append(session, entry)
         what = "alias" if alias is not None else "model name"
         raise refusal(

@@ -38,8 +38,7 @@ class ServerSide:
             MlflowException: There is such a version, or this server's policy is not in force any more (403).
         """
         with ServerWorkspaceContext(workspace), self._sessions.transaction() as session:
-            ledger.lock(session)
-            self._refuse_stale(session)
+            self._take_ledger(session)
             found = [
                 (one.model, f"{one.destination} of {one.model} points to version {one.version}", _MOVE)
                 for one in self._gated_pointers(session, workspace)
@@ -69,8 +68,7 @@ class ServerSide:
         if not is_registered(self.engine, model):
             return
         with self._sessions.transaction() as session:
-            ledger.lock(session)
-            self._refuse_stale(session)
+            self._take_ledger(session)
             actor, source = current_actor()
             name, version = named_version(session, model, workspaces.current()) or (None, None)
             made = f"{name} version {version}" if name else "a registered version"

@@ -65,7 +65,7 @@ def append(session: Session, entry: Entry) -> LedgerRow:
         policy_digest=entry.policy_digest,
         body=canonical_json(entry.body).decode(),
         previous_hash=last.row_hash if last else GENESIS,
-        workspace=None if entry.model is None else _column(entry.workspace),
+        workspace=None if entry.model is None or entry.workspace == workspaces.DEFAULT else entry.workspace,
     )
     row.row_hash = hash_of({name: getattr(row, name) for name in (*CHAINED, "workspace")})
     session.add(row)
@@ -95,7 +95,8 @@ def rows(session: Session, model: str | None = None, limit: int = 100) -> list[d
     """
     query = select(LedgerRow).order_by(desc(LedgerRow.seq)).limit(limit)
     if model is not None:
-        query = query.where(LedgerRow.model == model, LedgerRow.workspace == _column(workspaces.current()))
+        here = func.coalesce(LedgerRow.workspace, workspaces.DEFAULT) == workspaces.current()
+        query = query.where(LedgerRow.model == model, here)
     return [_public(row) for row in session.execute(query).scalars()]
 
 
@@ -116,9 +117,8 @@ def newest_digest(session: Session, kind: str) -> str | None:
     found = _newest(session, kind)
     if found is None:
         return None
-    digest: str = json.loads(found.body).get(
-        "digest", found.policy_digest
-    )  # rows of before have a policy's in its column
+    # Rows of before have a policy's in its column.
+    digest: str = json.loads(found.body).get("digest", found.policy_digest)
     return digest
 
 
@@ -163,8 +163,3 @@ def _public(row: LedgerRow) -> dict[str, Any]:
     return {name: getattr(row, name) for name in names} | {
         "workspace": workspace, "about": about, "waived": body.get("waived", []),
     }  # fmt: skip
-
-
-def _column(workspace: str) -> str | None:
-    """How the table holds a workspace: rows of before workspaces were known name none."""
-    return None if workspace == workspaces.DEFAULT else workspace

@@ -81,8 +81,7 @@ class Records:
     def _deny(self: Any, decision: Decision) -> None:
         """Record a denial in a transaction of its own, and refuse."""
         with self._sessions.transaction() as session:
-            ledger.lock(session)
-            self._refuse_stale(session)
+            self._take_ledger(session)
             decision_id = self._record(session, decision, changed=False).decision_id
         raise refusal(decision.one_line(report=f"{static_prefix()}/quantgov/decisions/{decision_id}"))
 
@@ -108,6 +107,15 @@ class Records:
             entry = Entry(CREATED, actor, source, name, str(made.version), None, "recorded", self._policy.digest, body)
             ledger.append(session, entry)
         return made
+
+    def _take_ledger(self: Any, session: Session) -> None:
+        """Decide, and write it down: nobody else writes to the ledger until we commit.
+
+        Raises:
+            MlflowException: Policy or keys of this process are not in force (403).
+        """
+        ledger.lock(session)
+        self._refuse_stale(session)
 
     def _refuse_stale(self: Any, session: Session) -> None:
         """Refuse to decide by files that are in force no longer: another server, or a new worker, has read others since.

@@ -74,8 +74,7 @@ class Guards:
             enforced = None
             with self._sessions.transaction() as session:
                 self._lock(session, deed.model)
-                ledger.lock(session)
-                self._refuse_stale(session)
+                self._take_ledger(session)
                 found = self._reasons(session, deed, rests, workspace)
                 if found is not None:
                     enforced = [words for model, words in found if not observes(self._policy, model)]
@@ -86,8 +85,7 @@ class Guards:
                             return change()
             if enforced:
                 with self._sessions.transaction() as session:
-                    ledger.lock(session)
-                    self._refuse_stale(session)
+                    self._take_ledger(session)
                     self._record_deed(session, deed, enforced, "refused")
                 raise refusal(
                     f"quantgov refused: {deed.words}, because {enforced[0]}. Fix: move the alias or stage away first."

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mlflow_quantgov.errors import ArtifactError, EvidenceError, pasted
-from mlflow_quantgov.evidence.predicates import Approval, SpotCheck, Waiver
+from mlflow_quantgov.evidence.predicates import Approval, Predicate, SpotCheck, Waiver
 from mlflow_quantgov.evidence.signing import read_attached
 from mlflow_quantgov.gate import ledger
 from mlflow_quantgov.gate.database.outages import tried_again
@@ -37,8 +37,9 @@ class Desk:
         facts = _readable(self.quantgov_facts(name, version))
         read = (facts.lineage.parent if facts.lineage else None, facts.model)
         behaviours = {one.weights: one.behaviour for one in read if one}
-        _refuse_faulty(data, facts)
-        actor, source, attached = *current_actor(), read_attached(data)
+        attached = read_attached(data)
+        _refuse_faulty(attached.statement.content(), facts)
+        actor, source = current_actor()
         if attached.statement.kind in {Approval.KIND, Waiver.KIND}:
             self.quantgov_refuse_stale()  # what lets something through is given under the policy in force
         refuse_unfit(attached, facts, self._policy, self._keys, actor, source, datetime.now(UTC))
@@ -99,10 +100,8 @@ def _readable(facts: Facts) -> Facts:
     return facts
 
 
-def _refuse_faulty(data: bytes, facts: Facts) -> None:
+def _refuse_faulty(content: Predicate, facts: Facts) -> None:
     """Refuse a spot-check that would count for nothing, while whoever made it still looks on."""
-    statement = read_attached(data).statement
-    content = statement.content()
     if not isinstance(content, SpotCheck):
         return
     evaluation = next((one for one in facts.evidence if one.digest == content.evaluation), None)
